@@ -1,0 +1,16 @@
+"""GTCRN and its family: research on tiny real-time speech enhancement.
+
+    enhancer = gtcrn.load("checkpoint")        # ours or a published one
+    enhanced, state = enhancer(wave)           # (B, N) float32 at enhancer.sample_rate
+"""
+
+__all__ = ["load"]
+
+
+def __getattr__(name: str):
+    # lazily, so that `python run.py --help` need not import torch
+    if name == "load":
+        from gtcrn.models.pretrained import load
+
+        return load
+    raise AttributeError(f"module 'gtcrn' has no attribute {name!r}")

@@ -1,0 +1,1 @@
+"""What a model costs, what runs achieved, and pictures of both."""

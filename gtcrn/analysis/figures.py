@@ -1,0 +1,113 @@
+"""Figures of signals. They are `matplotlib.figure.Figure`s with no global state: `figure.savefig(path)`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from scipy.signal import ShortTimeFFT
+from scipy.signal.windows import hann
+
+_RANGE = 80  # dB shown below the loudest point
+_WINDOW = 0.032  # s
+_HOP = 0.008  # s
+_PIXELS = 1500  # no more frames than a figure can show
+
+
+def spectrogram_figure(
+    waves: Mapping[str, np.ndarray],
+    sample_rate: int,
+    title: str = "",
+    difference: tuple[str, str] | None = None,
+) -> Figure:
+    """Waveforms above their log spectrograms on one time axis, with one scale in dB for all.
+
+    waves: (N,) in [-1, 1] by name, drawn from top to bottom. 0 dB is the level of a full-scale sine.
+    difference: names of two of them, e.g. ("noisy", "enhanced"); a last panel shows, in dB, where
+    the second has less energy (blue) or more (red) than the first.
+    """
+    spectrograms = {name: _spectrogram(wave, sample_rate) for name, wave in waves.items()}
+    top = max(spectrogram.max() for spectrogram in spectrograms.values())
+    top = 5 * np.ceil(max(top, -100) / 5)  # all silent: any scale will do
+    peak = max(max(np.abs(wave).max(initial=0) for wave in waves.values()), 1e-3)
+    duration = max(len(wave) for wave in waves.values()) / sample_rate
+
+    ratios = [ratio for _ in waves for ratio in (1, 3)] + ([3] if difference else [])
+    with matplotlib.rc_context({"font.size": 9, "axes.linewidth": 0.6, "xtick.major.width": 0.6,
+                                "ytick.major.width": 0.6}):  # fmt: skip
+        figure = Figure(figsize=(9, 0.52 * sum(ratios) + 0.9), dpi=150, layout="constrained")
+        figure.get_layout_engine().set(h_pad=0.02, hspace=0.01)
+        grid = figure.add_gridspec(len(ratios), 1, height_ratios=ratios)
+        panels = [figure.add_subplot(grid[0])]
+        panels += [figure.add_subplot(grid[i], sharex=panels[0]) for i in range(1, len(ratios))]
+
+        for i, (name, wave) in enumerate(waves.items()):
+            _draw_wave(panels[2 * i], wave, sample_rate, peak, name)
+            image = _draw_spectrogram(
+                panels[2 * i + 1], spectrograms[name], len(wave) / sample_rate, sample_rate, "magma", (top - _RANGE, top)
+            )
+        _colour_bar(figure, image, panels[: 2 * len(waves)], "level [dB re full-scale sine]")
+        if difference:
+            before, after = (np.maximum(spectrograms[name], top - _RANGE) for name in difference)
+            n_frames = min(before.shape[1], after.shape[1])
+            change = after[:, :n_frames] - before[:, :n_frames]
+            seconds = min(len(waves[name]) for name in difference) / sample_rate
+            image = _draw_spectrogram(panels[-1], change, seconds, sample_rate, "RdBu_r", (-30, 30))
+            panels[-1].set_title(f"{difference[1]} minus {difference[0]}", loc="left", fontsize=9, pad=3)
+            _colour_bar(figure, image, panels[-1:], "change [dB]")
+
+        for panel in panels[:-1]:
+            panel.tick_params(labelbottom=False)
+        panels[-1].set_xlim(0, duration)
+        panels[-1].set_xlabel("time [s]")
+        if title:
+            figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
+    return figure
+
+
+def _spectrogram(wave: np.ndarray, sample_rate: int) -> np.ndarray:
+    """(F, T) in dB, 0 dB = full-scale sine."""
+    window = hann(round(_WINDOW * sample_rate), sym=False)
+    hop = max(round(_HOP * sample_rate), len(wave) // _PIXELS)
+    padded = np.pad(wave, (0, max(0, len(window) - len(wave))))  # a signal shorter than a window
+    transform = ShortTimeFFT(window, hop, sample_rate, mfft=2 * len(window), scale_to="magnitude")
+    magnitude = np.abs(transform.stft(padded, p0=0, p1=-(-len(wave) // hop) or 1))
+    return 20 * np.log10(np.maximum(2 * magnitude, 1e-10))
+
+
+def _draw_wave(panel, wave: np.ndarray, sample_rate: int, peak: float, name: str) -> None:
+    """The envelope, least and most of each pixel: a million samples need not be drawn one by one."""
+    width = max(1, len(wave) // _PIXELS)
+    blocks = wave[: len(wave) // width * width].reshape(-1, width)
+    time = (np.arange(len(blocks)) + 0.5) * width / sample_rate
+    panel.fill_between(time, blocks.min(axis=1), blocks.max(axis=1), color="#31456b", linewidth=0.3)
+    panel.set_ylim(-1.05 * peak, 1.05 * peak)
+    panel.set_yticks([])
+    panel.set_title(name, loc="left", fontsize=9, pad=3)
+    for side in ("top", "right", "bottom", "left"):
+        panel.spines[side].set_visible(False)
+    panel.tick_params(bottom=False)
+
+
+def _draw_spectrogram(panel, spectrogram: np.ndarray, seconds: float, sample_rate: int, colours: str, limits):
+    image = panel.imshow(
+        spectrogram,
+        origin="lower",
+        aspect="auto",
+        extent=(0, seconds, 0, sample_rate / 2000),
+        cmap=colours,
+        vmin=limits[0],
+        vmax=limits[1],
+        interpolation="bilinear",
+    )
+    panel.set_ylabel("kHz")
+    panel.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 4, 5, 10]))
+    return image
+
+
+def _colour_bar(figure: Figure, image, panels, label: str) -> None:
+    bar = figure.colorbar(image, ax=panels, label=label, pad=0.01, fraction=0.03, aspect=30)
+    bar.outline.set_linewidth(0.6)

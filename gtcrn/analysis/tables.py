@@ -1,0 +1,159 @@
+"""Means with confidence intervals from the per-file scores of `gtcrn.metrics.score_pairs`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import rich.table
+from scipy.stats import t as student_t
+
+from gtcrn.metrics import METRICS
+
+_MOST_LEVELS = 8  # more different SNRs than this are put into bins
+_BIN = 5  # dB
+_HEADLINE = ("pesq_wb", "estoi", "si_sdr", "covl")  # shown by SNR; all of them would not fit a terminal
+
+
+def summarise(scores: pd.DataFrame) -> pd.DataFrame:
+    """One row per metric: mean and half width of the 95 % interval (Student's t) of `noisy`, `enhanced`
+    and their `improvement`; `files` that entered and `failures`, files that did not.
+
+    A file enters with both of its scores or not at all, so the improvement is the difference of the
+    two means, and its interval is that of the paired differences. Without noisy scores there are only
+    the columns of `enhanced`.
+    """
+    rows = {}
+    for metric in (metric for metric in METRICS if f"enhanced_{metric}" in scores):
+        parts = pd.DataFrame({
+            condition: scores[f"{condition}_{metric}"]
+            for condition in ("noisy", "enhanced")
+            if f"{condition}_{metric}" in scores
+        })  # fmt: skip
+        if "noisy" in parts:
+            parts["improvement"] = parts["enhanced"] - parts["noisy"]
+        scored = parts.dropna()
+        row = {}
+        for condition in scored:
+            row[condition] = scored[condition].mean()
+            row[f"{condition}_ci95"] = _half_width(scored[condition])
+        rows[metric] = row | {"files": len(scored), "failures": len(parts) - len(scored)}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("metric")
+
+
+def summarise_by_snr(scores: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """`summarise` for each SNR of the column `snr` (dB): exact levels, or bins of 5 dB where there are
+    many. Files whose SNR is not known are left out; {} where none is.
+    """
+    if "snr" not in scores or scores["snr"].isna().all():
+        return {}
+    snr = scores["snr"].round(3)
+    labels = [f"{level:g} dB" for level in sorted(snr.dropna().unique())]
+    if len(labels) <= _MOST_LEVELS:
+        groups = snr.map("{:g} dB".format, na_action="ignore")
+    else:
+        low = np.floor(snr / _BIN) * _BIN
+        labels = [f"{edge:g} to {edge + _BIN:g} dB" for edge in sorted(low.dropna().unique())]
+        groups = low.map(lambda edge: f"{edge:g} to {edge + _BIN:g} dB", na_action="ignore")
+    return {label: summarise(scores[groups == label]) for label in labels}
+
+
+def markdown(scores: pd.DataFrame) -> str:
+    """The report: all metrics, then the main ones by SNR where known, then what the numbers are."""
+    parts = [_markdown_table(*_overall(scores))]
+    if by_snr := summarise_by_snr(scores):
+        parts.append(_markdown_table(*_by_snr(by_snr)))
+    parts.append("\n".join(f"- {note}" for note in notes(scores)))
+    return "\n\n".join(parts) + "\n"
+
+
+def terminal(scores: pd.DataFrame, title: str = "") -> list[rich.table.Table]:
+    """The same tables for `rich.print`; the notes stand under the last one."""
+    tables = [_rich_table(title, *_overall(scores))]
+    if by_snr := summarise_by_snr(scores):
+        tables.append(_rich_table("by input SNR", *_by_snr(by_snr)))
+    tables[-1].caption = "\n".join(notes(scores))
+    tables[-1].caption_justify = "left"
+    return tables
+
+
+def notes(scores: pd.DataFrame) -> list[str]:
+    """What the numbers are, and how many are missing and why."""
+    summary = summarise(scores)
+    lines = [f"{len(scores)} files; mean ± 95 % confidence interval over files"]
+    lines += [f"{METRICS[metric].label}: {METRICS[metric].note}" for metric in summary.index if "pesq" in metric]
+    for metric, count in summary["failures"].items():
+        if count:
+            lines.append(f"{METRICS[metric].label}: {count} of {len(scores)} files have no score and are left out")
+    if reasons := _reasons(scores):
+        counts = ", ".join(f"{reason} ({count} scores)" for reason, count in reasons.items())
+        lines.append(f"reasons: {counts}")
+    return lines
+
+
+def write_csv(scores: pd.DataFrame, path: Path) -> None:
+    """All scores of every file, with the reason of every failure."""
+    scores.to_csv(path, index=False, float_format="%.6g")
+
+
+def _half_width(values: pd.Series) -> float:
+    if len(values) < 2:
+        return float("nan")
+    return student_t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+
+
+def _reasons(scores: pd.DataFrame) -> dict[str, int]:
+    """`failures` holds "column: reason; column: reason" """
+    entries = scores["failures"].fillna("").str.split("; ").explode()
+    return entries[entries != ""].str.split(": ", n=1).str[1].value_counts().to_dict()
+
+
+def _overall(scores: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    """Header and rows, all text."""
+    summary = summarise(scores)
+    conditions = [condition for condition in ("noisy", "enhanced", "improvement") if condition in summary]
+    rows = [
+        [METRICS[metric].label, *(_interval(metric, row, condition) for condition in conditions)]
+        for metric, row in summary.iterrows()
+    ]
+    return ["metric", *conditions], rows
+
+
+def _by_snr(summaries: dict[str, pd.DataFrame]) -> tuple[list[str], list[list[str]]]:
+    """One row per SNR, one column per headline metric: "noisy → enhanced"."""
+    scored = next(iter(summaries.values())).index
+    metrics = [metric for metric in _HEADLINE if metric in scored] or list(scored[:4])
+    rows = []
+    for label, summary in summaries.items():
+        conditions = [condition for condition in ("noisy", "enhanced") if condition in summary]
+        cells = [
+            " → ".join(_number(metric, summary.loc[metric, condition]) for condition in conditions)
+            for metric in metrics
+        ]
+        rows.append([label, str(summary["files"].max()), *cells])
+    return ["input SNR", "files", *(METRICS[metric].label for metric in metrics)], rows
+
+
+def _number(metric: str, value: float, sign: str = "") -> str:
+    return "–" if np.isnan(value) else f"{value:{sign}.{METRICS[metric].digits}f}"
+
+
+def _interval(metric: str, row: pd.Series, condition: str) -> str:
+    mean = _number(metric, row[condition], sign="+" if condition == "improvement" else "")
+    half_width = row[f"{condition}_ci95"]
+    return mean if np.isnan(half_width) else f"{mean} ± {_number(metric, half_width)}"
+
+
+def _markdown_table(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---"] + ["--:"] * (len(header) - 1), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _rich_table(title: str, header: list[str], rows: list[list[str]]) -> rich.table.Table:
+    table = rich.table.Table(title=title or None, title_justify="left", box=rich.box.SIMPLE_HEAD)
+    for i, name in enumerate(header):
+        table.add_column(name, justify="right" if i else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    return table

@@ -1,0 +1,1 @@
+"""The embedded corpus: speech and noise made on the machine."""

@@ -1,0 +1,104 @@
+"""The corpus behind `data=demo`: made once, in less than a minute, and the same on every run."""
+
+import csv
+import logging
+import multiprocessing
+import os
+import shutil
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock
+from tqdm import tqdm
+
+from gtcrn.data import audio
+from gtcrn.data.cache import cache_folder, digest
+from gtcrn.data.demo.noise import NOISES
+from gtcrn.data.demo.sentences import SENTENCES
+from gtcrn.data.demo.speech import TALKERS, require_espeak, utterance
+from gtcrn.data.pairs import Pair
+from gtcrn.data.seeding import generator
+
+log = logging.getLogger(__name__)
+
+SNR = (-5.0, 20.0)  # dB, over the whole file
+LEVEL = (-35.0, -15.0)  # dBFS, RMS of the noisy file
+SECONDS = {"train": (4.0, 4.0), "validation": (3.0, 5.0), "test": (3.0, 5.0)}
+
+
+class Demo:
+    """Gives the pairs of a split, `pairs("train")` and so on, after making the corpus if it isn't there yet.
+
+    sizes: files per split. seed: of the corpus, not of the training, so that runs with several seeds compare.
+    Voices and kinds of noise are disjoint between the splits. `folder` holds them as `train/noisy`, `train/clean`
+    ... with a `table.csv` that says what is in each file. It appears only when complete, and its name is a digest
+    of all that determines its content, the source text of this package included.
+    """
+
+    def __init__(self, sizes: dict[str, int], seed: int, sample_rate: int, cache_dir: str | Path | None = None):
+        self.sizes, self.seed, self.sample_rate = sizes, seed, sample_rate
+        recipe = [path.read_text() for path in sorted(Path(__file__).parent.glob("*.py"))]
+        self.folder = cache_folder(cache_dir, "demo") / digest(recipe, sorted(sizes.items()), seed, sample_rate)
+
+    def pairs(self, split: str) -> list[Pair]:
+        if not self.folder.exists():
+            with FileLock(self.folder.with_suffix(".lock")):  # another run may be making it right now
+                if not self.folder.exists():
+                    self._make()
+        with open(self.folder / "table.csv", newline="") as file:
+            rows = [row for row in csv.DictReader(file) if row["split"] == split]
+        noisy, clean = self.folder / split / "noisy", self.folder / split / "clean"
+        return [
+            Pair(row["name"], noisy / f"{row['name']}.wav", clean / f"{row['name']}.wav", row["voice"], float(row["snr"]))
+            for row in rows
+        ]
+
+    def _make(self) -> None:
+        require_espeak()
+        log.info("making the demo corpus once, in %s", self.folder)
+        partial_folder = self.folder.with_suffix(".partial")
+        shutil.rmtree(partial_folder, ignore_errors=True)  # of a run that was killed
+        jobs = [(split, index) for split, size in self.sizes.items() for index in range(size)]
+        make = partial(_make_pair, folder=partial_folder, seed=self.seed, sample_rate=self.sample_rate)
+        # espeak-ng can't be reset: what it says depends on what it has said. So every 16 files, however many
+        # processes share the work, begin in a new process (a chunk is one task).
+        with multiprocessing.Pool(maxtasksperchild=1) as pool:
+            made = pool.imap(make, jobs, chunksize=16)
+            rows = list(tqdm(made, "making the demo corpus", len(jobs), unit="file", disable=None))
+        with open(partial_folder / "table.csv", "w", newline="") as file:
+            table = csv.DictWriter(file, rows[0].keys())
+            table.writeheader()
+            table.writerows(rows)
+        os.rename(partial_folder, self.folder)
+
+
+def _make_pair(job: tuple[str, int], folder: Path, seed: int, sample_rate: int) -> dict[str, object]:
+    """Writes one pair; returns its row of the table. All choices depend on (seed, split, index) only."""
+    split, index = job
+    rng = generator(f"demo {split}", seed, index)
+    frames = round(rng.uniform(*SECONDS[split]) * sample_rate)
+    voice, language = str(rng.choice(TALKERS[split])), str(rng.choice(list(SENTENCES)))
+    kind = list(NOISES[split])[index % len(NOISES[split])]
+    snr, level = rng.uniform(*SNR), rng.uniform(*LEVEL)
+
+    clean = utterance(rng, voice, language, frames, sample_rate)
+    noise = NOISES[split][kind](rng, frames, sample_rate)
+    noise *= np.sqrt(np.sum(clean**2) / np.sum(noise**2)) * 10 ** (-snr / 20)
+    noisy = clean + noise
+    gain = min(10 ** (level / 20) / np.sqrt(np.mean(noisy**2)), 0.99 / np.abs([noisy, clean]).max())
+
+    name = f"{voice}_{index:04d}"
+    for half, wave in (("noisy", noisy), ("clean", clean)):
+        audio.write(folder / split / half / f"{name}.wav", gain * wave, sample_rate)
+    level = 20 * np.log10(gain * np.sqrt(np.mean(noisy**2)))  # lower than asked for where a peak would have clipped
+    return {
+        "split": split,
+        "name": name,
+        "voice": voice,
+        "language": language,
+        "noise": kind,
+        "snr": f"{snr:.2f}",
+        "level": f"{level:.1f}",
+        "seconds": f"{frames / sample_rate:.2f}",
+    }

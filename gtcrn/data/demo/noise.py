@@ -1,0 +1,126 @@
+"""Noises of several kinds, made from random numbers (and babble from voices).
+
+Each is a function (rng, frames, sample_rate) -> (frames,) of arbitrary level.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+
+from gtcrn.data.demo.sentences import SENTENCES
+from gtcrn.data.demo.speech import CROWD, utterance
+
+Rng = np.random.Generator
+
+
+def coloured(rng: Rng, frames: int, sample_rate: int, slope: float) -> np.ndarray:
+    """Gaussian noise with a power density of 1/f^slope above 30 Hz: 0 white, 1 pink, 2 brown, -1 blue. RMS is 1."""
+    spectrum = np.fft.rfft(rng.standard_normal(frames))
+    frequency = np.maximum(np.fft.rfftfreq(frames, 1 / sample_rate), 30.0)
+    return _unit(np.fft.irfft(spectrum * frequency ** (-slope / 2), frames))
+
+
+def hum(rng: Rng, frames: int, sample_rate: int, mains: float, tilt: float) -> np.ndarray:
+    """Harmonics of the mains frequency (Hz), the k-th falling as k^-tilt, above a soft noise floor."""
+    pitch = np.full(frames, mains * rng.uniform(0.998, 1.002))
+    return _harmonics(rng, pitch, sample_rate, tilt) + 0.05 * coloured(rng, frames, sample_rate, 1)
+
+
+def fan(rng: Rng, frames: int, sample_rate: int) -> np.ndarray:
+    """A rush of air that beats with the blades."""
+    time = np.arange(frames) / sample_rate
+    blades = rng.uniform(8, 25)
+    beat = 1 + rng.uniform(0.1, 0.5) * np.sin(2 * np.pi * (blades * time + rng.uniform()))
+    return beat * coloured(rng, frames, sample_rate, rng.uniform(0.7, 1.6))
+
+
+def wind(rng: Rng, frames: int, sample_rate: int) -> np.ndarray:
+    """A low rumble that swells and falls within a second or so."""
+    return _swell(rng, frames, sample_rate, 1.0, 3.0) * coloured(rng, frames, sample_rate, rng.uniform(1.4, 2))
+
+
+def steam(rng: Rng, frames: int, sample_rate: int) -> np.ndarray:
+    """A slowly changing high hiss."""
+    return _swell(rng, frames, sample_rate, 0.7, 1.0) * coloured(rng, frames, sample_rate, rng.uniform(-1, -0.5))
+
+
+def engine(rng: Rng, frames: int, sample_rate: int) -> np.ndarray:
+    """Harmonics of a wandering low pitch, with exhaust noise."""
+    pitch = rng.uniform(30, 70) * _swell(rng, frames, sample_rate, 0.5, 0.15)
+    return _harmonics(rng, pitch, sample_rate, rng.uniform(0.6, 1)) + 0.5 * coloured(rng, frames, sample_rate, 1.6)
+
+
+def babble(rng: Rng, frames: int, sample_rate: int) -> np.ndarray:
+    """Four to seven voices at once, none of them ever a target."""
+    talkers = rng.choice(CROWD, rng.integers(4, 8), replace=False)
+    languages = rng.choice(list(SENTENCES), len(talkers))
+    return sum(_unit(utterance(rng, t, lang, frames, sample_rate)) for t, lang in zip(talkers, languages))
+
+
+def strokes(
+    rng: Rng,
+    frames: int,
+    sample_rate: int,
+    per_second: tuple[float, float],
+    decay: tuple[float, float],
+    band: tuple[float, float],
+    noisiness: float,
+) -> np.ndarray:
+    """Impulsive noise: so many strokes a second, dying away in `decay` s, ringing at a pitch from `band` (Hz).
+
+    noisiness: share of noise in a stroke's sound; 1 is a click, 0 a pure ring. A soft floor lies under it all.
+    """
+    wave = 0.02 * coloured(rng, frames, sample_rate, 1)
+    for start in rng.integers(frames, size=max(1, round(rng.uniform(*per_second) * frames / sample_rate))):
+        length = rng.uniform(*decay)
+        time = np.arange(min(frames - start, int(6 * length * sample_rate))) / sample_rate
+        ring = np.sin(2 * np.pi * rng.uniform(*band) * time) * (1 - noisiness)
+        burst = rng.standard_normal(len(time)) * noisiness
+        wave[start : start + len(time)] += rng.uniform(0.3, 1) * (ring + burst) * np.exp(-time / length)
+    return wave
+
+
+NOISES: dict[str, dict[str, Callable[[Rng, int, int], np.ndarray]]] = {  # no kind is in two splits
+    "train": {
+        "white": partial(coloured, slope=0),
+        "pink": partial(coloured, slope=1),
+        "fan": fan,
+        "hum": partial(hum, mains=50, tilt=0.8),
+        "babble": babble,
+        "clicks": partial(strokes, per_second=(4, 15), decay=(0.001, 0.006), band=(1000, 4000), noisiness=0.9),
+        "knocks": partial(strokes, per_second=(2, 6), decay=(0.02, 0.08), band=(120, 700), noisiness=0.2),
+    },
+    "validation": {
+        "brown": partial(coloured, slope=2),
+        "buzz": partial(hum, mains=60, tilt=0.3),
+        "drips": partial(strokes, per_second=(3, 8), decay=(0.005, 0.02), band=(800, 2500), noisiness=0.1),
+    },
+    "test": {
+        "wind": wind,
+        "steam": steam,
+        "engine": engine,
+        "rain": partial(strokes, per_second=(300, 900), decay=(0.0005, 0.002), band=(1500, 6000), noisiness=0.7),
+        "typing": partial(strokes, per_second=(5, 12), decay=(0.004, 0.015), band=(1500, 3500), noisiness=0.5),
+        "hammering": partial(strokes, per_second=(1, 4), decay=(0.03, 0.15), band=(300, 2500), noisiness=0.3),
+    },
+}
+
+
+def _unit(wave: np.ndarray) -> np.ndarray:
+    return wave / np.sqrt(np.mean(wave**2))
+
+
+def _harmonics(rng: Rng, pitch: np.ndarray, sample_rate: int, tilt: float) -> np.ndarray:
+    """Up to 40 harmonics of a pitch (frames,) in Hz, in random phases and strengths. RMS is 1."""
+    phase = 2 * np.pi * np.cumsum(pitch) / sample_rate
+    count = min(40, int(sample_rate / 2 / pitch.max()))
+    return _unit(
+        sum(rng.uniform(0.3, 1) * k**-tilt * np.sin(k * phase + rng.uniform(0, 2 * np.pi)) for k in range(1, count + 1))
+    )
+
+
+def _swell(rng: Rng, frames: int, sample_rate: int, per_second: float, depth: float) -> np.ndarray:
+    """A smooth positive curve around 1, with about so many new levels a second, e^(+-depth/2) apart."""
+    knots = rng.uniform(-0.5, 0.5, int(frames / sample_rate * per_second) + 3) * depth
+    return np.exp(np.interp(np.arange(frames) * per_second / sample_rate, np.arange(len(knots)), knots))

@@ -1,0 +1,46 @@
+"""Copies of a corpus at another rate, made once."""
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+from tqdm.contrib.concurrent import thread_map
+
+from gtcrn.data import audio
+from gtcrn.data.cache import cache_folder, digest, stamp
+from gtcrn.data.pairs import Pair
+
+log = logging.getLogger(__name__)
+
+
+def resampled(pairs: list[Pair], sample_rate: int, cache_dir: str | Path | None) -> list[Pair]:
+    """Scanned pairs with those at another rate exchanged for copies at `sample_rate` in the cache folder.
+
+    The copies are 32-bit float WAV: nothing is rounded or clipped, and a crop is found without decoding what is
+    before it. Each appears whole or not at all, so an interrupted run goes on where it stopped, and its name
+    changes with the original's path, size and time, so a changed original is copied anew.
+    """
+    folder = cache_folder(cache_dir, f"resampled-{sample_rate}")
+    sources = {path for pair in pairs if pair.rate != sample_rate for path in (pair.noisy, pair.clean)}
+    copies = {path: folder / f"{path.stem}-{digest(str(path.absolute()), stamp(path))}.wav" for path in sources}
+    missing = sorted(path for path, copy in copies.items() if not copy.exists())
+
+    def copy(path: Path) -> None:
+        wave, rate = audio.read(path)
+        audio.write(copies[path], audio.resample(wave, rate, sample_rate), sample_rate, "FLOAT")
+
+    if missing:
+        log.info("resampling %d files to %d Hz once, into %s", len(missing), sample_rate, folder)
+        thread_map(copy, missing, desc=f"resampling to {sample_rate} Hz", unit="file", disable=None)
+    return [
+        pair
+        if pair.rate == sample_rate
+        else replace(
+            pair,
+            noisy=copies[pair.noisy],
+            clean=copies[pair.clean],
+            frames=audio.resampled_length(pair.frames, pair.rate, sample_rate),
+            rate=sample_rate,
+        )
+        for pair in pairs
+    ]

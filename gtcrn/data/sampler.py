@@ -1,0 +1,49 @@
+"""In which order the items of an epoch come, on how many devices, and where to go on."""
+
+from collections.abc import Iterator
+
+from torch.utils.data import Sampler
+
+from gtcrn.data.seeding import generator
+
+
+class EpochSampler(Sampler[tuple[int, int]]):
+    """Yields `(epoch, index)`: the epoch travels with the index, so workers that outlive an epoch know it too.
+
+    The order of an epoch is a pure function of (seed, epoch). Rank r of W takes the items r, r + W, r + 2W ... of
+    it; when W does not divide the length, the epoch's first items are given again at its end so that all ranks
+    have equally many (no others are repeated, none is lost).
+
+    start: items of `epoch` this rank has already seen; a resumed run gets the others. Later epochs are whole.
+    """
+
+    def __init__(
+        self,
+        length: int,
+        seed: int,
+        shuffle: bool = True,
+        rank: int = 0,
+        world_size: int = 1,
+        epoch: int = 0,
+        start: int = 0,
+    ):
+        self.length, self.seed, self.shuffle = length, seed, shuffle
+        self.rank, self.world_size = rank, world_size
+        self.epoch, self.start = epoch, start
+
+    def set_epoch(self, epoch: int) -> None:
+        """Moves on to an epoch. Naming the current one changes nothing, so trainers may call it when resuming."""
+        if epoch != self.epoch:
+            self.epoch, self.start = epoch, 0
+
+    def __len__(self) -> int:
+        """Items still to come in this epoch on this rank."""
+        return max(0, -(-self.length // self.world_size) - self.start)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        order = list(range(self.length))
+        if self.shuffle:
+            order = generator("order", self.seed, self.epoch).permutation(self.length).tolist()
+        for position in range(self.rank, -(-self.length // self.world_size) * self.world_size, self.world_size):
+            if position // self.world_size >= self.start:
+                yield self.epoch, order[position % self.length]

@@ -1,0 +1,68 @@
+"""Short-time Fourier transform with explicit state: the same for a whole signal and for one hop."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gtcrn.errors import UserError
+
+
+class STFT(nn.Module):
+    """Square-root Hann analysis and synthesis with perfect reconstruction.
+
+    A frame ends with the newest hop, so it can be computed the moment that hop has arrived:
+
+        samples   | past (n_fft - hop) | hop |
+        frame     [       n_fft              ]
+
+    Both directions remember n_fft - hop samples; analysis followed by synthesis is the identity,
+    later by `delay` = n_fft - hop samples.
+    """
+
+    def __init__(self, n_fft: int = 512, hop_length: int = 256):
+        super().__init__()
+        if n_fft < 4 or n_fft % 2:
+            raise UserError(f"model.n_fft={n_fft}: must be even and at least 4")
+        if hop_length < 1 or n_fft % hop_length or n_fft == hop_length:
+            raise UserError(f"model.hop_length={hop_length}: must divide n_fft={n_fft} and be smaller than it")
+        self.n_fft = n_fft
+        self.hop_length = hop_length
+        self.n_bins = n_fft // 2 + 1
+        self.delay = n_fft - hop_length
+        window = torch.hann_window(n_fft, dtype=torch.float64).sqrt()  # periodic
+        # frames that overlap add up to the same constant everywhere (Hann, hop a divisor of n_fft / 2)
+        gain = window.square().sum() / hop_length
+        self.register_buffer("window", window.float(), persistent=False)
+        self.register_buffer("synthesis_window", (window / gain).float(), persistent=False)
+
+    def initial_state(self, batch_size: int) -> Tensor:
+        """Zeros (B, n_fft - hop): what analysis and synthesis each remember."""
+        return self.window.new_zeros(batch_size, self.delay)
+
+    def analysis(self, wave: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, T · hop), past (B, n_fft - hop) -> spectrum (B, 2, T, n_fft // 2 + 1), next past."""
+        wave = torch.cat([past, wave], dim=1)
+        frames = wave.unfold(1, self.n_fft, self.hop_length) * self.window  # (B, T, n_fft)
+        spec = torch.view_as_real(torch.fft.rfft(frames))  # (B, T, F, 2)
+        return spec.movedim(-1, 1), wave[:, wave.shape[1] - self.delay :]
+
+    def synthesis(self, spec: Tensor, overlap: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 2, T, F), overlap (B, n_fft - hop) -> the T · hop samples now complete, next overlap."""
+        frames = torch.fft.irfft(torch.complex(spec[:, 0].float(), spec[:, 1].float()), n=self.n_fft)
+        wave = self._overlap_add(frames * self.synthesis_window)  # (B, T · hop + delay)
+        wave = wave + F.pad(overlap, (0, wave.shape[1] - self.delay))
+        complete = frames.shape[1] * self.hop_length
+        return wave[:, :complete], wave[:, complete:]
+
+    def tail_gain(self, n_frames: int) -> Tensor:
+        """(n_fft - hop,): the share of the overlap-add constant that n_frames frames leave in the overlap."""
+        squares = (self.window * self.synthesis_window).expand(1, n_frames, -1)
+        return self._overlap_add(squares)[0, n_frames * self.hop_length :]
+
+    def _overlap_add(self, frames: Tensor) -> Tensor:
+        """(B, T, n_fft) -> (B, (T - 1) · hop + n_fft)"""
+        length = (frames.shape[1] - 1) * self.hop_length + self.n_fft
+        folded = F.fold(frames.transpose(1, 2), (1, length), (1, self.n_fft), stride=(1, self.hop_length))
+        return folded[:, 0, 0]

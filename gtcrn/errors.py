@@ -1,0 +1,9 @@
+"""The one exception that a user is meant to read."""
+
+
+class UserError(ValueError):
+    """Something the user can mend: a path, a key, a file.
+
+    The message is one line that names the culprit and the fix; `run.py` prints
+    it without a traceback and exits with code 2.
+    """

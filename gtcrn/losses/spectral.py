@@ -1,0 +1,104 @@
+"""Terms on spectra. S is a complex spectrum, |S| its magnitude, c the exponent that compresses it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gtcrn.dsp import magnitude
+from gtcrn.errors import UserError
+from gtcrn.losses.loss import Signals, Term
+
+
+def _stft(wave: Tensor, n_fft: int, hop_length: int, window: Tensor) -> Tensor:
+    """(B, N) -> (B, 2, T, F). Zeros stand beyond the ends: a clip may be shorter than a window."""
+    spec = torch.stft(
+        wave, n_fft, hop_length, len(window), window, center=True, pad_mode="constant", return_complex=True
+    )
+    return torch.view_as_real(spec).permute(0, 3, 2, 1)
+
+
+class SpectralTerm(Term):
+    """A term on compressed spectra: the model's own where it has one, else the STFT of its waveform.
+
+    compression: c in (0, 1]; 1 compares the spectra as they are, less gives quiet parts more say.
+    n_fft, hop_length: samples; the STFT (periodic square-root Hann) of models without a spectrum.
+    """
+
+    def __init__(self, weight: float, compression: float, n_fft: int = 512, hop_length: int = 256):
+        super().__init__(weight)
+        if not 0 < compression <= 1:
+            raise UserError(f"compression={compression} of a loss term: must be above 0 and at most 1")
+        if not 0 < hop_length <= n_fft:
+            raise UserError(f"hop_length={hop_length} of a loss term: must be from 1 to n_fft={n_fft}")
+        self.compression = compression
+        self.n_fft = n_fft
+        self.hop_length = hop_length
+
+    def spectrum(self, signals: Signals) -> Tensor:
+        """(B, 2, T, F)"""
+        if signals.spec is not None:
+            return signals.spec
+        window = torch.hann_window(self.n_fft, dtype=signals.wave.dtype, device=signals.wave.device).sqrt()
+        return _stft(signals.wave, self.n_fft, self.hop_length, window)
+
+
+class CompressedComplex(SpectralTerm):
+    """mean |S_c - T_c|², where S_c = S / |S|^(1 - c) keeps the phase and compresses the magnitude.
+
+    The mean is over time and frequency of the squared complex distance, which is
+    MSE(real parts) + MSE(imaginary parts).
+    """
+
+    def forward(self, estimate: Signals, target: Signals) -> Tensor:
+        difference = self._compressed(estimate) - self._compressed(target)
+        return difference.square().sum(dim=1).mean()
+
+    def _compressed(self, signals: Signals) -> Tensor:
+        spec = self.spectrum(signals)
+        return spec / magnitude(spec)[:, None] ** (1 - self.compression)
+
+
+class CompressedMagnitude(SpectralTerm):
+    """mean (|S|^c - |T|^c)²"""
+
+    def forward(self, estimate: Signals, target: Signals) -> Tensor:
+        compressed = [magnitude(self.spectrum(signals)) ** self.compression for signals in (estimate, target)]
+        return F.mse_loss(*compressed)
+
+
+class MultiResolutionSTFT(Term):
+    """Spectral convergence plus the distance of log magnitudes, averaged over resolutions, always
+    computed from the waveform (Yamamoto et al., Parallel WaveGAN, 2020, eq. 4-7).
+
+    resolutions: (n_fft, hop, window), each in samples; Hann windows.
+    """
+
+    def __init__(self, weight: float, resolutions: Sequence[Sequence[int]]):
+        super().__init__(weight)
+        if not resolutions:
+            raise UserError("resolutions of a loss term is empty: give at least one [n_fft, hop, window]")
+        for resolution in resolutions:
+            if len(resolution) != 3 or not 0 < resolution[1] <= resolution[2] <= resolution[0]:
+                raise UserError(
+                    f"resolution {list(resolution)} of a loss term: must be [n_fft, hop, window], "
+                    "n_fft ≥ window ≥ hop > 0"
+                )
+        self.resolutions = [tuple(resolution) for resolution in resolutions]
+
+    def forward(self, estimate: Signals, target: Signals) -> Tensor:
+        losses = [self._one(estimate.wave, target.wave, *resolution) for resolution in self.resolutions]
+        return torch.stack(losses).mean()
+
+    def _one(self, estimate: Tensor, target: Tensor, n_fft: int, hop_length: int, window_length: int) -> Tensor:
+        window = torch.hann_window(window_length, dtype=estimate.dtype, device=estimate.device)
+        # the floor of 1e-7 in the power is the published one; it also bounds both quotients in silence
+        estimate, target = (
+            magnitude(_stft(wave, n_fft, hop_length, window), eps=1e-7) for wave in (estimate, target)
+        )
+        # norms over the batch: one silent target does not outweigh the rest
+        convergence = torch.linalg.vector_norm(target - estimate) / torch.linalg.vector_norm(target)
+        return convergence + F.l1_loss(estimate.log(), target.log())

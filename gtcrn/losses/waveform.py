@@ -1,0 +1,40 @@
+"""Terms on waveforms."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gtcrn.losses.loss import Signals, Term
+
+# Energy (sum of squares) below which a signal counts as silent, as in GTCRN's published loss. It keeps
+# the quotients finite and confines the term to ±80 dB.
+_FLOOR = 1e-8
+
+
+class SISDR(Term):
+    """Negative scale-invariant signal-to-distortion ratio in dB, mean over the batch
+    (Le Roux et al., SDR - half-baked or well done?, 2019).
+
+    zero_mean: remove the mean of both signals first (the metric then usually called SI-SNR).
+
+    A silent target or estimate gives the constant 80 dB and no gradient.
+    """
+
+    def __init__(self, weight: float, zero_mean: bool = False):
+        super().__init__(weight)
+        self.zero_mean = zero_mean
+
+    def forward(self, estimate: Signals, target: Signals) -> Tensor:
+        y, s = estimate.wave, target.wave  # (B, N)
+        if self.zero_mean:
+            y, s = y - y.mean(dim=1, keepdim=True), s - s.mean(dim=1, keepdim=True)
+        scale = (y * s).sum(dim=1, keepdim=True) / (_energy(s)[:, None] + _FLOOR)
+        projection = scale * s
+        ratio = _energy(projection) / (_energy(y - projection) + _FLOOR)
+        return -10 * torch.log10(ratio + _FLOOR).mean()
+
+
+def _energy(wave: Tensor) -> Tensor:
+    """(B, N) -> (B,)"""
+    return wave.square().sum(dim=1)

@@ -1,0 +1,207 @@
+"""All measures of one pair of signals, each with the reason where it has no value."""
+
+from __future__ import annotations
+
+import importlib.util
+import warnings
+from collections.abc import Sequence
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import pesq
+import soxr
+from pystoi import stoi
+
+from gtcrn.errors import UserError
+from gtcrn.metrics.composite import composite, log_likelihood_ratio, segmental_snr, weighted_spectral_slope
+from gtcrn.metrics.failure import MetricFailure
+
+# s; PESQ's reference code has room for 50 utterances and crashes the process on more, as on speech of about 80 s
+_LONGEST_PESQ = 40
+_WIDEBAND = 16000  # Hz; PESQ, the composite measures and DNSMOS are defined up to this rate
+
+
+class Metric(NamedTuple):
+    """How a measure is shown. More is better for all of them."""
+
+    label: str
+    digits: int
+    note: str
+
+
+METRICS = {
+    "pesq_wb": Metric("PESQ-wb", 2, "P.862.2 wideband, ITU reference code without Corrigendum 2 (package pesq)"),
+    "pesq_nb": Metric("PESQ-nb", 2, "P.862.1 narrowband, the same code"),
+    "stoi": Metric("STOI", 3, "package pystoi"),
+    "estoi": Metric("ESTOI", 3, "package pystoi"),
+    "si_sdr": Metric("SI-SDR dB", 2, "means not removed"),
+    "si_snr": Metric("SI-SNR dB", 2, "means removed"),
+    "csig": Metric("CSIG", 2, "Hu and Loizou 2008 on PESQ-wb"),
+    "cbak": Metric("CBAK", 2, "Hu and Loizou 2008 on PESQ-wb"),
+    "covl": Metric("COVL", 2, "Hu and Loizou 2008 on PESQ-wb"),
+    "segsnr": Metric("segSNR dB", 2, "30 ms frames, each limited to -10 ... 35 dB"),
+    "dnsmos_sig": Metric("DNSMOS SIG", 2, "P.835, without reference (package speechmos)"),
+    "dnsmos_bak": Metric("DNSMOS BAK", 2, "P.835, without reference (package speechmos)"),
+    "dnsmos_ovrl": Metric("DNSMOS OVRL", 2, "P.835, without reference (package speechmos)"),
+    "dnsmos_p808": Metric("DNSMOS P.808", 2, "without reference (package speechmos)"),
+}
+DNSMOS_METRICS = tuple(name for name in METRICS if name.startswith("dnsmos"))
+DEFAULT_METRICS = tuple(name for name in METRICS if name not in DNSMOS_METRICS)
+
+
+class Scores(NamedTuple):
+    """values: one per metric, nan where it failed. failures: metric -> reason."""
+
+    values: dict[str, float]
+    failures: dict[str, str]
+
+
+def evaluate_pair(
+    clean: np.ndarray, enhanced: np.ndarray, sample_rate: int, metrics: Sequence[str] = DEFAULT_METRICS
+) -> Scores:
+    """Score `enhanced` against `clean`, both (N,) in [-1, 1] at `sample_rate` Hz.
+
+    A metric that has no meaning for the pair (silence, too short, not finite) is nan with its reason and
+    never an exception. Raises `UserError` for an unknown metric, one whose package is missing, or
+    signals that differ in shape.
+    """
+    check_metrics(metrics)
+    if clean.ndim != 1 or clean.shape != enhanced.shape:
+        raise UserError(f"clean {clean.shape} and enhanced {enhanced.shape}: must be (N,) and of the same length")
+    measures = _Measures(clean, enhanced, sample_rate)
+    values, failures = {}, {}
+    for name in metrics:
+        try:
+            measures.require_signals(reference=name not in DNSMOS_METRICS)
+            values[name] = float(getattr(measures, name))
+        except MetricFailure as failure:
+            values[name] = float("nan")
+            failures[name] = str(failure)
+    return Scores(values, failures)
+
+
+def check_metrics(metrics: Sequence[str]) -> None:
+    """Raise `UserError` for an unknown metric or one whose package is missing."""
+    for name in metrics:
+        if name not in METRICS:
+            raise UserError(f"metric {name!r} is unknown; choose from {', '.join(METRICS)}")
+        if name in DNSMOS_METRICS and not importlib.util.find_spec("speechmos"):
+            raise UserError(f"metric {name!r} needs the package speechmos: pip install -e '.[dnsmos]'")
+
+
+class _Measures:
+    """Each measure is computed when it is asked for, and those that others build on only once."""
+
+    def __init__(self, clean: np.ndarray, enhanced: np.ndarray, sample_rate: int):
+        self.clean = clean.astype(np.float64)
+        self.enhanced = enhanced.astype(np.float64)
+        self.sample_rate = sample_rate
+
+    def require_signals(self, reference: bool) -> None:
+        if not len(self.enhanced):
+            raise MetricFailure("empty")
+        if not np.isfinite(self.enhanced).all() or (reference and not np.isfinite(self.clean).all()):
+            raise MetricFailure("not finite")
+        if reference and not self.clean.any():
+            raise MetricFailure("silent reference")
+
+    def _at(self, sample_rate: int) -> tuple[np.ndarray, np.ndarray]:
+        if sample_rate == self.sample_rate:
+            return self.clean, self.enhanced
+        return tuple(
+            soxr.resample(wave, self.sample_rate, sample_rate, "VHQ") for wave in (self.clean, self.enhanced)
+        )
+
+    @cached_property
+    def _wideband(self) -> tuple[np.ndarray, np.ndarray]:
+        if self.sample_rate < _WIDEBAND:
+            raise MetricFailure(f"needs at least {_WIDEBAND} Hz")
+        return self._at(_WIDEBAND)
+
+    @cached_property
+    def pesq_wb(self) -> float:
+        return self._pesq(*self._wideband, _WIDEBAND, "wb")
+
+    @property
+    def pesq_nb(self) -> float:
+        sample_rate = _WIDEBAND if self.sample_rate >= _WIDEBAND else 8000
+        return self._pesq(*self._at(sample_rate), sample_rate, "nb")
+
+    @staticmethod
+    def _pesq(clean: np.ndarray, enhanced: np.ndarray, sample_rate: int, mode: str) -> float:
+        if not enhanced.any():
+            raise MetricFailure("silent output")  # pesq divides by zero
+        if len(clean) > _LONGEST_PESQ * sample_rate:
+            raise MetricFailure(f"longer than {_LONGEST_PESQ} s, for which PESQ is not made")
+        try:
+            return pesq.pesq(sample_rate, clean, enhanced, mode)
+        except pesq.PesqError as error:
+            reason = error.args[0]
+            raise MetricFailure(reason.decode() if isinstance(reason, bytes) else reason) from error
+        except ValueError as error:  # nan inside, e.g. of signals that are constant
+            raise MetricFailure(str(error)) from error
+
+    @property
+    def stoi(self) -> float:
+        return self._stoi(extended=False)
+
+    @property
+    def estoi(self) -> float:
+        return self._stoi(extended=True)
+
+    def _stoi(self, extended: bool) -> float:
+        # where too little is left after its removal of silence pystoi warns and returns 1e-5
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", RuntimeWarning)
+            try:
+                return stoi(self.clean, self.enhanced, self.sample_rate, extended=extended)
+            except (RuntimeWarning, ValueError) as error:
+                raise MetricFailure("too short: under 0.4 s of speech") from error
+
+    @property
+    def si_sdr(self) -> float:
+        return _scale_invariant_ratio(self.clean, self.enhanced)
+
+    @property
+    def si_snr(self) -> float:
+        return _scale_invariant_ratio(self.clean - self.clean.mean(), self.enhanced - self.enhanced.mean())
+
+    @cached_property
+    def segsnr(self) -> float:
+        return segmental_snr(*self._wideband, _WIDEBAND)
+
+    @cached_property
+    def _composite(self) -> tuple[float, float, float]:
+        llr = log_likelihood_ratio(*self._wideband, _WIDEBAND)
+        wss = weighted_spectral_slope(*self._wideband, _WIDEBAND)
+        return composite(self.pesq_wb, llr, wss, self.segsnr)
+
+    csig = property(lambda self: self._composite[0])
+    cbak = property(lambda self: self._composite[1])
+    covl = property(lambda self: self._composite[2])
+
+    @cached_property
+    def _dnsmos(self) -> dict[str, float]:
+        from speechmos import dnsmos  # optional, and slow to import
+
+        enhanced = self._wideband[1]
+        return dnsmos.run(np.clip(enhanced, -1, 1), _WIDEBAND)
+
+    dnsmos_sig = property(lambda self: self._dnsmos["sig_mos"])
+    dnsmos_bak = property(lambda self: self._dnsmos["bak_mos"])
+    dnsmos_ovrl = property(lambda self: self._dnsmos["ovrl_mos"])
+    dnsmos_p808 = property(lambda self: self._dnsmos["p808_mos"])
+
+
+def _scale_invariant_ratio(clean: np.ndarray, enhanced: np.ndarray) -> float:
+    """Le Roux et al., SDR - half-baked or well done?, 2019. dB; a perfect output gives 157."""
+    energy = clean @ clean
+    if energy == 0:
+        raise MetricFailure("constant reference")
+    target = (clean @ enhanced) / energy * clean
+    target_energy = target @ target
+    if target_energy == 0:
+        raise MetricFailure("silent output")
+    distortion = enhanced - target
+    return 10 * np.log10(target_energy / (distortion @ distortion + np.finfo(np.float64).eps * target_energy))

@@ -1,0 +1,119 @@
+"""Scores of many pairs on all cores."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pandas as pd
+import soundfile
+from tqdm import tqdm
+
+from gtcrn.errors import UserError
+from gtcrn.metrics.pair import DEFAULT_METRICS, check_metrics, evaluate_pair
+
+_TOLERANCE = 0.010  # s by which lengths may differ (codecs and resamplers); the longer signal is cut
+
+
+@dataclass(frozen=True)
+class Pair:
+    """What is scored: mono audio files, or arrays (N,) in [-1, 1].
+
+    noisy: scored beside `enhanced` where given. info: further columns of the result, e.g. {"snr": 5.0}.
+    """
+
+    name: str
+    clean: str | Path | np.ndarray
+    enhanced: str | Path | np.ndarray
+    noisy: str | Path | np.ndarray | None = None
+    info: Mapping[str, object] = field(default_factory=dict)
+
+    def signals(self) -> dict[str, str | Path | np.ndarray]:
+        """clean, enhanced and, where given, noisy"""
+        signals = {"clean": self.clean, "enhanced": self.enhanced, "noisy": self.noisy}
+        return {role: signal for role, signal in signals.items() if signal is not None}
+
+
+def score_pairs(
+    pairs: Sequence[Pair],
+    metrics: Sequence[str] = DEFAULT_METRICS,
+    sample_rate: int | None = None,
+    workers: int = -1,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """One row per pair, in order: `name`, the columns of `info`, `noisy_<metric>` and `enhanced_<metric>`,
+    and `failures`, "column: reason; ..." or "". No pair is ever dropped; a failed metric is nan.
+
+    sample_rate: Hz of the arrays; files know their own. workers: processes, -1 for one per core; they
+    stay alive for a while, so that the next call begins at once.
+
+    Before anything is scored, raises `UserError` that names the file for one that is missing,
+    unreadable, not mono, or differs from its clean file in rate or by more than 10 ms in length.
+    """
+    check_metrics(metrics)
+    for pair in pairs:
+        _check(pair, sample_rate)
+    # loky needs no `if __name__ == "__main__"` in the caller's script; pesq and pystoi use one core each
+    with joblib.parallel_config("loky", inner_max_num_threads=1):
+        rows = joblib.Parallel(workers, return_as="generator")(
+            joblib.delayed(_score)(pair, tuple(metrics), sample_rate) for pair in pairs
+        )
+        rows = tqdm(rows, "scoring", len(pairs), unit="file", disable=None if progress else True)
+        return pd.DataFrame(list(rows))
+
+
+def _score(pair: Pair, metrics: tuple[str, ...], sample_rate: int | None) -> dict[str, object]:
+    waves = {}
+    for role, signal in pair.signals().items():
+        if not isinstance(signal, np.ndarray):
+            signal, sample_rate = soundfile.read(signal, dtype="float32")
+        waves[role] = signal
+    length = min(map(len, waves.values()))
+    clean = waves.pop("clean")[:length]
+    values, failures = {}, {}
+    for role in ("noisy", "enhanced"):
+        if role in waves:
+            scores = evaluate_pair(clean, waves[role][:length], sample_rate, metrics)
+            values |= {f"{role}_{metric}": value for metric, value in scores.values.items()}
+            failures |= {f"{role}_{metric}": reason for metric, reason in scores.failures.items()}
+    reasons = "; ".join(f"{column}: {reason}" for column, reason in failures.items())
+    return {"name": pair.name, **pair.info, **values, "failures": reasons}
+
+
+def _check(pair: Pair, sample_rate: int | None) -> None:
+    shapes = {}
+    for role, signal in pair.signals().items():
+        name = f"{pair.name} ({role})" if isinstance(signal, np.ndarray) else str(signal)
+        shapes[name] = _shape(name, signal, sample_rate)
+    clean_length, clean_rate = next(iter(shapes.values()))
+    for name, (length, rate) in shapes.items():
+        if rate != clean_rate:
+            raise UserError(f"{name}: {rate} Hz, but its clean signal has {clean_rate} Hz; resample one of them")
+        if abs(length - clean_length) > _TOLERANCE * rate:
+            raise UserError(
+                f"{name}: {length} samples, but its clean signal has {clean_length}; "
+                f"they may differ by {math.floor(_TOLERANCE * rate)} (10 ms)"
+            )
+
+
+def _shape(name: str, signal: str | Path | np.ndarray, sample_rate: int | None) -> tuple[int, int]:
+    """Samples and Hz."""
+    if isinstance(signal, np.ndarray):
+        if sample_rate is None:
+            raise UserError(f"{name} is an array: give its sample_rate in Hz")
+        if signal.ndim != 1:
+            raise UserError(f"{name} has the shape {signal.shape}: expected mono, (N,)")
+        return len(signal), sample_rate
+    if not Path(signal).is_file():
+        raise UserError(f"{name}: no such file")
+    try:
+        info = soundfile.info(signal)
+    except soundfile.LibsndfileError as error:
+        raise UserError(f"{name}: not a readable audio file ({error.error_string})") from error
+    if info.channels != 1:
+        raise UserError(f"{name}: {info.channels} channels; scores are of mono signals")
+    return info.frames, info.samplerate

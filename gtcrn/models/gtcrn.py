@@ -1,0 +1,198 @@
+"""GTCRN: grouped temporal convolutional recurrent network (Rong et al., ICASSP 2024).
+
+    spectrum -> |S|, re, im -> ERB bands -> subband neighbours -> encoder -> dual-path GRUs -> decoder
+             -> complex mask <- bins <------------------------------------------------------------┘
+
+Every block maps (B, C, T, F), state -> (B, C', T, F'), next state.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gtcrn.dsp import ERB, STFT
+from gtcrn.errors import UserError
+from gtcrn.models.enhancer import SpectralEnhancer
+from gtcrn.models.masking import Decoder, Encoder, ERBMaskNetwork, StreamingSequential, quartered_bands
+from gtcrn.streaming import CausalConv2d, CausalConvTranspose2d, Stateful, TimeGRU
+from gtcrn.streaming.state import State
+
+DILATIONS = (1, 2, 5)
+
+
+class SubbandFeatures(nn.Module):
+    """SFE: every band beside its two neighbours (section 2.2), zeros beyond the ends.
+
+    (B, C, T, F) -> (B, 3C, T, F), ordered (channel, neighbour).
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        padded = F.pad(x, (1, 1))
+        return torch.stack([padded[..., :-2], x, padded[..., 2:]], dim=2).flatten(1, 2)
+
+
+class ConvBlock(Stateful):
+    """Convolution over frequency alone, stride 2 (transposed: upsampling), BatchNorm, activation."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, groups: int = 1, transposed: bool = False, last: bool = False
+    ):
+        super().__init__()
+        convolution = nn.ConvTranspose2d if transposed else nn.Conv2d
+        self.conv = convolution(in_channels, out_channels, (1, 5), stride=(1, 2), padding=(0, 2), groups=groups)
+        self.bn = nn.BatchNorm2d(out_channels)
+        self.act = nn.Tanh() if last else nn.PReLU()
+
+    def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        return self.act(self.bn(self.conv(x))), state
+
+
+class TemporalRecurrentAttention(Stateful):
+    """TRA: a gate per channel and frame, from a GRU over the frame energies (section 2.3)."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.att_gru = TimeGRU(channels, 2 * channels, n_freqs=1)
+        self.att_fc = nn.Linear(2 * channels, channels)
+
+    def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        energy = x.square().mean(dim=-1)  # (B, C, T)
+        hidden, gru = self.att_gru(energy.transpose(1, 2)[:, :, None], state["att_gru"])  # (B, T, 1, 2C)
+        gate = torch.sigmoid(self.att_fc(hidden))  # (B, T, 1, C)
+        return x * gate.permute(0, 3, 1, 2), {"att_gru": gru}
+
+
+class GTConvBlock(Stateful):
+    """Grouped temporal convolution: half the channels pass a dilated depthwise 3×3, the other half
+    pass by, then both are shuffled like cards (section 2.3)."""
+
+    def __init__(self, channels: int, n_freqs: int, dilation: int, transposed: bool, causal: bool):
+        super().__init__()
+        pointwise = nn.ConvTranspose2d if transposed else nn.Conv2d
+        depthwise = CausalConvTranspose2d if transposed else CausalConv2d
+        half = channels // 2
+        self.sfe = SubbandFeatures()
+        self.point_conv1 = pointwise(3 * half, channels, 1)
+        self.point_bn1 = nn.BatchNorm2d(channels)
+        self.point_act = nn.PReLU()
+        self.depth_conv = depthwise(
+            channels,
+            channels,
+            (3, 3),
+            n_freqs=n_freqs,
+            padding_freq=1,
+            dilation=dilation,
+            groups=channels,
+            causal=causal,
+        )
+        self.depth_bn = nn.BatchNorm2d(channels)
+        self.depth_act = nn.PReLU()
+        self.point_conv2 = pointwise(channels, half, 1)
+        self.point_bn2 = nn.BatchNorm2d(half)
+        self.tra = TemporalRecurrentAttention(half)
+
+    def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        x, passing = x.chunk(2, dim=1)  # (B, C/2, T, F) each
+        x = self.point_act(self.point_bn1(self.point_conv1(self.sfe(x))))
+        x, depth_conv = self.depth_conv(x, state["depth_conv"])
+        x = self.point_bn2(self.point_conv2(self.depth_act(self.depth_bn(x))))
+        x, tra = self.tra(x, state["tra"])
+        x = torch.stack([x, passing], dim=2).flatten(1, 2)  # channels 0, C/2, 1, C/2 + 1, …
+        return x, {"depth_conv": depth_conv, "tra": tra}
+
+
+class GroupedGRU(Stateful):
+    """Two GRUs, each over half of the channels: over frequency in both directions, or over time."""
+
+    def __init__(self, input_size: int, hidden_size: int, n_freqs: int, over_time: bool):
+        super().__init__()
+        self.over_time = over_time
+        if over_time:
+            self.rnn1 = TimeGRU(input_size // 2, hidden_size // 2, n_freqs)
+            self.rnn2 = TimeGRU(input_size // 2, hidden_size // 2, n_freqs)
+        else:  # both directions together give hidden_size
+            self.rnn1 = nn.GRU(input_size // 2, hidden_size // 4, batch_first=True, bidirectional=True)
+            self.rnn2 = nn.GRU(input_size // 2, hidden_size // 4, batch_first=True, bidirectional=True)
+
+    def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """(B, T, F, C) -> (B, T, F, H); over frequency there is no past and the state stays empty."""
+        x1, x2 = x.chunk(2, dim=-1)
+        if self.over_time:
+            y1, h1 = self.rnn1(x1, state["rnn1"])
+            y2, h2 = self.rnn2(x2, state["rnn2"])
+            return torch.cat([y1, y2], dim=-1), {"rnn1": h1, "rnn2": h2}
+        y1, y2 = self.rnn1(x1.flatten(0, 1))[0], self.rnn2(x2.flatten(0, 1))[0]  # (B·T, F, H/2)
+        return torch.cat([y1, y2], dim=-1).unflatten(0, x.shape[:2]), state
+
+
+class DPGRNN(Stateful):
+    """Grouped dual-path RNN: along frequency inside a frame, then along time inside a band."""
+
+    def __init__(self, channels: int, hidden_size: int, n_freqs: int):
+        super().__init__()
+        self.intra_rnn = GroupedGRU(channels, hidden_size, n_freqs, over_time=False)
+        self.intra_fc = nn.Linear(hidden_size, channels)
+        self.intra_ln = nn.LayerNorm((n_freqs, channels), eps=1e-8)
+        self.inter_rnn = GroupedGRU(channels, hidden_size, n_freqs, over_time=True)
+        self.inter_fc = nn.Linear(hidden_size, channels)
+        self.inter_ln = nn.LayerNorm((n_freqs, channels), eps=1e-8)
+
+    def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        x = x.permute(0, 2, 3, 1)  # (B, T, F, C)
+        y, intra = self.intra_rnn(x, state["intra_rnn"])
+        x = x + self.intra_ln(self.intra_fc(y))
+        y, inter = self.inter_rnn(x, state["inter_rnn"])
+        x = x + self.inter_ln(self.inter_fc(y))
+        return x.permute(0, 3, 1, 2), {"intra_rnn": intra, "inter_rnn": inter}
+
+
+class GTCRN(ERBMaskNetwork):
+    """The spectral core of GTCRN."""
+
+
+def build(
+    channels: int = 16,
+    dpgrnn_count: int = 2,
+    hidden_size: int = 16,
+    erb_low_bins: int = 65,
+    erb_bands: int = 64,
+    n_fft: int = 512,
+    hop_length: int = 256,
+    sample_rate: int = 16000,
+    causal: bool = True,
+    padding: str | None = None,
+) -> SpectralEnhancer:
+    """GTCRN with the published sizes as defaults.
+
+    channels: of encoder and decoder, a multiple of 2. dpgrnn_count: dual-path blocks, at least 1.
+    hidden_size: of their GRUs, a multiple of 4. erb_low_bins + erb_bands: 4k + 1, so that halving
+    the bands twice and doubling them again ends where it began. causal: False pads time
+    symmetrically. Raises `UserError` naming the key that is out of range.
+    """
+    if channels < 2 or channels % 2:
+        raise UserError(f"model.channels={channels}: must be a positive multiple of 2 (half of them pass by)")
+    if dpgrnn_count < 1:
+        raise UserError(f"model.dpgrnn_count={dpgrnn_count}: at least 1 dual-path block is needed")
+    if hidden_size < 4 or hidden_size % 4:
+        raise UserError(f"model.hidden_size={hidden_size}: must be a positive multiple of 4 (2 groups, 2 directions)")
+    n_freqs = quartered_bands(erb_low_bins, erb_bands)
+    stft = STFT(n_fft, hop_length)
+    encoder = [ConvBlock(9, channels), ConvBlock(channels, channels, groups=2)]
+    encoder += [GTConvBlock(channels, n_freqs, dilation, transposed=False, causal=causal) for dilation in DILATIONS]
+    decoder = [
+        GTConvBlock(channels, n_freqs, dilation, transposed=True, causal=causal) for dilation in reversed(DILATIONS)
+    ]
+    decoder += [
+        ConvBlock(channels, channels, groups=2, transposed=True),
+        ConvBlock(channels, 2, transposed=True, last=True),
+    ]
+    core = GTCRN(
+        ERB(erb_low_bins, erb_bands, n_fft, sample_rate),
+        SubbandFeatures(),
+        Encoder(encoder),
+        StreamingSequential(DPGRNN(channels, hidden_size, n_freqs) for _ in range(dpgrnn_count)),
+        Decoder(decoder),
+    )
+    return SpectralEnhancer(core, stft, sample_rate, padding)

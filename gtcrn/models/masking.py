@@ -1,0 +1,80 @@
+"""What the GTCRN family shares: a U-shaped network over ERB bands that predicts a complex mask."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from gtcrn.dsp import ERB, apply_complex_mask, magnitude_and_parts
+from gtcrn.errors import UserError
+from gtcrn.models.enhancer import StreamingModel
+from gtcrn.streaming import Stateful
+from gtcrn.streaming.state import State
+
+
+class StreamingSequential(Stateful, nn.ModuleList):
+    """Blocks one after the other, each with its own part of the state."""
+
+    def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        next_state = {}
+        for name, block in self.named_children():
+            x, next_state[name] = block(x, state[name])
+        return x, next_state
+
+
+class Encoder(Stateful, nn.ModuleList):
+    """Blocks one after the other; every output is kept for the decoder."""
+
+    def forward(self, x: Tensor, state: State) -> tuple[list[Tensor], State]:
+        outputs, next_state = [], {}
+        for name, block in self.named_children():
+            x, next_state[name] = block(x, state[name])
+            outputs.append(x)
+        return outputs, next_state
+
+
+class Decoder(Stateful, nn.ModuleList):
+    """The encoder's mirror image: to every block's input the encoder output of its own size is added."""
+
+    def forward(self, x: Tensor, skips: list[Tensor], state: State) -> tuple[Tensor, State]:
+        next_state = {}
+        for (name, block), skip in zip(self.named_children(), reversed(skips), strict=True):
+            x, next_state[name] = block(x + skip, state[name])
+        return x, next_state
+
+
+class ERBMaskNetwork(StreamingModel):
+    """spectrum (B, 2, T, bins), state -> enhanced spectrum (B, 2, T, bins), next state.
+
+        |S|, re, im -> ERB bands -> features -> encoder -> dual path -> decoder -> bins -> mask · spectrum
+                                                   └────────── skips ───────┘
+    """
+
+    def __init__(
+        self, erb: ERB, features: nn.Module, encoder: Encoder, dual_path: StreamingSequential, decoder: Decoder
+    ):
+        super().__init__()
+        self.erb = erb
+        self.features = features
+        self.encoder = encoder
+        self.dual_path = dual_path
+        self.decoder = decoder
+
+    def forward(self, spec: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        state = self.start(spec.shape[0], state)
+        bands = self.erb.analysis(magnitude_and_parts(spec))  # (B, 3, T, bands)
+        skips, encoder = self.encoder(self.features(bands), state["encoder"])
+        x, dual_path = self.dual_path(skips[-1], state["dual_path"])  # (B, C, T, about bands / 4)
+        mask, decoder = self.decoder(x, skips, state["decoder"])  # (B, 2, T, bands)
+        enhanced = apply_complex_mask(self.erb.synthesis(mask), spec)
+        return enhanced, {"encoder": encoder, "dual_path": dual_path, "decoder": decoder}
+
+
+def quartered_bands(erb_low_bins: int, erb_bands: int) -> int:
+    """Bands left after two downsamplings by 2. Raises `UserError` if upsampling would not come back."""
+    bands = erb_low_bins + erb_bands
+    if bands % 4 != 1:
+        raise UserError(
+            f"model.erb_low_bins={erb_low_bins} + model.erb_bands={erb_bands} = {bands}: must be a multiple of 4 "
+            f"plus 1, so that frequency can be halved twice and doubled again; nearest: {bands // 4 * 4 + 1}"
+        )
+    return bands // 4 + 1

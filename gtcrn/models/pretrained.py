@@ -1,0 +1,229 @@
+"""Checkpoints: ours and the authors', recognised by what is in the file, never by its name."""
+
+from __future__ import annotations
+
+import importlib
+import pickle
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from gtcrn.errors import UserError
+from gtcrn.models import gtcrn, light_v3
+from gtcrn.models.enhancer import Enhancer
+
+RECORD = "gtcrn"  # key of our own checkpoints: {"model": {"_target_": …, knobs}, …}
+ENHANCER_PREFIX = "enhancer."  # of the enhancer's tensors among a LightningModule's
+
+StateDict = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published format: how to know it, how its authors name things, how to read its sizes off its shapes."""
+
+    name: str
+    core: type
+    build: Callable[..., Enhancer]
+    signature: str  # a key that only this system has
+    knobs: Callable[[StateDict], dict]
+    names: tuple[tuple[str, str], ...]  # (authors' prefix, ours); {} stands for a number
+    transposed: tuple[str, ...] = ()  # authors' keys that hold our matrix transposed
+
+
+def _gtcrn_knobs(state: StateDict) -> dict:
+    bands, high_bins = state["erb.erb_fc.weight"].shape
+    quarter = state["dpgrnn1.intra_ln.weight"].shape[0]
+    # bands before the two halvings are 4 · quarter - 3; the rest of the spectrum is kept as bins
+    low_bins = 4 * quarter - 3 - bands
+    return {
+        "channels": state["encoder.en_convs.0.conv.weight"].shape[0],
+        "dpgrnn_count": _count(state, r"dpgrnn(\d+)\."),
+        "hidden_size": state["dpgrnn1.intra_fc.weight"].shape[1],
+        **_stft_sizes(low_bins, bands, high_bins),
+    }
+
+
+def _light_v3_knobs(state: StateDict) -> dict:
+    high_bins, bands = state["erb.W_bm"].shape
+    channels = state["enc.blocks.0.pw.weight"].shape[0]
+    return {
+        "width_mult": channels / light_v3.BASE_CHANNELS,
+        "r": state["dp1.pre.weight"].shape[0],
+        "use_two_dpgrnn": "dp2.pre.weight" in state,
+        "rnn_bidirectional": "dp1.intra.weight_ih_l0_reverse" in state,
+        # no tensor tells how many bins are kept: the published code has 65 of 257
+        **_stft_sizes(65, bands, high_bins),
+        "causal": False,  # the published code pads time symmetrically
+    }
+
+
+def _stft_sizes(low_bins: int, bands: int, high_bins: int) -> dict:
+    n_fft = 2 * (low_bins + high_bins - 1)
+    return {"erb_low_bins": low_bins, "erb_bands": bands, "n_fft": n_fft, "hop_length": n_fft // 2}
+
+
+def _count(state: StateDict, pattern: str) -> int:
+    return len({match[1] for key in state if (match := re.match(pattern, key))})
+
+
+PUBLISHED = (
+    Published(
+        name="GTCRN",
+        core=gtcrn.GTCRN,
+        build=gtcrn.build,
+        signature="dpgrnn1.intra_rnn.rnn1.weight_ih_l0",
+        knobs=_gtcrn_knobs,
+        names=(("encoder.en_convs.", "encoder."), ("decoder.de_convs.", "decoder."), ("dpgrnn{}.", "dual_path.{}.")),
+    ),
+    Published(
+        name="GTCRN-Light v3",
+        core=light_v3.LightV3,
+        build=light_v3.build,
+        signature="dp1.post2.weight",
+        knobs=_light_v3_knobs,
+        names=(
+            ("erb.W_bm", "erb.erb_fc.weight"),
+            ("erb.W_bs", "erb.ierb_fc.weight"),
+            ("sfe.dw.", "features."),
+            ("enc.blocks.", "encoder."),
+            ("dec.blocks.", "decoder."),
+            ("dp{}.", "dual_path.{}."),
+        ),
+        transposed=("erb.W_bm", "erb.W_bs"),
+    ),
+)
+
+
+def load(path: str | Path, padding: str | None = None) -> Enhancer:
+    """An enhancer in evaluation mode from one of our checkpoints or a published one.
+
+    padding: `zeros` or `reflect` at the ends of whole utterances; None keeps what one of our
+    checkpoints was trained with, zeros for a published one. Raises `UserError` in one line if the
+    file is missing, is no checkpoint, holds code, or does not fit any known system.
+    """
+    content = read_checkpoint(path)
+    if RECORD in content:
+        return _load_ours(path, content, padding)
+    return _load_published(path, content, padding)
+
+
+def read_checkpoint(path: str | Path) -> dict:
+    """The file's dict, read without ever running code in it (`weights_only=True`)."""
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"checkpoint {path}: no such file")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "weights_only" in str(error) or "Unsupported" in str(error) or "GLOBAL" in str(error):
+            raise UserError(
+                f"checkpoint {path}: refused, because its pickle holds code or objects and not just tensors; "
+                "save the state_dict alone with torch.save(model.state_dict(), path)"
+            ) from error
+        raise UserError(f"checkpoint {path}: damaged, or not a PyTorch checkpoint") from error
+    except (RuntimeError, EOFError, ValueError, KeyError, UnicodeDecodeError) as error:
+        raise UserError(f"checkpoint {path}: damaged, or not a PyTorch checkpoint") from error
+    if not isinstance(content, dict):
+        raise UserError(f"checkpoint {path}: holds a {type(content).__name__}, expected a dict of tensors")
+    return content
+
+
+def to_official(enhancer: Enhancer) -> StateDict:
+    """The weights under the authors' own key names and layouts, as their code loads them."""
+    for published in PUBLISHED:
+        if isinstance(enhancer.core, published.core):
+            break
+    else:
+        raise UserError(f"{type(enhancer.core).__name__}: no published format to convert to")
+    official = {}
+    for key, value in enhancer.core.state_dict().items():
+        key = _rename(key, [(ours, theirs) for theirs, ours in published.names], shift=1)
+        official[key] = value.T.contiguous() if key in published.transposed else value
+    return official
+
+
+def _load_ours(path: str | Path, content: dict, padding: str | None) -> Enhancer:
+    record = dict(content[RECORD]["model"])
+    if padding:
+        record["padding"] = padding
+    module_name, _, function = record.pop("_target_").rpartition(".")
+    if not module_name.startswith("gtcrn.models."):  # a checkpoint may not choose what is imported
+        raise UserError(f"checkpoint {path}: asks for {module_name}, which is not a model of this framework")
+    try:
+        build = getattr(importlib.import_module(module_name), function)
+        enhancer = build(**record)
+    except (ImportError, AttributeError, TypeError) as error:
+        raise UserError(f"checkpoint {path}: made by another version of this framework ({error})") from error
+    weights = {
+        key.removeprefix(ENHANCER_PREFIX): value
+        for key, value in content["state_dict"].items()
+        if key.startswith(ENHANCER_PREFIX)
+    }
+    _load_strictly(enhancer, weights, path, module_name)
+    return enhancer.eval()
+
+
+def _load_published(path: str | Path, content: dict, padding: str | None) -> Enhancer:
+    state = _state_dict_in(content)
+    for published in PUBLISHED:
+        if published.signature in state:
+            break
+    else:
+        keys = ", ".join(list(state)[:3]) or "nothing"
+        raise UserError(
+            f"checkpoint {path}: holds {len(state)} tensors ({keys}, …), which is none of: "
+            f"{', '.join(p.name for p in PUBLISHED)}, or a checkpoint of this framework"
+        )
+    try:
+        enhancer = published.build(**published.knobs(state), padding=padding)
+    except KeyError as error:
+        raise UserError(f"checkpoint {path}: looks like {published.name}, but {error} is missing") from error
+    weights = {
+        _rename(key, published.names, shift=-1): value.T if key in published.transposed else value
+        for key, value in state.items()
+    }
+    _load_strictly(enhancer.core, weights, path, published.name)
+    return enhancer.eval()
+
+
+def _state_dict_in(content: dict) -> StateDict:
+    for wrapper in ("model", "state_dict", "model_state_dict"):
+        if isinstance(content.get(wrapper), dict):
+            content = content[wrapper]
+            break
+    return {
+        key.removeprefix("module."): value  # left there by DistributedDataParallel
+        for key, value in content.items()
+        if isinstance(value, Tensor)
+    }
+
+
+def _rename(key: str, names, shift: int) -> str:
+    """Replace the prefix of `key`; authors count dual-path blocks from 1, a ModuleList from 0."""
+    for old, new in names:
+        pattern = re.escape(old).replace(r"\{\}", r"(\d+)")
+        if match := re.match(pattern, key):
+            number = [str(int(group) + shift) for group in match.groups()]
+            return new.format(*number) + key[match.end() :]
+    return key
+
+
+def _load_strictly(module: torch.nn.Module, weights: StateDict, path: str | Path, name: str) -> None:
+    expected = module.state_dict()
+    problems = [f"{key} is missing" for key in expected.keys() - weights.keys()]
+    problems += [f"{key} is not used" for key in weights.keys() - expected.keys()]
+    problems += [
+        f"{key} is {tuple(weights[key].shape)}, expected {tuple(expected[key].shape)}"
+        for key in expected.keys() & weights.keys()
+        if weights[key].shape != expected[key].shape
+    ]
+    if problems:
+        raise UserError(
+            f"checkpoint {path}: looks like {name}, but {sorted(problems)[0]} ({len(problems)} tensors do not fit)"
+        )
+    module.load_state_dict(weights)

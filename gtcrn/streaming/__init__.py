@@ -1,0 +1,19 @@
+"""Layers that take their past as an argument and hand back the next one.
+
+Offline is streaming from a zero state: a whole utterance, a chunk of any length and
+a single frame go through the same lines, `y, next_state = layer(x, state)`.
+"""
+
+from gtcrn.streaming.layers import CausalConv1d, CausalConv2d, CausalConvTranspose2d, TimeGRU
+from gtcrn.streaming.state import Stateful, flatten, map_state, unflatten
+
+__all__ = [
+    "CausalConv1d",
+    "CausalConv2d",
+    "CausalConvTranspose2d",
+    "Stateful",
+    "TimeGRU",
+    "flatten",
+    "map_state",
+    "unflatten",
+]

@@ -1,0 +1,131 @@
+"""Causal convolutions and recurrent layers with explicit state.
+
+They subclass torch's own layers and add no parameters, so published weights load unchanged.
+Time is always dimension 2 of a convolution's input: (B, C, T) or (B, C, T, F).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from gtcrn.streaming.state import Stateful
+
+
+class _TimeConvolution(Stateful):
+    """What the convolutions share: `reach` = (kernel - 1) · dilation frames that one output sees besides its own.
+
+        causal:      memory = reach, the past is concatenated in front       [ . . . . | x0 x1 ... ]
+        not causal:  lookahead = reach / 2, torch pads zeros on both sides; no memory, since it cannot stream
+    """
+
+    def _set_reach(self, reach: int, causal: bool) -> None:
+        self.memory = reach if causal else 0
+        self.lookahead = 0 if causal else reach // 2
+
+    def _with_past(self, x: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
+        """x (B, C, T, ...), past (B, C, memory, ...) -> both in one, next past."""
+        if not self.memory:
+            return x, past
+        x = torch.cat([past, x], dim=2)
+        return x, x[:, :, x.shape[2] - self.memory :]
+
+
+class CausalConv1d(_TimeConvolution, nn.Conv1d):
+    """Conv1d over time: (B, C, T), past (B, C, memory) -> (B, C', T), next past."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int, *, groups: int = 1, causal: bool = True
+    ):
+        padding = 0 if causal else (kernel_size - 1) // 2
+        super().__init__(in_channels, out_channels, kernel_size, padding=padding, groups=groups)
+        self._set_reach(kernel_size - 1, causal)
+
+    def initial_state(self, batch_size: int) -> Tensor:
+        return self.weight.new_zeros(batch_size, self.in_channels, self.memory)
+
+    def forward(self, x: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
+        x, next_past = self._with_past(x, past)
+        return super().forward(x), next_past
+
+
+class _TimeFrequencyConvolution(_TimeConvolution):
+    """(B, C, T, F), past (B, C, memory, F) -> (B, C', T, F'), next past.
+
+    kernel_size: (time, frequency). dilation: in time. padding_freq: on both sides of frequency.
+    n_freqs: F of the input, for the state's shape.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: tuple[int, int],
+        *,
+        n_freqs: int,
+        padding_freq: int = 0,
+        dilation: int = 1,
+        groups: int = 1,
+        bias: bool = True,
+        causal: bool = True,
+    ):
+        reach = (kernel_size[0] - 1) * dilation
+        super().__init__(
+            in_channels,
+            out_channels,
+            kernel_size,
+            padding=(self._padding_time(reach, causal), padding_freq),
+            dilation=(dilation, 1),
+            groups=groups,
+            bias=bias,
+        )
+        self.n_freqs = n_freqs
+        self._set_reach(reach, causal)
+
+    def initial_state(self, batch_size: int) -> Tensor:
+        return self.weight.new_zeros(batch_size, self.in_channels, self.memory, self.n_freqs)
+
+    def forward(self, x: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
+        x, next_past = self._with_past(x, past)
+        return super().forward(x), next_past
+
+
+class CausalConv2d(_TimeFrequencyConvolution, nn.Conv2d):
+    __doc__ = f"Conv2d over time and frequency: {_TimeFrequencyConvolution.__doc__}"
+
+    @staticmethod
+    def _padding_time(reach: int, causal: bool) -> int:
+        return 0 if causal else reach // 2
+
+
+class CausalConvTranspose2d(_TimeFrequencyConvolution, nn.ConvTranspose2d):
+    __doc__ = f"""ConvTranspose2d with stride 1 in time: y[t] = sum_k w[k] · x[t - k · dilation], tap 0 the newest.
+
+    {_TimeFrequencyConvolution.__doc__}"""
+
+    @staticmethod
+    def _padding_time(reach: int, causal: bool) -> int:
+        # a transposed kernel spreads `reach` frames beyond its input, and its padding cuts them
+        # off again at both ends: all that the past and the newest frames spread, or half of it
+        return reach if causal else reach // 2
+
+
+class TimeGRU(Stateful, nn.GRU):
+    """A GRU along time, one independent sequence per frequency with shared weights.
+
+    (B, T, F, C), hidden state (B, F, H) -> (B, T, F, H), next hidden state.
+    """
+
+    def __init__(self, input_size: int, hidden_size: int, n_freqs: int):
+        super().__init__(input_size, hidden_size, batch_first=True)
+        self.n_freqs = n_freqs
+
+    def initial_state(self, batch_size: int) -> Tensor:
+        return self.weight_hh_l0.new_zeros(batch_size, self.n_freqs, self.hidden_size)
+
+    def forward(self, x: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        batch, frames, n_freqs, _ = x.shape
+        sequences = x.transpose(1, 2).reshape(batch * n_freqs, frames, -1)  # (B·F, T, C)
+        y, hidden = super().forward(sequences, hidden.reshape(1, batch * n_freqs, -1))
+        y = y.reshape(batch, n_freqs, frames, -1).transpose(1, 2)  # (B, T, F, H)
+        return y, hidden.reshape(batch, n_freqs, -1)

@@ -1,0 +1,81 @@
+"""The state contract: nested dicts of tensors, keyed like the submodules that own them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from gtcrn.errors import UserError
+
+State = dict  # nested: {submodule name: State or Tensor}
+
+
+class Stateful(nn.Module):
+    """A module with an explicit past: `y, next_state = module(x, state)`.
+
+    Nothing is remembered inside the module. A composite needs no code of its own here:
+    its state is the dict of its children's states. A leaf overrides `initial_state`.
+    """
+
+    lookahead = 0  # frames of future that this layer itself needs
+
+    def initial_state(self, batch_size: int) -> State | Tensor:
+        """Zeros: the past of a signal that has not begun."""
+        return _initial_state_of_children(self, batch_size)
+
+    def total_lookahead(self) -> int:
+        """Frames of future that the whole module needs: the layers follow one another, so theirs add up."""
+        return sum(layer.lookahead for layer in self.modules() if isinstance(layer, Stateful))
+
+    def require_causal(self) -> None:
+        """Raise `UserError`, naming the first layer that looks ahead, if this module cannot stream."""
+        ahead = [
+            (name, layer.lookahead)
+            for name, layer in self.named_modules()
+            if isinstance(layer, Stateful) and layer.lookahead
+        ]
+        if ahead:
+            name, frames = ahead[0]
+            raise UserError(
+                f"this model cannot stream: layer {name!r} looks {frames} frame(s) ahead "
+                f"({self.total_lookahead()} frames over {len(ahead)} layers); "
+                "use streaming=causal, or give it whole utterances"
+            )
+
+
+def _initial_state_of_children(module: nn.Module, batch_size: int) -> State:
+    state = {}
+    for name, child in module.named_children():
+        if isinstance(child, Stateful):
+            state[name] = child.initial_state(batch_size)
+        elif below := _initial_state_of_children(child, batch_size):  # e.g. an nn.ModuleList of stateful blocks
+            state[name] = below
+    return state
+
+
+def flatten(state: State, prefix: str = "state") -> dict[str, Tensor]:
+    """{"encoder": {"2": t}} -> {"state.encoder.2": t}: the names of an exported graph's inputs."""
+    flat = {}
+    for name, value in state.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}.{name}")
+        else:
+            flat[f"{prefix}.{name}"] = value
+    return flat
+
+
+def unflatten(flat: dict[str, Tensor], like: State, prefix: str = "state") -> State:
+    """The inverse of `flatten`, in the structure of `like` (which may hold empty dicts)."""
+    return {
+        name: unflatten(flat, value, f"{prefix}.{name}") if isinstance(value, dict) else flat[f"{prefix}.{name}"]
+        for name, value in like.items()
+    }
+
+
+def map_state(function: Callable[[Tensor], Tensor], state: State) -> State:
+    """Apply `function` to every tensor: to move, detach or select streams of a batch."""
+    return {
+        name: map_state(function, value) if isinstance(value, dict) else function(value)
+        for name, value in state.items()
+    }

@@ -1,0 +1,17 @@
+"""One file per task; the only files that see a configuration."""
+
+import importlib
+import sys
+
+from omegaconf import DictConfig
+
+from gtcrn.errors import UserError
+
+
+def run(cfg: DictConfig) -> None:
+    """Run the task that `cfg.task` names. What a user can mend is told in one line, with exit code 2."""
+    try:
+        importlib.import_module(f"gtcrn.tasks.{cfg.task}").run(cfg)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

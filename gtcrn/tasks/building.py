@@ -1,0 +1,77 @@
+"""From configuration to objects."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue
+
+from gtcrn.errors import UserError
+from gtcrn.models.enhancer import Enhancer
+from gtcrn.models.pretrained import load
+
+log = logging.getLogger(__name__)
+
+
+def build(config: DictConfig, **parts: Any) -> Any:
+    """`hydra.utils.instantiate`, whose errors become one line."""
+    try:
+        return instantiate(config, _convert_="all", **parts)
+    except InstantiationException as error:
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, UserError):
+                raise cause from None
+            cause = cause.__cause__
+        reason = str(error.__cause__ or error).splitlines()[0]
+        raise UserError(f"{config.get('_target_')}: {reason}; compare your keys with conf/") from error
+
+
+def require(cfg: DictConfig, key: str) -> Any:
+    """The value of a key that this task cannot do without."""
+    try:
+        return cfg[key]
+    except MissingMandatoryValue:
+        raise UserError(f"task={cfg.task} needs {key}=…; see python run.py --help") from None
+
+
+def model_record(cfg: DictConfig) -> dict:
+    """The model's configuration as plain data, from which a checkpoint rebuilds it."""
+    return OmegaConf.to_container(cfg.model, resolve=True)
+
+
+def set_threads(cfg: DictConfig) -> None:
+    if cfg.threads:
+        torch.set_num_threads(cfg.threads)
+
+
+def load_or_build(cfg: DictConfig) -> Enhancer:
+    """The enhancer of `ckpt=`, or a fresh one of `model=`.
+
+    A checkpoint brings its own architecture: overrides of the model beside it would have no effect,
+    and so are refused; `model=` is allowed if it names what is in the file.
+    """
+    if not cfg.ckpt:
+        return build(cfg.model)
+    enhancer = load(cfg.ckpt, padding=cfg.padding)
+    overridden = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    for override in overridden:
+        key, _, value = override.lstrip("+").partition("=")
+        if key.startswith("model.") or key == "streaming":
+            raise UserError(f"{override}: has no effect, since ckpt={cfg.ckpt} brings its own architecture; leave it out")
+        if key == "model":
+            expected = type(build(cfg.model).core)
+            if type(enhancer.core) is not expected:
+                raise UserError(
+                    f"ckpt={cfg.ckpt} holds {type(enhancer.core).__name__}, but model={value} is {expected.__name__}; "
+                    "leave model= out"
+                )
+    # data follows the model in hand: its sample rate, not the configured model's
+    cfg.model.sample_rate = enhancer.sample_rate
+    return enhancer

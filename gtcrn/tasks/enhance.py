@@ -1,0 +1,184 @@
+"""task=enhance: denoise a file or a folder tree in constant memory."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+import torch
+from omegaconf import DictConfig
+from tqdm import tqdm
+
+from gtcrn.data import audio
+from gtcrn.errors import UserError
+from gtcrn.models.enhancer import Enhancer
+from gtcrn.models.pretrained import load
+from gtcrn.tasks.building import require, set_threads
+
+log = logging.getLogger(__name__)
+
+BLOCK_SECONDS = 10
+CONTEXT_SECONDS = 8  # of the past that a model which cannot stream is given again with every block
+INTEGER_FULL_SCALE = 1 - 2**-15  # the largest sample that 16 bits hold
+
+
+def run(cfg: DictConfig) -> None:
+    set_threads(cfg)
+    source, target = Path(require(cfg, "input")), Path(require(cfg, "output"))
+    enhancer = load(require(cfg, "ckpt"), padding=cfg.padding).to(cfg.device)
+    jobs = find_jobs(source, target)
+    if enhancer.total_lookahead():
+        log.info("this model looks ahead and cannot stream: long files are processed in overlapping blocks")
+    failures = []
+    for path, destination in tqdm(jobs, "enhancing", unit="file", disable=None):
+        try:
+            gain = enhance_file(enhancer, path, destination)
+            if gain < 1:
+                log.info("%s: lowered by %.2f dB so that nothing clips", destination, -20 * np.log10(gain))
+        except UserError as error:
+            failures.append(str(error))
+    log.info("%d of %d files enhanced into %s", len(jobs) - len(failures), len(jobs), target)
+    if failures:
+        raise UserError(f"{len(failures)} file(s) failed: " + "; ".join(failures))
+
+
+def find_jobs(source: Path, target: Path) -> list[tuple[Path, Path]]:
+    """(input, output) of every audio file, the tree of folders kept."""
+    if source.is_file():
+        into_folder = target.is_dir() or not target.suffix
+        jobs = [(source, target / source.name if into_folder else target)]
+    elif source.is_dir():
+        inside = target.resolve()
+        files = [
+            path
+            for path in sorted(source.rglob("*"))
+            if audio.is_audio(path) and (inside == source.resolve() or inside not in path.resolve().parents)
+        ]
+        if not files:
+            raise UserError(f"input={source}: no audio files ({', '.join(audio.SUFFIXES)}) in this folder")
+        jobs = [(path, target / path.relative_to(source)) for path in files]
+    else:
+        raise UserError(f"input={source}: no such file or folder")
+    for path, destination in jobs:
+        if path.resolve() == destination.resolve():
+            raise UserError(f"output={target}: would overwrite {path}; choose another folder")
+    return jobs
+
+
+def enhance_file(enhancer: Enhancer, path: Path, destination: Path) -> float:
+    """Writes the enhanced file, whole or not at all, with the input's rate, channels and length.
+
+    Returns the gain that kept it from clipping, 1 if none was needed. Raises `UserError` naming the
+    file if it cannot be read or written, is empty, or holds samples that are no numbers.
+    """
+    info = audio.info(path)
+    if not info.frames:
+        raise UserError(f"{path}: holds no audio")
+    # the peak is known only at the end, so the samples wait in a temporary file: memory stays constant
+    with tempfile.TemporaryFile() as waiting:
+        peak = 0.0
+        for block in enhanced_blocks(enhancer, path, info):
+            peak = max(peak, float(np.abs(block).max(initial=0.0)))
+            waiting.write(np.ascontiguousarray(block, dtype=np.float32).tobytes())
+        floating = info.subtype in ("FLOAT", "DOUBLE")
+        gain = 1.0 if floating or peak <= 1 else INTEGER_FULL_SCALE / peak
+        waiting.seek(0)
+        with audio.writing(destination, info.samplerate, info.channels, info.subtype) as file:
+            while samples := waiting.read(4 * info.channels * 65536):
+                file.write(np.frombuffer(samples, np.float32).reshape(-1, info.channels) * np.float32(gain))
+    return gain
+
+
+def enhanced_blocks(enhancer: Enhancer, path: Path, info) -> Iterator[np.ndarray]:
+    """The enhanced file piece by piece, (N, C): as many frames as the input has, aligned with it."""
+    inner_rate = enhancer.sample_rate
+    inner_frames = audio.resampled_length(info.frames, info.samplerate, inner_rate)
+    blocks = resampled(read_blocks(path, info), info.samplerate, inner_rate, info.channels)
+    process = streamed if enhancer.total_lookahead() == 0 else in_segments
+    enhanced = trimmed(process(enhancer, blocks, info.channels), inner_frames)
+    return trimmed(resampled(enhanced, inner_rate, info.samplerate, info.channels), info.frames)
+
+
+def read_blocks(path: Path, info) -> Iterator[np.ndarray]:
+    try:
+        for block in soundfile.blocks(
+            str(path), blocksize=BLOCK_SECONDS * info.samplerate, dtype="float32", always_2d=True
+        ):
+            if not np.isfinite(block).all():
+                raise UserError(f"{path}: holds samples that are not finite numbers; repair or leave out this file")
+            yield block
+    except soundfile.LibsndfileError as error:
+        raise UserError(f"{path}: damaged: {error.error_string}") from error
+
+
+def resampled(blocks: Iterable[np.ndarray], from_rate: int, to_rate: int, channels: int) -> Iterator[np.ndarray]:
+    if from_rate == to_rate:
+        yield from blocks
+        return
+    resampler = soxr.ResampleStream(from_rate, to_rate, channels, dtype="float32", quality="HQ")
+    for block in blocks:
+        yield resampler.resample_chunk(block)
+    yield resampler.resample_chunk(np.zeros((0, channels), np.float32), last=True)
+
+
+def trimmed(blocks: Iterable[np.ndarray], frames: int) -> Iterator[np.ndarray]:
+    """Exactly `frames` frames: the rest is cut, what resampling rounded away is filled with zeros."""
+    missing, channels = frames, 1
+    for block in blocks:
+        channels = block.shape[1]
+        yield block[:missing]
+        missing -= len(block[:missing])
+    if missing:
+        yield np.zeros((missing, channels), np.float32)
+
+
+@torch.inference_mode()
+def streamed(enhancer: Enhancer, blocks: Iterable[np.ndarray], channels: int) -> Iterator[np.ndarray]:
+    """The stream of a causal model without its delay; channels are independent streams of one batch."""
+    device = next(enhancer.parameters()).device
+    state = enhancer.initial_state(channels)
+    hop, skip = enhancer.hop_length, enhancer.latency
+    pending = np.zeros((0, channels), np.float32)
+    flush = np.zeros((hop + enhancer.latency, channels), np.float32)  # fills the last hop, then empties the delay
+    for block in itertools.chain(blocks, [flush]):
+        pending = np.concatenate([pending, block])
+        whole = len(pending) // hop * hop
+        if not whole:
+            continue
+        chunk = torch.from_numpy(np.ascontiguousarray(pending[:whole].T)).to(device)
+        pending = pending[whole:]
+        enhanced, state = enhancer(chunk, state)
+        yield enhanced.T.cpu().numpy()[skip:]
+        skip = max(0, skip - whole)
+
+
+@torch.inference_mode()
+def in_segments(enhancer: Enhancer, blocks: Iterable[np.ndarray], channels: int) -> Iterator[np.ndarray]:
+    """What a model that looks ahead gives for each block, with its past and future around it.
+
+    The future it sees is whole; of the past, its recurrent layers get the last seconds again.
+    """
+    device = next(enhancer.parameters()).device
+    future = enhancer.latency + enhancer.hop_length
+    past = CONTEXT_SECONDS * enhancer.sample_rate // enhancer.hop_length * enhancer.hop_length
+    segment = BLOCK_SECONDS * enhancer.sample_rate // enhancer.hop_length * enhancer.hop_length
+    held, before = np.zeros((0, channels), np.float32), 0  # samples around the segment; how many of them are past
+
+    def enhance(samples: np.ndarray) -> np.ndarray:
+        chunk = torch.from_numpy(np.ascontiguousarray(samples.T)).to(device)
+        return enhancer(chunk)[0].T.cpu().numpy()
+
+    for block in blocks:
+        held = np.concatenate([held, block])
+        while len(held) >= before + segment + future:
+            yield enhance(held[: before + segment + future])[before : before + segment]
+            keep = min(past, before + segment)
+            held, before = held[before + segment - keep :], keep
+    if len(held) > before:
+        yield enhance(held)[before:]

@@ -1,0 +1,191 @@
+"""task=train: fit, keep the best weights, score them on the test split."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import os
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.callbacks import Callback, LearningRateMonitor, ModelCheckpoint, TQDMProgressBar
+from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
+
+from gtcrn.analysis.cost import measure
+from gtcrn.errors import UserError
+from gtcrn.models.pretrained import load
+from gtcrn.tasks.building import build, model_record, set_threads
+from gtcrn.tasks.evaluate import evaluate_split
+from gtcrn.training.callbacks import ValidationClips, ValidationScores
+from gtcrn.training.data import SpeechDataModule
+
+log = logging.getLogger(__name__)
+
+
+def run(cfg: DictConfig) -> None:
+    begin = time.perf_counter()
+    quieten_lightning()
+    set_threads(cfg)
+    pl.seed_everything(cfg.seed, workers=True, verbose=False)
+    run_dir = Path(cfg.run_dir)
+    resume = find_resume(cfg)
+
+    enhancer = build(cfg.model)
+    module = build(cfg.training, enhancer=enhancer, loss=build(cfg.loss), model_record=model_record(cfg))
+    cost = measure(enhancer)
+    log.info(
+        "model: %s parameters, %.1f MMACs/s, latency %.0f ms",
+        f"{cost.parameters_trainable:,}",
+        cost.macs_exact / 1e6,
+        cost.latency_ms,
+    )
+    data = build(cfg.data)
+    data.setup()
+    for line in data.describe():
+        log.info(line)
+
+    loggers = make_loggers(cfg, run_dir, resume)
+    trainer = build(cfg.trainer, logger=loggers, callbacks=make_callbacks(cfg, run_dir), default_root_dir=str(run_dir))
+    try:
+        for logger in loggers:
+            logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True) | {"cost": summary_of(cost)})
+        log.info("everything of this run goes to %s", run_dir)
+        trainer.fit(module, datamodule=SpeechDataModule(data), ckpt_path=resume, weights_only=True)
+        if trainer.interrupted:
+            raise UserError(f"interrupted; go on with resume={run_dir / 'checkpoints/last.ckpt'}")
+        summary = {
+            "cost": summary_of(cost),
+            "steps": trainer.global_step,
+            "validation": {name: float(value) for name, value in trainer.callback_metrics.items()},
+            "bad_files": [str(bad) for bad in data.bad_files],
+        }
+        best = run_dir / "checkpoints" / "best.ckpt"
+        if cfg.evaluate and trainer.is_global_zero and best.is_file():
+            log.info("evaluating %s on the test split", best)
+            summary["test"] = evaluate_split(load(best), data, "test", cfg.metrics, run_dir / "test")
+        summary["seconds"] = round(time.perf_counter() - begin, 1)
+        (run_dir / "summary.json").write_text(json.dumps(summary, indent=2))
+        log_summary(loggers, summary)
+        tell_where(run_dir)
+    finally:
+        # within the task, also when it crashes: otherwise the jobs of a sweep run into one W&B run
+        if any(isinstance(logger, WandbLogger) for logger in loggers):
+            import wandb
+
+            wandb.finish()
+
+
+def quieten_lightning() -> None:
+    """Leave out what Lightning says about itself; warnings that matter stay."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for message in (
+        ".*does not have many workers.*",  # small crops are faster read than workers started
+        ".*dataloader is not resumable.*",  # ours is: see SpeechDataModule
+        ".*Checkpoint directory .* exists.*",
+        ".*log_every_n_steps.*",
+        ".*Experiment logs directory .* exists.*",
+        ".*LeafSpec.*",
+    ):
+        warnings.filterwarnings("ignore", message)
+    os.environ.setdefault("WANDB_SILENT", "true")
+
+
+def find_resume(cfg: DictConfig) -> str | None:
+    """The checkpoint of `resume=`, checked before anything is spent on it."""
+    if not cfg.resume:
+        return None
+    if cfg.resume != "auto":
+        if not Path(cfg.resume).is_file():
+            raise UserError(f"resume={cfg.resume}: no such file; a run keeps checkpoints/last.ckpt")
+        return str(cfg.resume)
+    this_run = Path(cfg.run_dir)
+    wanted = _comparable(cfg)
+    root = next((parent for parent in this_run.parents if parent.name == "outputs"), this_run.parent)
+    checkpoints = sorted(root.glob("**/checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for checkpoint in checkpoints:
+        other = checkpoint.parents[1]
+        record = other / ".hydra" / "config.yaml"
+        if (other / "summary.json").exists() or not record.is_file():
+            continue
+        if _comparable(OmegaConf.load(record)) == wanted:
+            log.info("resuming %s", checkpoint)
+            return str(checkpoint)
+    log.info("resume=auto: no unfinished run of this configuration under %s; starting anew", root)
+    return None
+
+
+def _comparable(cfg: DictConfig) -> dict:
+    """The configuration without what may differ between a run and its continuation."""
+    plain = OmegaConf.to_container(cfg, resolve=False)
+    return {key: value for key, value in plain.items() if key not in ("resume", "run_dir", "logger", "threads")}
+
+
+def make_loggers(cfg: DictConfig, run_dir: Path, resume: str | None) -> list[Logger]:
+    """metrics.csv always, and the chosen one. A resumed run's metrics.csv begins with its past."""
+    table = CSVLogger(run_dir, name="", version="")
+    if resume and (past := Path(resume).parents[1] / "metrics.csv").is_file():
+        with past.open(newline="") as file:
+            table.experiment.metrics = list(csv.DictReader(file))
+    return [table, build(cfg.logger)] if cfg.logger else [table]
+
+
+def make_callbacks(cfg: DictConfig, run_dir: Path) -> list[Callback]:
+    checkpoints = run_dir / "checkpoints"
+    mode = "min" if "loss" in cfg.monitor else "max"
+    metric = cfg.monitor.removeprefix("val/")
+    if metric != "loss" and metric not in cfg.metrics.validation:
+        raise UserError(f"monitor={cfg.monitor}: not logged; use val/loss or one of metrics.validation={cfg.metrics.validation}")
+    callbacks: list[Callback] = [
+        ValidationScores(cfg.metrics.validation, cfg.metrics.validation_files, cfg.metrics.workers),
+        ValidationClips(run_dir / "validation", cfg.clips, cfg.clips_every),
+        ModelCheckpoint(
+            checkpoints, "best", monitor=cfg.monitor, mode=mode, enable_version_counter=False, save_last=False
+        ),
+        ModelCheckpoint(checkpoints, "last", save_on_train_epoch_end=True, enable_version_counter=False),
+        LearningRateMonitor(logging_interval="step"),
+        TQDMProgressBar(refresh_rate=5, leave=False),
+    ]
+    if "si_sdr" in cfg.metrics.validation and cfg.monitor != "val/si_sdr":
+        callbacks.append(
+            ModelCheckpoint(checkpoints, "best_si_sdr", monitor="val/si_sdr", mode="max", enable_version_counter=False)
+        )
+    return callbacks
+
+
+def summary_of(cost: Any) -> dict:
+    return {
+        "parameters_trainable": cost.parameters_trainable,
+        "parameters_all": cost.parameters_all,
+        "mmacs_exact": cost.macs_exact / 1e6,
+        "mmacs_thop": cost.macs_thop / 1e6,
+        "latency_ms": cost.latency_ms,
+        "lookahead_ms": cost.lookahead_ms,
+    }
+
+
+def log_summary(loggers: list[Logger], summary: dict) -> None:
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            for name, value in summary.get("test", {}).items():
+                logger.experiment.summary[f"test/{name}"] = value
+            logger.experiment.summary.update({f"cost/{name}": value for name, value in summary["cost"].items()})
+
+
+def tell_where(run_dir: Path) -> None:
+    log.info("\n%s", run_dir)
+    for name, what in (
+        ("checkpoints/best.ckpt", "the best weights; load with gtcrn.load or ckpt="),
+        ("checkpoints/last.ckpt", "to go on: resume="),
+        ("test", "enhanced audio, scores.csv, tables and spectrograms of the test split"),
+        ("validation", "clips while training, audio and spectrograms"),
+        ("metrics.csv", "every logged value"),
+        ("summary.json", "the results in one file"),
+    ):
+        if (run_dir / name).exists():
+            log.info("  %-24s %s", name, what)

@@ -1,0 +1,1 @@
+"""Lightning modules that know no architecture, and the callbacks around them."""

@@ -1,0 +1,109 @@
+"""What is looked at while a model trains: audio metrics, and clips one can hear and see."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+import pytorch_lightning as pl
+from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
+from torch import Tensor
+
+from gtcrn.analysis.figures import spectrogram_figure
+from gtcrn.analysis.tables import by_snr
+from gtcrn.data.audio import write
+from gtcrn.metrics import Pair, score_pairs
+
+log = logging.getLogger(__name__)
+
+
+class ValidationScores(pl.Callback):
+    """Scores validation clips and logs the means as `val/<metric>`, which checkpoints are chosen by.
+
+    metrics: names from `gtcrn.metrics`. files: how many clips are scored, the first ones. Files on
+    which a metric is undefined are counted in `val/failures` and left out of its mean.
+    """
+
+    def __init__(self, metrics: Sequence[str], files: int, workers: int = -1):
+        self.metrics = list(metrics)
+        self.files = files
+        self.workers = workers
+        self._pairs: list[Pair] = []
+
+    def on_validation_batch_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Tensor, batch: dict, *args
+    ) -> None:
+        for name, noisy, clean, enhanced, snr in zip(
+            batch["name"], batch["noisy"], batch["clean"], outputs, batch["snr"], strict=True
+        ):
+            if len(self._pairs) < self.files:
+                waves = {"noisy": noisy, "clean": clean, "enhanced": enhanced}
+                arrays = {role: wave.float().cpu().numpy() for role, wave in waves.items()}
+                self._pairs.append(Pair(name, **arrays, info={"snr": float(snr)}))
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        pairs, self._pairs = self._pairs, []
+        if trainer.sanity_checking or not pairs:
+            return
+        scores = score_pairs(pairs, self.metrics, module.enhancer.sample_rate, self.workers, progress=False)
+        enhanced = scores[[f"enhanced_{metric}" for metric in self.metrics]]
+        means = enhanced.mean().rename(lambda column: column.replace("enhanced_", "val/"))
+        module.log_dict(means.to_dict(), sync_dist=True)
+        module.log("val/failures", float((scores["failures"] != "").sum()), sync_dist=True, reduce_fx="sum")
+        shown = "  ".join(f"{name.removeprefix('val/')} {value:.3f}" for name, value in means.items())
+        log.info("epoch %d, step %d: %s", trainer.current_epoch, trainer.global_step, shown)
+        _log_table(trainer, "val/by_snr", by_snr(scores))
+
+
+class ValidationClips(pl.Callback):
+    """Keeps a few fixed validation clips as audio triplets and spectrograms, on disk and in the logger.
+
+    folder: gets `epoch_000/<clip>_{noisy,enhanced,clean}.wav` and `<clip>.png`. clips: how many.
+    every: epochs between two looks; the last epoch is always looked at.
+    """
+
+    def __init__(self, folder: str | Path, clips: int, every: int):
+        self.folder = Path(folder)
+        self.clips = clips
+        self.every = every
+
+    def on_validation_batch_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Tensor, batch: dict, batch_index: int, *args
+    ) -> None:
+        last = trainer.max_epochs and trainer.current_epoch + 1 >= trainer.max_epochs
+        due = trainer.current_epoch % self.every == 0 or last
+        if trainer.sanity_checking or not trainer.is_global_zero or batch_index >= self.clips or not due:
+            return
+        rate = module.enhancer.sample_rate
+        waves = {"noisy": batch["noisy"][0], "enhanced": outputs[0], "clean": batch["clean"][0]}
+        waves = {role: wave.float().cpu().numpy() for role, wave in waves.items()}
+        name = batch["name"][0]
+        folder = self.folder / f"epoch_{trainer.current_epoch:03d}"
+        folder.mkdir(parents=True, exist_ok=True)
+        for role, wave in waves.items():
+            write(folder / f"{name}_{role}.wav", wave, rate)
+        figure = spectrogram_figure(waves, rate, title=f"{name}, epoch {trainer.current_epoch}")
+        figure.savefig(folder / f"{name}.png", dpi=120)
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                logger.log_audio(
+                    f"clips/{name}",
+                    list(waves.values()),
+                    sample_rate=[rate] * len(waves),
+                    caption=list(waves),
+                )
+                logger.log_image(f"spectrograms/{name}", [str(folder / f"{name}.png")])
+            elif isinstance(logger, TensorBoardLogger):
+                for role, wave in waves.items():
+                    logger.experiment.add_audio(f"clips/{name}/{role}", wave[None], trainer.global_step, rate)
+                logger.experiment.add_figure(f"spectrograms/{name}", figure, trainer.global_step)
+
+
+def _log_table(trainer: pl.Trainer, key: str, table: pd.DataFrame) -> None:
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            logger.log_table(key, dataframe=table.reset_index())
+        elif isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_text(key, table.to_markdown(), trainer.global_step)

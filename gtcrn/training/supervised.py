@@ -1,0 +1,101 @@
+"""Supervised training: noisy in, clean out, any enhancer, any loss."""
+
+from __future__ import annotations
+
+import math
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from gtcrn.errors import UserError
+from gtcrn.losses import Loss, Signals
+from gtcrn.models.enhancer import Enhancer
+from gtcrn.training.masks import SpectrumMasks
+
+
+class SupervisedModule(pl.LightningModule):
+    """AdamW, linear warm-up and cosine decay per step.
+
+    enhancer, loss: the parts that are swapped. learning_rate: at the end of the warm-up.
+    warmup_steps: optimiser steps. final_learning_rate: at the last step of the run.
+    masks: SpecAugment-style masks on the noisy spectrum while training, None for none.
+    model_record: what rebuilds the enhancer, written into every checkpoint for `gtcrn.load`.
+    """
+
+    def __init__(
+        self,
+        enhancer: Enhancer,
+        loss: Loss,
+        learning_rate: float = 1e-3,
+        final_learning_rate: float = 1e-5,
+        warmup_steps: int = 100,
+        weight_decay: float = 1e-2,
+        betas: tuple[float, float] = (0.9, 0.999),
+        masks: SpectrumMasks | None = None,
+        model_record: dict | None = None,
+    ):
+        super().__init__()
+        self.enhancer = enhancer
+        self.loss = loss
+        self.learning_rate = learning_rate
+        self.final_learning_rate = final_learning_rate
+        self.warmup_steps = warmup_steps
+        self.weight_decay = weight_decay
+        self.betas = tuple(betas)
+        self.masks = masks
+        self.model_record = model_record
+
+    def training_step(self, batch: dict, batch_index: int) -> Tensor:
+        """batch: noisy and clean (B, N), name: B file names."""
+        masks = self.masks and self.masks.at_step(self.global_step)
+        estimate = Signals(*self.enhancer.estimate(batch["noisy"], masks))
+        total, terms = self.loss(estimate, self._target(batch["clean"]))
+        if not torch.isfinite(total):
+            parts = ", ".join(f"{name}={value:.3g}" for name, value in terms.items())
+            raise UserError(
+                f"loss is {total.item()} at step {self.global_step} ({parts}); batch: {', '.join(batch['name'])}; "
+                "look at these files, or lower training.learning_rate; the last good weights are in checkpoints/last.ckpt"
+            )
+        self.log("train/loss", total, prog_bar=True)
+        self.log_dict({f"train/{name}": value for name, value in terms.items()})
+        return total
+
+    def validation_step(self, batch: dict, batch_index: int) -> Tensor:
+        """Gives the enhanced waveform (B, N) to the callbacks that score and show it."""
+        estimate = Signals(*self.enhancer.estimate(batch["noisy"]))
+        total, terms = self.loss(estimate, self._target(batch["clean"]))
+        values = {"val/loss": total} | {f"val/{name}": value for name, value in terms.items()}
+        self.log_dict(values, batch_size=len(batch["noisy"]), sync_dist=True)
+        return estimate.wave
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        gradients = [p.grad for p in self.parameters() if p.grad is not None]
+        self.log("train/gradient_norm", torch.nn.utils.get_total_norm(gradients))
+
+    def configure_optimizers(self) -> dict:
+        optimizer = torch.optim.AdamW(
+            [p for p in self.parameters() if p.requires_grad],
+            lr=self.learning_rate,
+            betas=self.betas,
+            weight_decay=self.weight_decay,
+        )
+        last_step = self.trainer.estimated_stepping_batches
+        if last_step == math.inf:
+            raise UserError("the length of the run is unknown: set trainer.max_epochs or trainer.max_steps")
+        floor = self.final_learning_rate / self.learning_rate
+
+        def factor(step: int) -> float:
+            if step < self.warmup_steps:
+                return (step + 1) / self.warmup_steps
+            progress = min(1.0, (step - self.warmup_steps) / max(1, last_step - self.warmup_steps))
+            return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict) -> None:
+        checkpoint["gtcrn"] = {"model": self.model_record}
+
+    def _target(self, clean: Tensor) -> Signals:
+        return Signals(clean, self.enhancer.spectra(clean))

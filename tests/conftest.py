@@ -1,0 +1,28 @@
+"""Fixtures shared by all tests: where the reference material and the small recordings are."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+def _folder_from(variable: str, what: str) -> Path:
+    value = os.environ.get(variable)
+    if not value:
+        pytest.skip(f"{variable} is not set: it names the folder of {what}")
+    folder = Path(value)
+    if not folder.is_dir():
+        pytest.skip(f"{variable}={value} is not a folder; it should hold {what}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def references() -> Path:
+    """Published checkpoints and the outputs their authors' code gives."""
+    return _folder_from("GTCRN_REFERENCES", "published checkpoints and golden outputs")
+
+
+@pytest.fixture(scope="session")
+def recordings() -> Path:
+    """Small real recordings."""
+    return _folder_from("GTCRN_DATA", "small real recordings")

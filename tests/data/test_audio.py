@@ -1,0 +1,118 @@
+import numpy as np
+import pytest
+import soundfile
+
+from gtcrn.data import audio
+from gtcrn.errors import UserError
+
+RATE = 16000
+
+
+@pytest.fixture
+def tone() -> np.ndarray:
+    return (0.4 * np.sin(2 * np.pi * 440 * np.arange(RATE) / RATE)).astype(np.float32)
+
+
+@pytest.mark.parametrize("suffix, tolerance", [(".wav", 1e-4), (".flac", 1e-4), (".ogg", 0.05), (".mp3", 0.05)])
+def test_every_format_comes_back(tmp_path, tone, suffix, tolerance):
+    path = tmp_path / f"tone{suffix}"
+    audio.write(path, tone, RATE)
+    wave, rate = audio.read(path)
+    assert (wave.dtype, wave.shape, rate) == (np.float32, tone.shape, RATE)
+    assert np.abs(wave - tone)[1000:-1000].max() < tolerance
+    assert audio.info(path).frames == RATE
+
+
+def test_a_part_is_that_part(tmp_path, tone):
+    stereo = np.stack([tone, -tone], axis=1)
+    audio.write(tmp_path / "a.wav", stereo, RATE, "FLOAT")
+    part, _ = audio.read(tmp_path / "a.wav", start=100, frames=50)
+    np.testing.assert_array_equal(part, stereo[100:150])
+
+
+def test_subtype_is_kept_where_the_format_has_it(tmp_path, tone):
+    audio.write(tmp_path / "a.wav", tone, RATE, "PCM_24")
+    audio.write(tmp_path / "a.flac", tone, RATE, "MPEG_LAYER_III")
+    assert audio.info(tmp_path / "a.wav").subtype == "PCM_24"
+    assert audio.info(tmp_path / "a.flac").subtype == "PCM_16"
+
+
+def test_long_vorbis_is_written(tmp_path):
+    noise = np.random.default_rng(0).uniform(-0.1, 0.1, 60 * 48000).astype(np.float32)
+    audio.write(tmp_path / "long.ogg", noise, 48000)
+    assert audio.info(tmp_path / "long.ogg").frames == len(noise)
+
+
+def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path, tone):
+    path = tmp_path / "a.wav"
+    audio.write(path, tone, RATE)
+    before = path.read_bytes()
+    with pytest.raises(KeyboardInterrupt):
+        with audio.writing(path, RATE) as file:
+            file.write(tone[:100])
+            raise KeyboardInterrupt
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_errors_name_the_file(tmp_path, tone):
+    (tmp_path / "text.wav").write_text("not audio")
+    for path in (tmp_path / "text.wav", tmp_path / "none.wav", tmp_path):
+        for function in (audio.info, audio.read):
+            with pytest.raises(UserError, match=str(path)):
+                function(path)
+    with pytest.raises(UserError, match="a.txt.*suffixes"):
+        audio.write(tmp_path / "a.txt", tone, RATE)
+    with pytest.raises(UserError, match="a.mp3.*written"):
+        audio.write(tmp_path / "a.mp3", tone, 12345)  # no such rate in MP3
+    with pytest.raises(UserError, match="text.wav/a.wav.*written"):
+        audio.write(tmp_path / "text.wav" / "a.wav", tone, RATE)
+
+
+@pytest.mark.parametrize("rate", [48000, 44100, 22050, 8000])
+def test_loading_a_part_at_another_rate_equals_resampling_everything(tmp_path, rate):
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, 2 * rate + 7).astype(np.float32)
+    audio.write(tmp_path / "a.wav", noise, rate, "FLOAT")
+    whole = audio.resample(noise, rate, RATE)
+    assert len(whole) == audio.resampled_length(len(noise), rate, RATE)
+    np.testing.assert_array_equal(audio.load(tmp_path / "a.wav", RATE), whole)
+    for start, frames in ((0, 1000), (1, 777), (12345, 8000), (len(whole) - 500, 500)):
+        part = audio.load(tmp_path / "a.wav", RATE, start, frames)
+        assert np.abs(part - whole[start : start + frames]).max() < 1e-6
+
+
+def test_resampling_keeps_the_tone_in_place(tone):
+    upsampled = audio.resample(tone, RATE, 48000)
+    expected = 0.4 * np.sin(2 * np.pi * 440 * np.arange(48000) / 48000)
+    assert np.abs(upsampled - expected)[2000:-2000].max() < 1e-4
+
+
+def test_check_says_what_is_wrong(tmp_path, tone):
+    def problem_of(wave, rate=RATE, lowest_rate=RATE):
+        audio.write(tmp_path / "a.wav", np.asarray(wave, np.float32), rate, "FLOAT")
+        return audio.check(tmp_path / "a.wav", lowest_rate)
+
+    assert problem_of(tone) is None
+    assert problem_of(np.pad(tone, (0, 10 * RATE))) is None
+    assert problem_of(tone, rate=8000, lowest_rate=None) is None
+    assert "8000 Hz" in problem_of(tone, rate=8000)
+    assert problem_of([]) == "empty"
+    assert "2 channels" in problem_of(np.stack([tone, tone], axis=1))
+    assert "NaN" in problem_of(np.where(np.arange(RATE) == 9000, np.nan, tone))
+    assert "infinite" in problem_of(np.where(np.arange(RATE) == 9000, np.inf, tone))
+    assert "silent" in problem_of(np.full(RATE, 3e-5))
+    assert audio.check(tmp_path / "none.wav").endswith("no such file")
+    audio.write(tmp_path / "a.flac", np.tile(tone, 10), RATE)
+    whole = (tmp_path / "a.flac").read_bytes()
+    (tmp_path / "a.flac").write_bytes(whole[: len(whole) // 2])
+    assert audio.check(tmp_path / "a.flac") is not None
+
+
+def test_a_stream_of_chunks_is_the_same_file(tmp_path, tone):
+    audio.write(tmp_path / "whole.wav", tone, RATE)
+    with audio.writing(tmp_path / "chunks.wav", RATE) as file:
+        for start in range(0, RATE, 999):
+            file.write(tone[start : start + 999])
+    np.testing.assert_array_equal(
+        soundfile.read(tmp_path / "chunks.wav")[0], soundfile.read(tmp_path / "whole.wav")[0]
+    )

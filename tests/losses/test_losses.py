@@ -1,0 +1,182 @@
+"""Every loss of conf/loss: published values, hostile inputs, and the terms' own properties."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from gtcrn.errors import UserError
+from gtcrn.losses import SISDR, CompressedComplex, CompressedMagnitude, Loss, MultiResolutionSTFT, Signals
+
+CONFIGS = sorted((Path(__file__).parents[2] / "conf" / "loss").glob("*.yaml"))
+NAMES = [path.stem for path in CONFIGS]
+WINDOW = torch.hann_window(512, dtype=torch.float64).sqrt()
+
+
+def load(name: str) -> Loss:
+    path = next(path for path in CONFIGS if path.stem == name)
+    return instantiate(OmegaConf.load(path), _convert_="all")
+
+
+def spectrum(wave: torch.Tensor) -> torch.Tensor:
+    spec = torch.stft(
+        wave, 512, 256, window=WINDOW.to(wave.dtype), center=True, pad_mode="constant", return_complex=True
+    )
+    return torch.view_as_real(spec).permute(0, 3, 2, 1)
+
+
+def waveform(spec: torch.Tensor) -> torch.Tensor:
+    complex_spec = torch.complex(spec[:, 0], spec[:, 1]).transpose(1, 2)
+    return torch.istft(complex_spec, 512, 256, window=WINDOW.to(spec.dtype))
+
+
+def speech_like(seed: int, length: int = 8000) -> torch.Tensor:
+    """Two coloured noises with pauses, (2, length)"""
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(2, length, generator=generator).cumsum(dim=1)
+    noise = noise - torch.nn.functional.avg_pool1d(noise[:, None], 101, 1, 50)[:, 0]
+    return 0.2 * noise / noise.abs().amax() * (torch.arange(length) % 4000 < 3000)
+
+
+def test_the_issue_names_these_losses():
+    assert NAMES == ["hybrid", "mag", "multires_stft", "ri_mag", "sisdr", "sisdr_mag"]
+
+
+@pytest.mark.parametrize(
+    "golden, hybrid, ri_mag",
+    [
+        ("gtcrn_dns3", 324.12829225, 4030.21910617),
+        ("light_v3_078", 221.76088835, 3437.04701991),
+        ("micro_dns3", 177.07775654, 3389.06585249),
+    ],
+)
+def test_published_losses(references, golden, hybrid, ri_mag):
+    tensors = np.load(references / "golden" / golden / "spec_1s.npz")
+    specs = [torch.from_numpy(tensors[key]).double().permute(0, 3, 2, 1) for key in ("out", "inp")]
+    estimate, target = (Signals(waveform(spec), spec) for spec in specs)
+    assert load("hybrid")(estimate, target)[0].item() == pytest.approx(hybrid, rel=1e-6)
+    assert load("ri_mag")(estimate, target)[0].item() == pytest.approx(ri_mag, rel=1e-6)
+
+
+HOSTILE = {
+    "both silent": lambda a, b: (0 * a, 0 * b),
+    "silent target": lambda a, b: (a, 0 * b),
+    "silent estimate": lambda a, b: (0 * a, b),
+    "one silent target in the batch": lambda a, b: (a, b * torch.tensor([[0.0], [1.0]])),
+    "clipped": lambda a, b: ((100 * a).clamp(-1, 1), (100 * b).clamp(-1, 1)),
+    "perfect": lambda a, b: (b.clone(), b),
+    "inverted": lambda a, b: (-b, b),
+    "almost silent": lambda a, b: (1e-7 * a, 1e-7 * b),
+    "shorter than a window": lambda a, b: (a[:, :100], b[:, :100]),
+    "constant": lambda a, b: (torch.ones_like(a), torch.ones_like(b)),
+}
+
+
+@pytest.mark.parametrize("with_spec", [True, False], ids=["spectral", "waveform"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("hostile", HOSTILE)
+@pytest.mark.parametrize("name", NAMES)
+def test_loss_and_gradient_are_finite(name, hostile, precision, with_spec):
+    """Under autocast and with inputs of the low precision, as a model under autocast gives them."""
+    dtype = getattr(torch, precision)
+    estimate_wave, target_wave = HOSTILE[hostile](speech_like(0), speech_like(1))
+    estimate_spec, target_spec = (
+        spectrum(wave).to(dtype) if with_spec else None for wave in (estimate_wave, target_wave)
+    )
+    leaves = [x.to(dtype).requires_grad_() for x in (estimate_wave, estimate_spec) if x is not None]
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision != "float32"):
+        total, parts = load(name)(Signals(*leaves), Signals(target_wave, target_spec))
+    assert total.dtype == torch.float32 and total.isfinite() and total.dim() == 0
+    assert all(part.isfinite() and not part.requires_grad for part in parts.values())
+    gradients = torch.autograd.grad(total, leaves, allow_unused=True)
+    assert any(gradient is not None for gradient in gradients)
+    assert all(gradient.isfinite().all() for gradient in gradients if gradient is not None)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_less_noise_is_less_loss(name):
+    loss, target, noise = load(name), speech_like(0), speech_like(1)
+    totals = []
+    for level in (1.0, 0.3, 0.1, 0.01):
+        level = torch.tensor(level, requires_grad=True)
+        total, _ = loss(Signals(target + level * noise), Signals(target))
+        total.backward()
+        assert level.grad > 0
+        totals.append(total.item())
+    assert totals == sorted(totals, reverse=True)
+
+
+def test_parts_are_unweighted_and_weights_can_be_swept():
+    config = OmegaConf.load(next(path for path in CONFIGS if path.stem == "sisdr_mag"))
+    config = OmegaConf.merge({"loss": config}, OmegaConf.from_dotlist(["loss.terms.magnitude.weight=50"])).loss
+    loss = instantiate(config)
+    assert loss.terms["magnitude"].weight == 50
+    total, parts = loss(Signals(speech_like(0)), Signals(speech_like(1)))
+    assert list(parts) == ["sisdr", "magnitude"]
+    expected = config.terms.sisdr.weight * parts["sisdr"] + 50 * parts["magnitude"]
+    torch.testing.assert_close(total, expected)
+
+
+def test_spectral_terms_prefer_the_models_own_spectrum():
+    wave, other = speech_like(0), speech_like(1)
+    term = CompressedMagnitude(weight=1, compression=0.3)
+    from_wave = term(Signals(wave), Signals(other))
+    torch.testing.assert_close(from_wave, term(Signals(wave, spectrum(wave)), Signals(other, spectrum(other))))
+    assert term(Signals(wave, spectrum(other)), Signals(other, spectrum(other))) == 0
+
+
+def test_complex_term_is_the_squared_distance_of_compressed_spectra():
+    a, b = spectrum(speech_like(0).double()), spectrum(speech_like(1).double())
+    term = CompressedComplex(weight=1, compression=0.5)
+
+    def compressed(spec):
+        number = torch.complex(spec[:, 0], spec[:, 1])
+        return torch.polar(number.abs().sqrt(), number.angle())
+
+    expected = (compressed(a) - compressed(b)).abs().square().mean()
+    wave = torch.zeros(2, 8000)
+    torch.testing.assert_close(term(Signals(wave, a), Signals(wave, b)), expected, rtol=1e-4, atol=0)
+
+
+def test_sisdr_is_in_decibels_and_ignores_scale_and_optionally_offset():
+    target = speech_like(0).double()
+    target = target - target.mean(dim=1, keepdim=True)
+    noise = speech_like(1).double()
+    noise = noise - noise.mean(dim=1, keepdim=True)
+    noise -= (noise * target).sum(1, keepdim=True) / target.square().sum(1, keepdim=True) * target
+    noise *= target.norm(dim=1, keepdim=True) / noise.norm(dim=1, keepdim=True) / 10  # 20 dB below
+    plain, zero_mean = SISDR(weight=1), SISDR(weight=1, zero_mean=True)
+    assert plain(Signals(target + noise), Signals(target)).item() == pytest.approx(-20, abs=1e-4)
+    assert plain(Signals(7 * (target + noise)), Signals(target)).item() == pytest.approx(-20, abs=1e-4)
+    assert zero_mean(Signals(target + noise + 1), Signals(target)).item() == pytest.approx(-20, abs=1e-4)
+    assert plain(Signals(target + noise + 1), Signals(target)).item() > 0
+
+
+def test_multires_of_a_scaled_signal():
+    """|S| = g |T|: spectral convergence |1 - g| and log distance |ln g| where the floor does not bite."""
+    target = torch.randn(1, 16000, generator=torch.Generator().manual_seed(0)).double()
+    term = MultiResolutionSTFT(weight=1, resolutions=[[512, 128, 512], [256, 64, 200]])
+    value = term(Signals(2 * target), Signals(target)).item()
+    assert value == pytest.approx(1 + np.log(2), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "build, culprit",
+    [
+        (lambda: Loss({}), "loss.terms"),
+        (lambda: Loss({"sisdr": SISDR(weight=-1)}), "loss.terms.sisdr.weight=-1"),
+        (lambda: Loss({"sisdr": SISDR(weight=float("nan"))}), "loss.terms.sisdr.weight=nan"),
+        (lambda: CompressedMagnitude(weight=1, compression=0), "compression=0"),
+        (lambda: CompressedComplex(weight=1, compression=1, n_fft=256, hop_length=512), "hop_length=512"),
+        (lambda: MultiResolutionSTFT(weight=1, resolutions=[]), "resolutions"),
+        (lambda: MultiResolutionSTFT(weight=1, resolutions=[[256, 50, 512]]), "[256, 50, 512]"),
+        (lambda: MultiResolutionSTFT(weight=1, resolutions=[[256, 50]]), "[256, 50]"),
+    ],
+)
+def test_illegal_values_are_named(build, culprit):
+    with pytest.raises(UserError) as error:
+        build()
+    assert culprit in str(error.value)
