@@ -4,6 +4,10 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
+
+# two threads for matrices this small wait for each other, many times longer than one works
+torch.set_num_threads(1)
 
 
 def _folder_from(variable: str, what: str) -> Path:

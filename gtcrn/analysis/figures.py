@@ -11,10 +11,13 @@ from matplotlib.ticker import MaxNLocator
 from scipy.signal import ShortTimeFFT
 from scipy.signal.windows import hann
 
-_RANGE = 80  # dB shown below the loudest point
+_PERCENTILE = 99.9  # the brightest colour: a click or an offset must not darken the rest
+_RANGE = 75  # dB shown below it
 _WINDOW = 0.032  # s
 _HOP = 0.008  # s
 _PIXELS = 1500  # no more frames than a figure can show
+
+_STYLE = {"font.size": 9, "axes.linewidth": 0.6, "xtick.major.width": 0.6, "ytick.major.width": 0.6}
 
 
 def spectrogram_figure(
@@ -30,16 +33,15 @@ def spectrogram_figure(
     the second has less energy (blue) or more (red) than the first.
     """
     spectrograms = {name: _spectrogram(wave, sample_rate) for name, wave in waves.items()}
-    top = max(spectrogram.max() for spectrogram in spectrograms.values())
+    top = max(np.percentile(spectrogram, _PERCENTILE) for spectrogram in spectrograms.values())
     top = 5 * np.ceil(max(top, -100) / 5)  # all silent: any scale will do
     peak = max(max(np.abs(wave).max(initial=0) for wave in waves.values()), 1e-3)
     duration = max(len(wave) for wave in waves.values()) / sample_rate
 
     ratios = [ratio for _ in waves for ratio in (1, 3)] + ([3] if difference else [])
-    with matplotlib.rc_context({"font.size": 9, "axes.linewidth": 0.6, "xtick.major.width": 0.6,
-                                "ytick.major.width": 0.6}):  # fmt: skip
+    with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(9, 0.52 * sum(ratios) + 0.9), dpi=150, layout="constrained")
-        figure.get_layout_engine().set(h_pad=0.02, hspace=0.01)
+        figure.get_layout_engine().set(h_pad=0.03, hspace=0.01)
         grid = figure.add_gridspec(len(ratios), 1, height_ratios=ratios)
         panels = [figure.add_subplot(grid[0])]
         panels += [figure.add_subplot(grid[i], sharex=panels[0]) for i in range(1, len(ratios))]
@@ -47,20 +49,28 @@ def spectrogram_figure(
         for i, (name, wave) in enumerate(waves.items()):
             _draw_wave(panels[2 * i], wave, sample_rate, peak, name)
             image = _draw_spectrogram(
-                panels[2 * i + 1], spectrograms[name], len(wave) / sample_rate, sample_rate, "magma", (top - _RANGE, top)
+                panels[2 * i + 1],
+                spectrograms[name],
+                len(wave) / sample_rate,
+                sample_rate,
+                colours="magma",
+                limits=(top - _RANGE, top),
             )
-        _colour_bar(figure, image, panels[: 2 * len(waves)], "level [dB re full-scale sine]")
+        label = "level [dB re full-scale sine]"
+        _colour_bar(figure, image, panels[: 2 * len(waves)], label, aspect=12 * len(waves))
         if difference:
             before, after = (np.maximum(spectrograms[name], top - _RANGE) for name in difference)
             n_frames = min(before.shape[1], after.shape[1])
             change = after[:, :n_frames] - before[:, :n_frames]
             seconds = min(len(waves[name]) for name in difference) / sample_rate
-            image = _draw_spectrogram(panels[-1], change, seconds, sample_rate, "RdBu_r", (-30, 30))
+            image = _draw_spectrogram(
+                panels[-1], change, seconds, sample_rate, colours="RdBu_r", limits=(-30, 30)
+            )
             panels[-1].set_title(f"{difference[1]} minus {difference[0]}", loc="left", fontsize=9, pad=3)
-            _colour_bar(figure, image, panels[-1:], "change [dB]")
+            _colour_bar(figure, image, panels[-1:], "change [dB]", aspect=8)
 
         for panel in panels[:-1]:
-            panel.tick_params(labelbottom=False)
+            panel.tick_params(bottom=False, labelbottom=False)
         panels[-1].set_xlim(0, duration)
         panels[-1].set_xlabel("time [s]")
         if title:
@@ -87,9 +97,7 @@ def _draw_wave(panel, wave: np.ndarray, sample_rate: int, peak: float, name: str
     panel.set_ylim(-1.05 * peak, 1.05 * peak)
     panel.set_yticks([])
     panel.set_title(name, loc="left", fontsize=9, pad=3)
-    for side in ("top", "right", "bottom", "left"):
-        panel.spines[side].set_visible(False)
-    panel.tick_params(bottom=False)
+    panel.spines[:].set_visible(False)
 
 
 def _draw_spectrogram(panel, spectrogram: np.ndarray, seconds: float, sample_rate: int, colours: str, limits):
@@ -108,6 +116,8 @@ def _draw_spectrogram(panel, spectrogram: np.ndarray, seconds: float, sample_rat
     return image
 
 
-def _colour_bar(figure: Figure, image, panels, label: str) -> None:
-    bar = figure.colorbar(image, ax=panels, label=label, pad=0.01, fraction=0.03, aspect=30)
+def _colour_bar(figure: Figure, image, panels, label: str, aspect: int) -> None:
+    bar = figure.colorbar(
+        image, ax=panels, label=label, extend="both", extendfrac=0.02, pad=0.01, fraction=0.03, aspect=aspect
+    )
     bar.outline.set_linewidth(0.6)

@@ -13,7 +13,7 @@ from gtcrn.metrics import METRICS
 
 _MOST_LEVELS = 8  # more different SNRs than this are put into bins
 _BIN = 5  # dB
-_HEADLINE = ("pesq_wb", "estoi", "si_sdr", "covl")  # shown by SNR; all of them would not fit a terminal
+_HEADLINE = ("pesq_wb", "estoi", "si_sdr")  # shown by SNR; all of them would not fit a terminal
 
 
 def summarise(scores: pd.DataFrame) -> pd.DataFrame:
@@ -82,10 +82,12 @@ def notes(scores: pd.DataFrame) -> list[str]:
     """What the numbers are, and how many are missing and why."""
     summary = summarise(scores)
     lines = [f"{len(scores)} files; mean ± 95 % confidence interval over files"]
-    lines += [f"{METRICS[metric].label}: {METRICS[metric].note}" for metric in summary.index if "pesq" in metric]
     for metric, count in summary["failures"].items():
+        label, _, note = METRICS[metric]
+        if "pesq" in metric:
+            lines.append(f"{label}: {note}")
         if count:
-            lines.append(f"{METRICS[metric].label}: {count} of {len(scores)} files have no score and are left out")
+            lines.append(f"{label}: {count} of {len(scores)} files have no score and are left out")
     if reasons := _reasons(scores):
         counts = ", ".join(f"{reason} ({count} scores)" for reason, count in reasons.items())
         lines.append(f"reasons: {counts}")
@@ -123,7 +125,7 @@ def _overall(scores: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
 def _by_snr(summaries: dict[str, pd.DataFrame]) -> tuple[list[str], list[list[str]]]:
     """One row per SNR, one column per headline metric: "noisy → enhanced"."""
     scored = next(iter(summaries.values())).index
-    metrics = [metric for metric in _HEADLINE if metric in scored] or list(scored[:4])
+    metrics = [metric for metric in _HEADLINE if metric in scored] or list(scored[:3])
     rows = []
     for label, summary in summaries.items():
         conditions = [condition for condition in ("noisy", "enhanced") if condition in summary]

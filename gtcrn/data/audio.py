@@ -49,7 +49,7 @@ def info(path: str | Path):
 def read(path: str | Path, start: int = 0, frames: int = -1) -> tuple[np.ndarray, int]:
     """Decodes `frames` frames (to the end when negative) from frame `start` on, and only those.
 
-    Returns the wave, (N,) or (N, C) float32, and its rate in Hz. N is smaller than `frames` at the file's end.
+    Returns the wave, (N,) or (N, C) float32, and its rate in Hz. N is below `frames` at the file's end.
     """
     with _naming(path, _UNREADABLE):
         return soundfile.read(str(path), frames=frames, start=start, dtype="float32")
@@ -85,13 +85,15 @@ def writing(
     """Opens a file to be written piece by piece: `with writing(...) as file: file.write(chunk)`.
 
     The file appears under its name, whole, when the block ends without an error, and not at all otherwise.
-    The suffix gives the format; a `subtype` (e.g. of the file the audio came from) is kept where the format has
-    it, else the format's own default is taken.
+    The suffix gives the format; a `subtype` (e.g. of the file the audio came from) is kept where the format
+    has it, else the format's own default is taken.
     """
     path = Path(path)
     file_format = path.suffix[1:].upper()
     if path.suffix.lower() not in SUFFIXES:
-        raise UserError(f"{path}: audio is written as {', '.join(SUFFIXES)}, so give it one of these suffixes")
+        raise UserError(
+            f"{path}: audio is written as {', '.join(SUFFIXES)}, so give it one of these suffixes"
+        )
     if subtype not in soundfile.available_subtypes(file_format):
         subtype = soundfile.default_subtype(file_format)
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")

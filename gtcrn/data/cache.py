@@ -1,4 +1,4 @@
-"""Where files made once live: scans, resampled copies, the demo corpus. All of it may be deleted at any time."""
+"""Where files made once live: scans, resampled copies, the demo corpus. It may be deleted at any time."""
 
 import hashlib
 import os
@@ -15,7 +15,9 @@ def cache_folder(cache_dir: str | Path | None, name: str) -> Path:
     try:
         (folder / name).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"data.cache_dir: {folder} can't be created ({error.strerror}); name another folder") from error
+        raise UserError(
+            f"data.cache_dir: {folder} can't be created ({error.strerror}); name another folder"
+        ) from error
     return folder / name
 
 

@@ -12,13 +12,19 @@ from gtcrn.data.seeding import generator
 class PairedDataset(Dataset):
     """Items are `dict(noisy=(N,), clean=(N,), name, snr, index)`; waves float32 at `sample_rate`, snr in dB.
 
-    segment: N, the length of the crops in samples; None for whole files. Where a crop lies is a pure function of
-        (seed, epoch, index), so it does not depend on workers, devices or what came before. Levels stay as they are.
+    segment: N, the length of the crops in samples; None for whole files. Where a crop lies is a pure function
+        of (seed, epoch, index), so it does not depend on workers, devices or what came before. Levels stay as
+        they are.
     short: what is done with a file shorter than the crop: `pad` with zeros at its end, or `wrap` around.
     """
 
     def __init__(
-        self, pairs: list[Pair], sample_rate: int, segment: int | None = None, seed: int = 0, short: str = "pad"
+        self,
+        pairs: list[Pair],
+        sample_rate: int,
+        segment: int | None = None,
+        seed: int = 0,
+        short: str = "pad",
     ):
         self.pairs, self.sample_rate = pairs, sample_rate
         self.segment, self.seed, self.short = segment, seed, short
@@ -45,4 +51,6 @@ class PairedDataset(Dataset):
     def _fit(self, wave: np.ndarray) -> np.ndarray:
         if self.segment is None or len(wave) == self.segment:
             return wave
-        return np.resize(wave, self.segment) if self.short == "wrap" else np.pad(wave, (0, self.segment - len(wave)))
+        if self.short == "wrap":
+            return np.resize(wave, self.segment)
+        return np.pad(wave, (0, self.segment - len(wave)))

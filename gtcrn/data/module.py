@@ -74,30 +74,39 @@ class SpeechData:
         self.bad_files: list[BadFile] = []  # of the splits set up so far
 
     def setup(self, splits: tuple[str, ...] = SPLITS) -> None:
-        """Finds, checks and, where needed, resamples the files of these splits; once, however often it is called.
+        """Finds, checks and, where needed, resamples the files of these splits, if not done already.
 
-        An evaluation sets up `("test",)` only, and then needs no training data.
+        An evaluation sets up `("test",)` only, and then needs no training data. Raises UserError for bad
+        files, all splits' at once, if they are not to be skipped.
         """
-        for split in splits:
-            if split not in self._pairs:
-                self._pairs[split] = self._usable(split)
+        new = [split for split in splits if split not in self._pairs]
+        scanned = {split: scan(self.corpus.pairs(split), self.sample_rate, self.cache_dir) for split in new}
+        if bad := [file for _, files in scanned.values() for file in files]:
+            self._answer_to(bad)
+        for split, (pairs, files) in scanned.items():
+            if files and not pairs:
+                raise UserError(f"the {split} set has no good pair left, e.g. {files[0]}")
+            self._pairs[split] = (
+                resampled(pairs, self.sample_rate, self.cache_dir) if self.resample == "cache" else pairs
+            )
+        trained = {pair.noisy for pair in self._pairs.get("train", ())}
+        if shared := sum(pair.noisy in trained for pair in self._pairs.get("test", ())):
+            log.warning(
+                "%d of the test files are training files: their scores say nothing about new recordings",
+                shared,
+            )
 
-    def _usable(self, split: str) -> list[Pair]:
-        pairs, bad = scan(self.corpus.pairs(split), self.sample_rate, self.cache_dir)
-        if bad:
-            named = "; ".join(map(str, bad[:3])) + ("; ..." if len(bad) > 3 else "")
-            if self.on_bad_file == "fail":
-                raise UserError(
-                    f"{len(bad)} bad file(s) in the {split} set: {named}. "
-                    "Mend or remove them, or leave their pairs out with data.on_bad_file=skip"
-                )
-            log.warning("left out the pairs of %d bad file(s) in the %s set:", len(bad), split)
-            for file in bad:
-                log.warning("  %s", file)
-            self.bad_files += [file for file in bad if file not in self.bad_files]
-            if not pairs:
-                raise UserError(f"the {split} set has no good pair left: {named}")
-        return resampled(pairs, self.sample_rate, self.cache_dir) if self.resample == "cache" else pairs
+    def _answer_to(self, bad: list[BadFile]) -> None:
+        self.bad_files = list(dict.fromkeys(self.bad_files + bad))  # validation and test may share files
+        if self.on_bad_file == "fail":
+            named = "; ".join(map(str, self.bad_files[:3]))
+            more = f"; and {len(self.bad_files) - 3} more" if len(self.bad_files) > 3 else ""
+            raise UserError(
+                f"{len(self.bad_files)} bad file(s): {named}{more}. "
+                "Mend or remove them, or leave their pairs out with data.on_bad_file=skip"
+            )
+        names = "\n  ".join(map(str, self.bad_files))
+        log.warning("left out the pairs of %d bad file(s):\n  %s", len(self.bad_files), names)
 
     @property
     def train_pairs(self) -> list[Pair]:
@@ -117,7 +126,7 @@ class SpeechData:
         return self._pairs[split]
 
     def train_loader(self, epoch: int = 0, start: int = 0, rank: int = 0, world_size: int = 1) -> DataLoader:
-        """Batches of random crops, (B, N) per wave. `loader.sampler.set_epoch(epoch)` moves on to another epoch.
+        """Batches of random crops, (B, N) per wave; `loader.sampler.set_epoch(epoch)` goes on to another.
 
         epoch, start: to resume, the epoch and how many of its items this rank has already been given.
         rank, world_size: the share of this device; see `EpochSampler`.
@@ -126,7 +135,9 @@ class SpeechData:
         if not pairs:
             raise UserError("there is nothing to train on: the validation set takes every pair of data.root")
         return DataLoader(
-            PairedDataset(pairs, self.sample_rate, round(self.segment_seconds * self.sample_rate), self.seed, self.short),
+            PairedDataset(
+                pairs, self.sample_rate, round(self.segment_seconds * self.sample_rate), self.seed, self.short
+            ),
             self.batch_size,
             sampler=EpochSampler(len(pairs), self.seed, True, rank, world_size, epoch, start),
             num_workers=self.num_workers,
@@ -146,7 +157,7 @@ class SpeechData:
         return DataLoader(PairedDataset(pairs, self.sample_rate), 1, num_workers=self.num_workers)
 
     def describe(self) -> list[str]:
-        """One line per split that is set up: `train: 11572 files, 9.41 h, 28 speakers, SNR 0.0 to 15.0 dB`."""
+        """A line per split that is set up: `train: 11572 files, 9.41 h, 28 speakers, SNR 0.0 to 15.0 dB`."""
         lines = []
         for split, pairs in self._pairs.items():
             line = f"{split}: {len(pairs)} files"
@@ -174,7 +185,12 @@ def vctk_demand(
 
 
 def demo(
-    train_files: int, validation_files: int, test_files: int, corpus_seed: int, cache_dir: str | None, **loading
+    train_files: int,
+    validation_files: int,
+    test_files: int,
+    corpus_seed: int,
+    cache_dir: str | None,
+    **loading,
 ) -> SpeechData:
     """`data=demo`: see `Demo`, and `SpeechData` for the other keys."""
     sizes = {"train": train_files, "validation": validation_files, "test": test_files}

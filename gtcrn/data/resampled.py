@@ -16,13 +16,15 @@ log = logging.getLogger(__name__)
 def resampled(pairs: list[Pair], sample_rate: int, cache_dir: str | Path | None) -> list[Pair]:
     """Scanned pairs with those at another rate exchanged for copies at `sample_rate` in the cache folder.
 
-    The copies are 32-bit float WAV: nothing is rounded or clipped, and a crop is found without decoding what is
-    before it. Each appears whole or not at all, so an interrupted run goes on where it stopped, and its name
-    changes with the original's path, size and time, so a changed original is copied anew.
+    The copies are 32-bit float WAV: nothing is rounded or clipped, and a crop is found without decoding what
+    is before it. Each appears whole or not at all, so an interrupted run goes on where it stopped, and its
+    name changes with the original's path, size and time, so a changed original is copied anew.
     """
     folder = cache_folder(cache_dir, f"resampled-{sample_rate}")
     sources = {path for pair in pairs if pair.rate != sample_rate for path in (pair.noisy, pair.clean)}
-    copies = {path: folder / f"{path.stem}-{digest(str(path.absolute()), stamp(path))}.wav" for path in sources}
+    copies = {
+        path: folder / f"{path.stem}-{digest(str(path.absolute()), stamp(path))}.wav" for path in sources
+    }
     missing = sorted(path for path, copy in copies.items() if not copy.exists())
 
     def copy(path: Path) -> None:

@@ -8,11 +8,11 @@ from gtcrn.data.seeding import generator
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
-    """Yields `(epoch, index)`: the epoch travels with the index, so workers that outlive an epoch know it too.
+    """Yields `(epoch, index)`: the epoch travels with the index, so workers that outlive it know the next.
 
-    The order of an epoch is a pure function of (seed, epoch). Rank r of W takes the items r, r + W, r + 2W ... of
-    it; when W does not divide the length, the epoch's first items are given again at its end so that all ranks
-    have equally many (no others are repeated, none is lost).
+    The order of an epoch is a pure function of (seed, epoch). Rank r of W takes the items r, r + W, r + 2W
+    ... of it; when W does not divide the length, the epoch's first items are given again at its end so that
+    all ranks have equally many (no others are repeated, none is lost).
 
     start: items of `epoch` this rank has already seen; a resumed run gets the others. Later epochs are whole.
     """
@@ -32,18 +32,21 @@ class EpochSampler(Sampler[tuple[int, int]]):
         self.epoch, self.start = epoch, start
 
     def set_epoch(self, epoch: int) -> None:
-        """Moves on to an epoch. Naming the current one changes nothing, so trainers may call it when resuming."""
+        """Goes on to another epoch. Naming the current one changes nothing: trainers do so on resuming."""
         if epoch != self.epoch:
             self.epoch, self.start = epoch, 0
 
+    @property
+    def _share(self) -> int:
+        return -(-self.length // self.world_size)  # items of a whole epoch per rank, rounded up
+
     def __len__(self) -> int:
         """Items still to come in this epoch on this rank."""
-        return max(0, -(-self.length // self.world_size) - self.start)
+        return max(0, self._share - self.start)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         order = list(range(self.length))
         if self.shuffle:
             order = generator("order", self.seed, self.epoch).permutation(self.length).tolist()
-        for position in range(self.rank, -(-self.length // self.world_size) * self.world_size, self.world_size):
-            if position // self.world_size >= self.start:
-                yield self.epoch, order[position % self.length]
+        for turn in range(self.start, self._share):
+            yield self.epoch, order[(turn * self.world_size + self.rank) % self.length]

@@ -24,7 +24,9 @@ class BadFile:
         return f"{self.path}: {self.problem}"
 
 
-def scan(pairs: list[Pair], sample_rate: int, cache_dir: str | Path | None) -> tuple[list[Pair], list[BadFile]]:
+def scan(
+    pairs: list[Pair], sample_rate: int, cache_dir: str | Path | None
+) -> tuple[list[Pair], list[BadFile]]:
     """Decodes every file once, in parallel, and sorts out the pairs that can't be trained on or scored.
 
     Returns the good pairs with length, rate and SNR filled in (an SNR already known stays), and what is wrong
@@ -38,18 +40,19 @@ def scan(pairs: list[Pair], sample_rate: int, cache_dir: str | Path | None) -> t
     known = _recall(memory)
 
     keys = [f"{pair.noisy.absolute()}|{pair.clean.absolute()}" for pair in pairs]
-    stamps = [[stamp(pair.noisy), stamp(pair.clean)] for pair in pairs]
+    stamps = {key: [stamp(pair.noisy), stamp(pair.clean)] for key, pair in zip(keys, pairs)}
     new = {
-        key: pair
-        for key, pair, now in zip(keys, pairs, stamps)
-        if key not in known or known[key]["stamps"] != now
+        key: pair for key, pair in zip(keys, pairs) if key not in known or known[key]["stamps"] != stamps[key]
     }
     if new:
         rows = thread_map(
-            lambda pair: _look_at(pair, sample_rate), new.values(), desc="checking files", unit="pair", disable=None
+            lambda pair: _look_at(pair, sample_rate),
+            new.values(),
+            desc="checking files",
+            unit="pair",
+            disable=None,
         )
-        now = dict(zip(keys, stamps))
-        known |= {key: {"stamps": now[key], **row} for key, row in zip(new, rows)}
+        known |= {key: {"stamps": stamps[key], **row} for key, row in zip(new, rows)}
         partial = memory.with_suffix(f".{uuid.uuid4().hex[:8]}.partial")
         partial.write_text(json.dumps(known))
         os.replace(partial, memory)
@@ -89,7 +92,7 @@ def _look_at(pair: Pair, sample_rate: int) -> dict:
 
 
 def measured_snr(noisy: np.ndarray, clean: np.ndarray) -> float:
-    """10 log10(sum clean^2 / sum (noisy - clean)^2) in dB, over the whole of two (N,) waves; inf without noise."""
+    """10 log10(sum clean^2 / sum (noisy - clean)^2) in dB of two (N,) waves; inf if there is no noise."""
     clean = clean.astype(np.float64)
     noise = np.sum((noisy - clean) ** 2)
     return 10 * log10(np.sum(clean**2) / noise) if noise > 0 else inf

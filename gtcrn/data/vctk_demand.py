@@ -1,4 +1,4 @@
-"""VCTK-DEMAND (also VoiceBank-DEMAND; Valentini-Botinhao et al., SSW 2016) as downloaded, or any paired folders."""
+"""VCTK-DEMAND, or VoiceBank-DEMAND (Valentini-Botinhao et al., SSW 2016), and any folders of pairs."""
 
 from math import nan
 from pathlib import Path
@@ -8,8 +8,8 @@ from gtcrn.data.pairs import Pair, pair_folders
 from gtcrn.errors import UserError
 
 LAYOUTS = (
-    "either noisy_testset_wav, clean_testset_wav, noisy_trainset_28spk_wav, clean_trainset_28spk_wav (as downloaded; "
-    "an ending such as _16k is fine) or simply noisy and clean with the same file names"
+    "either noisy_testset_wav, clean_testset_wav, noisy_trainset_28spk_wav, clean_trainset_28spk_wav "
+    "(as downloaded; an ending such as _16k is fine) or simply noisy and clean with the same file names"
 )
 
 
@@ -17,16 +17,17 @@ class VctkDemand:
     """Gives the pairs of a split: `pairs("train")`, `pairs("validation")`, `pairs("test")`.
 
     root: the folder with one of two layouts.
-        official: `{noisy,clean}_trainset_{28,56}spk_wav*` and `{noisy,clean}_testset_wav*`, at any rate; SNRs are
-            taken from `log_trainset_28spk.txt` ... `log_testset.txt`, in root or root/logfiles, where present.
+        official: `{noisy,clean}_trainset_{28,56}spk_wav*` and `{noisy,clean}_testset_wav*`, at any rate; SNRs
+            are taken from `log_trainset_28spk.txt` ... `log_testset.txt`, in root or root/logfiles, where
+            present.
         simple: `noisy/` and `clean/`, which hold all pairs.
     train_sets: which of the official training sets, 28spk and/or 56spk.
-    suffix: what follows `_wav` in the official folder names; null takes whatever is there, if there is just one.
+    suffix: what follows `_wav` in the official folder names; None takes whatever is there, if only one is.
     validation_speakers: these speakers (p226 of p226_001.wav) of the training sets validate and never train.
-    validation_files: instead of speakers, the names of single files (without suffix): for a corpus with too few
-        speakers. Not disjoint by speaker, then.
-    test: `official` = the official test set; `validation` = the validation pairs; `all` = every pair of a simple
-        layout, to score a set of files without training on it. A simple layout has no official test set.
+    validation_files: instead of speakers, the names of single files (without suffix): for a corpus with too
+        few speakers. Not disjoint by speaker, then.
+    test: `official` = the official test set; `validation` = the validation pairs; `all` = every pair of
+        a simple layout, to score files without training on them. That layout has no official test set.
     """
 
     def __init__(
@@ -39,7 +40,9 @@ class VctkDemand:
         suffix: str | None = None,
     ):
         if root is None:
-            raise UserError(f"data.root is not set: give the folder of the corpus, data.root=FOLDER, with {LAYOUTS}")
+            raise UserError(
+                f"data.root is not set: give the folder of the corpus, data.root=FOLDER, with {LAYOUTS}"
+            )
         self.root = Path(root).expanduser()
         if not self.root.is_dir():
             raise UserError(f"data.root={root} is not a folder; it should hold {LAYOUTS}")
@@ -55,7 +58,7 @@ class VctkDemand:
         self.is_simple = (self.root / "noisy").is_dir() and (self.root / "clean").is_dir()
 
     def pairs(self, split: str) -> list[Pair]:
-        """The pairs of `train`, `validation` or `test`, by name; not yet scanned. Raises UserError if there are none."""
+        """The pairs of `train`, `validation` or `test`, not yet scanned. Raises UserError if files lack."""
         if split == "test" and self.test == "official":
             if self.is_simple:
                 raise UserError(
@@ -90,7 +93,9 @@ class VctkDemand:
         return [pair for name in self.train_sets for pair in self._official(f"trainset_{name}")]
 
     def _official(self, name: str) -> list[Pair]:
-        return self._pair(self._folder(f"noisy_{name}_wav"), self._folder(f"clean_{name}_wav"), self._logged_snr(name))
+        return self._pair(
+            self._folder(f"noisy_{name}_wav"), self._folder(f"clean_{name}_wav"), self._logged_snr(name)
+        )
 
     def _pair(self, noisy: Path, clean: Path, snr: dict[str, float]) -> list[Pair]:
         pairs = pair_folders(noisy, clean, snr)
@@ -103,10 +108,14 @@ class VctkDemand:
         if self.suffix is not None:
             found = [path for path in found if path.name == stem + self.suffix]
         if not found:
-            raise UserError(f"data.root={self.root} has no folder {stem}{self.suffix or ''}; it should hold {LAYOUTS}")
+            raise UserError(
+                f"data.root={self.root} has no folder {stem}{self.suffix or ''}; it should hold {LAYOUTS}"
+            )
         if len(found) > 1:
             names = " and ".join(path.name for path in found)
-            raise UserError(f"data.root={self.root} has {names}: choose by data.suffix, e.g. {found[-1].name[len(stem):]}")
+            raise UserError(
+                f"data.root={self.root} has {names}: choose one by data.suffix={found[-1].name[len(stem) :]}"
+            )
         return found[0]
 
     def _logged_snr(self, name: str) -> dict[str, float]:

@@ -90,15 +90,12 @@ class MultiResolutionSTFT(Term):
         self.resolutions = [tuple(resolution) for resolution in resolutions]
 
     def forward(self, estimate: Signals, target: Signals) -> Tensor:
-        losses = [self._one(estimate.wave, target.wave, *resolution) for resolution in self.resolutions]
-        return torch.stack(losses).mean()
+        return torch.stack([self._one(estimate.wave, target.wave, *r) for r in self.resolutions]).mean()
 
-    def _one(self, estimate: Tensor, target: Tensor, n_fft: int, hop_length: int, window_length: int) -> Tensor:
-        window = torch.hann_window(window_length, dtype=estimate.dtype, device=estimate.device)
+    def _one(self, y: Tensor, s: Tensor, n_fft: int, hop_length: int, window_length: int) -> Tensor:
+        window = torch.hann_window(window_length, dtype=y.dtype, device=y.device)
         # the floor of 1e-7 in the power is the published one; it also bounds both quotients in silence
-        estimate, target = (
-            magnitude(_stft(wave, n_fft, hop_length, window), eps=1e-7) for wave in (estimate, target)
-        )
+        y, s = (magnitude(_stft(wave, n_fft, hop_length, window), eps=1e-7) for wave in (y, s))
         # norms over the batch: one silent target does not outweigh the rest
-        convergence = torch.linalg.vector_norm(target - estimate) / torch.linalg.vector_norm(target)
-        return convergence + F.l1_loss(estimate.log(), target.log())
+        convergence = torch.linalg.vector_norm(s - y) / torch.linalg.vector_norm(s)
+        return convergence + F.l1_loss(y.log(), s.log())

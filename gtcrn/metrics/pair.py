@@ -17,7 +17,8 @@ from gtcrn.errors import UserError
 from gtcrn.metrics.composite import composite, log_likelihood_ratio, segmental_snr, weighted_spectral_slope
 from gtcrn.metrics.failure import MetricFailure
 
-# s; PESQ's reference code has room for 50 utterances and crashes the process on more, as on speech of about 80 s
+# s; PESQ's reference code has room for 50 utterances and crashes the process on more, which speech
+# reaches after about a minute and a half
 _LONGEST_PESQ = 40
 _WIDEBAND = 16000  # Hz; PESQ, the composite measures and DNSMOS are defined up to this rate
 
@@ -31,7 +32,7 @@ class Metric(NamedTuple):
 
 
 METRICS = {
-    "pesq_wb": Metric("PESQ-wb", 2, "P.862.2 wideband, ITU reference code without Corrigendum 2 (package pesq)"),
+    "pesq_wb": Metric("PESQ-wb", 2, "P.862.2 wideband, ITU reference code without Corrigendum 2"),
     "pesq_nb": Metric("PESQ-nb", 2, "P.862.1 narrowband, the same code"),
     "stoi": Metric("STOI", 3, "package pystoi"),
     "estoi": Metric("ESTOI", 3, "package pystoi"),
@@ -68,7 +69,8 @@ def evaluate_pair(
     """
     check_metrics(metrics)
     if clean.ndim != 1 or clean.shape != enhanced.shape:
-        raise UserError(f"clean {clean.shape} and enhanced {enhanced.shape}: must be (N,) and of the same length")
+        shapes = f"clean {clean.shape} and enhanced {enhanced.shape}"
+        raise UserError(f"{shapes}: must be (N,) and of the same length")
     measures = _Measures(clean, enhanced, sample_rate)
     values, failures = {}, {}
     for name in metrics:

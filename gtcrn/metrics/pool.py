@@ -92,7 +92,7 @@ def _check(pair: Pair, sample_rate: int | None) -> None:
     clean_length, clean_rate = next(iter(shapes.values()))
     for name, (length, rate) in shapes.items():
         if rate != clean_rate:
-            raise UserError(f"{name}: {rate} Hz, but its clean signal has {clean_rate} Hz; resample one of them")
+            raise UserError(f"{name}: {rate} Hz, but its clean signal has {clean_rate} Hz; resample one")
         if abs(length - clean_length) > _TOLERANCE * rate:
             raise UserError(
                 f"{name}: {length} samples, but its clean signal has {clean_length}; "

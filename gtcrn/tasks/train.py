@@ -8,6 +8,7 @@ import logging
 import os
 import time
 import warnings
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
 
 from gtcrn.analysis.cost import measure
 from gtcrn.errors import UserError
-from gtcrn.models.pretrained import load
+from gtcrn.models.pretrained import load, read_checkpoint
 from gtcrn.tasks.building import build, model_record, set_threads
 from gtcrn.tasks.evaluate import evaluate_split
 from gtcrn.training.callbacks import ValidationClips, ValidationScores
@@ -32,8 +33,9 @@ def run(cfg: DictConfig) -> None:
     quieten_lightning()
     set_threads(cfg)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
-    run_dir = Path(cfg.run_dir)
     resume = find_resume(cfg)
+    # a resumed run goes on in its own folder, so that its best weights and its curves stay together
+    run_dir = resume.resolve().parents[1] if resume else Path(cfg.run_dir)
 
     enhancer = build(cfg.model)
     module = build(cfg.training, enhancer=enhancer, loss=build(cfg.loss), model_record=model_record(cfg))
@@ -55,7 +57,7 @@ def run(cfg: DictConfig) -> None:
         for logger in loggers:
             logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True) | {"cost": summary_of(cost)})
         log.info("everything of this run goes to %s", run_dir)
-        trainer.fit(module, datamodule=SpeechDataModule(data), ckpt_path=resume, weights_only=True)
+        trainer.fit(module, datamodule=SpeechDataModule(data), ckpt_path=resume and str(resume), weights_only=True)
         if trainer.interrupted:
             raise UserError(f"interrupted; go on with resume={run_dir / 'checkpoints/last.ckpt'}")
         summary = {
@@ -96,14 +98,15 @@ def quieten_lightning() -> None:
     os.environ.setdefault("WANDB_SILENT", "true")
 
 
-def find_resume(cfg: DictConfig) -> str | None:
+def find_resume(cfg: DictConfig) -> Path | None:
     """The checkpoint of `resume=`, checked before anything is spent on it."""
     if not cfg.resume:
         return None
     if cfg.resume != "auto":
-        if not Path(cfg.resume).is_file():
-            raise UserError(f"resume={cfg.resume}: no such file; a run keeps checkpoints/last.ckpt")
-        return str(cfg.resume)
+        checkpoint = Path(cfg.resume)
+        if not checkpoint.is_file() or checkpoint.resolve().parent.name != "checkpoints":
+            raise UserError(f"resume={cfg.resume}: expected the checkpoints/last.ckpt of a run, or auto")
+        return checkpoint
     this_run = Path(cfg.run_dir)
     wanted = _comparable(cfg)
     root = next((parent for parent in this_run.parents if parent.name == "outputs"), this_run.parent)
@@ -115,7 +118,7 @@ def find_resume(cfg: DictConfig) -> str | None:
             continue
         if _comparable(OmegaConf.load(record)) == wanted:
             log.info("resuming %s", checkpoint)
-            return str(checkpoint)
+            return checkpoint
     log.info("resume=auto: no unfinished run of this configuration under %s; starting anew", root)
     return None
 
@@ -126,13 +129,22 @@ def _comparable(cfg: DictConfig) -> dict:
     return {key: value for key, value in plain.items() if key not in ("resume", "run_dir", "logger", "threads")}
 
 
-def make_loggers(cfg: DictConfig, run_dir: Path, resume: str | None) -> list[Logger]:
+def make_loggers(cfg: DictConfig, run_dir: Path, resume: Path | None) -> list[Logger]:
     """metrics.csv always, and the chosen one. A resumed run's metrics.csv begins with its past."""
-    table = CSVLogger(run_dir, name="", version="")
-    if resume and (past := Path(resume).parents[1] / "metrics.csv").is_file():
-        with past.open(newline="") as file:
-            table.experiment.metrics = list(csv.DictReader(file))
+    past = _rows_before(resume, run_dir / "metrics.csv") if resume else []
+    table = CSVLogger(run_dir, name="", version="")  # deletes the file that it finds
+    table.experiment.metrics = past
+    table.save()
     return [table, build(cfg.logger)] if cfg.logger else [table]
+
+
+def _rows_before(checkpoint: Path, metrics: Path) -> list[dict]:
+    """What was logged up to the step of the checkpoint; later rows will be logged again."""
+    if not metrics.is_file():
+        return []
+    step = read_checkpoint(checkpoint)["global_step"]
+    with metrics.open(newline="") as file:
+        return [row for row in csv.DictReader(file) if int(row["step"]) <= step]
 
 
 def make_callbacks(cfg: DictConfig, run_dir: Path) -> list[Callback]:
@@ -142,12 +154,18 @@ def make_callbacks(cfg: DictConfig, run_dir: Path) -> list[Callback]:
     if metric != "loss" and metric not in cfg.metrics.validation:
         raise UserError(f"monitor={cfg.monitor}: not logged; use val/loss or one of metrics.validation={cfg.metrics.validation}")
     callbacks: list[Callback] = [
-        ValidationScores(cfg.metrics.validation, cfg.metrics.validation_files, cfg.metrics.workers),
+        ValidationScores(list(cfg.metrics.validation), cfg.metrics.validation_files, cfg.metrics.workers),
         ValidationClips(run_dir / "validation", cfg.clips, cfg.clips_every),
         ModelCheckpoint(
             checkpoints, "best", monitor=cfg.monitor, mode=mode, enable_version_counter=False, save_last=False
         ),
         ModelCheckpoint(checkpoints, "last", save_on_train_epoch_end=True, enable_version_counter=False),
+        ModelCheckpoint(
+            checkpoints,
+            "last",
+            train_time_interval=timedelta(minutes=cfg.checkpoint_minutes),
+            enable_version_counter=False,
+        ),
         LearningRateMonitor(logging_interval="step"),
         TQDMProgressBar(refresh_rate=5, leave=False),
     ]

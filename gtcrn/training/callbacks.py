@@ -12,7 +12,7 @@ from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
 from torch import Tensor
 
 from gtcrn.analysis.figures import spectrogram_figure
-from gtcrn.analysis.tables import by_snr
+from gtcrn.analysis.tables import summarise_by_snr
 from gtcrn.data.audio import write
 from gtcrn.metrics import Pair, score_pairs
 
@@ -54,7 +54,9 @@ class ValidationScores(pl.Callback):
         module.log("val/failures", float((scores["failures"] != "").sum()), sync_dist=True, reduce_fx="sum")
         shown = "  ".join(f"{name.removeprefix('val/')} {value:.3f}" for name, value in means.items())
         log.info("epoch %d, step %d: %s", trainer.current_epoch, trainer.global_step, shown)
-        _log_table(trainer, "val/by_snr", by_snr(scores))
+        by_snr = {label: summary["enhanced"] for label, summary in summarise_by_snr(scores).items()}
+        if by_snr:
+            _log_table(trainer, "val/by_snr", pd.DataFrame(by_snr).T.rename_axis("input SNR"))
 
 
 class ValidationClips(pl.Callback):

@@ -6,6 +6,7 @@ import math
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import EMAWeightAveraging
 from torch import Tensor
 
 from gtcrn.errors import UserError
@@ -19,6 +20,7 @@ class SupervisedModule(pl.LightningModule):
 
     enhancer, loss: the parts that are swapped. learning_rate: at the end of the warm-up.
     warmup_steps: optimiser steps. final_learning_rate: at the last step of the run.
+    ema_decay: validate and keep an exponential moving average of the weights, None for the weights themselves.
     masks: SpecAugment-style masks on the noisy spectrum while training, None for none.
     model_record: what rebuilds the enhancer, written into every checkpoint for `gtcrn.load`.
     """
@@ -32,6 +34,7 @@ class SupervisedModule(pl.LightningModule):
         warmup_steps: int = 100,
         weight_decay: float = 1e-2,
         betas: tuple[float, float] = (0.9, 0.999),
+        ema_decay: float | None = None,
         masks: SpectrumMasks | None = None,
         model_record: dict | None = None,
     ):
@@ -43,6 +46,7 @@ class SupervisedModule(pl.LightningModule):
         self.warmup_steps = warmup_steps
         self.weight_decay = weight_decay
         self.betas = tuple(betas)
+        self.ema_decay = ema_decay
         self.masks = masks
         self.model_record = model_record
 
@@ -72,6 +76,9 @@ class SupervisedModule(pl.LightningModule):
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         gradients = [p.grad for p in self.parameters() if p.grad is not None]
         self.log("train/gradient_norm", torch.nn.utils.get_total_norm(gradients))
+
+    def configure_callbacks(self) -> list[pl.Callback]:
+        return [EMAWeightAveraging(decay=self.ema_decay)] if self.ema_decay else []
 
     def configure_optimizers(self) -> dict:
         optimizer = torch.optim.AdamW(

@@ -13,7 +13,9 @@ def tone() -> np.ndarray:
     return (0.4 * np.sin(2 * np.pi * 440 * np.arange(RATE) / RATE)).astype(np.float32)
 
 
-@pytest.mark.parametrize("suffix, tolerance", [(".wav", 1e-4), (".flac", 1e-4), (".ogg", 0.05), (".mp3", 0.05)])
+@pytest.mark.parametrize(
+    "suffix, tolerance", [(".wav", 1e-4), (".flac", 1e-4), (".ogg", 0.05), (".mp3", 0.05)]
+)
 def test_every_format_comes_back(tmp_path, tone, suffix, tolerance):
     path = tmp_path / f"tone{suffix}"
     audio.write(path, tone, RATE)

@@ -89,7 +89,9 @@ def test_a_corpus_half_made_is_not_taken_for_one(tmp_path, monkeypatch):
             corpus.pairs("test")
     assert not corpus.folder.exists()
     assert len(corpus.pairs("test")) == 2
-    assert {path.name for path in corpus.folder.rglob("*.wav")} == {f"{pair.name}.wav" for pair in corpus.pairs("test")}
+    assert {path.name for path in corpus.folder.rglob("*.wav")} == {
+        f"{pair.name}.wav" for pair in corpus.pairs("test")
+    }
 
 
 def test_without_the_extra_the_message_says_how_to_get_it(tmp_path, monkeypatch):
@@ -100,8 +102,14 @@ def test_without_the_extra_the_message_says_how_to_get_it(tmp_path, monkeypatch)
 
 def test_data_demo(corpus):
     data = demo(
-        *SIZES.values(), 0, str(corpus.folder.parents[1]), sample_rate=16000, segment_seconds=2.0, batch_size=8,
-        num_workers=0, seed=0,
+        *SIZES.values(),
+        0,
+        str(corpus.folder.parents[1]),
+        sample_rate=16000,
+        segment_seconds=2.0,
+        batch_size=8,
+        num_workers=0,
+        seed=0,
     )
     data.setup()
     batch = next(iter(data.train_loader()))

@@ -1,6 +1,5 @@
 """SpeechData on trees with every kind of bad file, at 48 kHz, with workers, and with real recordings."""
 
-import os
 import pickle
 import shutil
 
@@ -9,14 +8,15 @@ import pytest
 import torch
 
 from gtcrn.data import audio
-from gtcrn.data.datasets import PairedDataset
-from gtcrn.data.module import SpeechData, vctk_demand
+from gtcrn.data.module import SpeechData
 from gtcrn.data.vctk_demand import VctkDemand
 from gtcrn.errors import UserError
 
 
 def speech_data(corpus, cache, **changed) -> SpeechData:
-    settings = dict(sample_rate=16000, segment_seconds=1.0, batch_size=2, num_workers=0, seed=5, cache_dir=cache)
+    settings = dict(
+        sample_rate=16000, segment_seconds=1.0, batch_size=2, num_workers=0, seed=5, cache_dir=cache
+    )
     return SpeechData(corpus, **(settings | changed))
 
 
@@ -54,6 +54,7 @@ def full_band(tmp_path, recordings):
     return root
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker processes")
 def test_crops_depend_on_seed_epoch_and_index_only(recordings, tmp_path):
     runs = []
     for num_workers in (0, 1, 4):
@@ -93,7 +94,8 @@ def test_crops_are_cut_from_the_files_at_one_place(recordings, tmp_path):
         noisy, clean = audio.read(pair.noisy)[0], audio.read(pair.clean)[0]
         places = np.flatnonzero(noisy[: len(noisy) - 15999] == item["noisy"][0].item())
         assert any(
-            np.array_equal(noisy[p : p + 16000], item["noisy"]) and np.array_equal(clean[p : p + 16000], item["clean"])
+            np.array_equal(noisy[p : p + 16000], item["noisy"])
+            and np.array_equal(clean[p : p + 16000], item["clean"])
             for p in places
         )
 
@@ -136,7 +138,9 @@ def test_snr_is_measured(recordings, tmp_path):
     data.setup(("train",))
     for pair in data.train_pairs:
         noisy, clean = (audio.read(path)[0].astype(float) for path in (pair.noisy, pair.clean))
-        assert pair.snr == pytest.approx(10 * np.log10((clean**2).sum() / ((noisy - clean) ** 2).sum()), abs=1e-3)
+        assert pair.snr == pytest.approx(
+            10 * np.log10((clean**2).sum() / ((noisy - clean) ** 2).sum()), abs=1e-3
+        )
 
 
 def test_full_band_files_are_resampled_once(full_band, tmp_path, monkeypatch):
@@ -248,7 +252,7 @@ def test_bad_files_are_named_or_skipped(recordings, tmp_path, kind):
         with pytest.raises(UserError) as error:
             speech_data(corpus, tmp_path / "cache").setup(("train",))
         message = str(error.value)
-        assert "1 bad file(s) in the train set" in message and "data.on_bad_file=skip" in message
+        assert "1 bad file(s): " in message and "data.on_bad_file=skip" in message
         assert str(culprit) in message and problem in message and "\n" not in message
 
     data = speech_data(corpus, tmp_path / "cache", on_bad_file="skip")
@@ -261,10 +265,21 @@ def test_bad_files_are_named_or_skipped(recordings, tmp_path, kind):
 def test_nothing_good_left_is_an_error_even_when_skipping(recordings, tmp_path):
     for half in ("noisy", "clean"):
         (tmp_path / "corpus" / half).mkdir(parents=True)
-    shutil.copyfile(recordings / "vctk_demand_mini/noisy/p287_001.wav", tmp_path / "corpus/noisy/p287_001.wav")
+    shutil.copyfile(
+        recordings / "vctk_demand_mini/noisy/p287_001.wav", tmp_path / "corpus/noisy/p287_001.wav"
+    )
     corpus = VctkDemand(tmp_path / "corpus", ["28spk"], ["p287"], test="all")
     with pytest.raises(UserError, match="no good pair left"):
         speech_data(corpus, tmp_path / "cache", on_bad_file="skip").setup(("test",))
+
+
+def test_a_test_set_that_was_trained_on_is_pointed_out(recordings, tmp_path, caplog):
+    corpus = VctkDemand(recordings / "vctk_demand_mini", ["28spk"], [], ["p287_005"], test="all")
+    speech_data(corpus, tmp_path).setup()
+    assert "5 of the test files are training files" in caplog.text
+    caplog.clear()
+    mini(recordings, tmp_path).setup()
+    assert "training files" not in caplog.text
 
 
 def test_a_damaged_memory_is_made_anew(recordings, tmp_path):
@@ -284,7 +299,9 @@ def test_nothing_to_train_on_is_said(recordings, tmp_path):
 
 
 def test_settings_are_checked(recordings, tmp_path):
-    for key, value in dict(short="cut", resample="never", on_bad_file="ignore", segment_seconds=0, batch_size=0).items():
+    for key, value in dict(
+        short="cut", resample="never", on_bad_file="ignore", segment_seconds=0, batch_size=0
+    ).items():
         with pytest.raises(UserError, match=f"data.{key}={value}"):
             mini(recordings, tmp_path, **{key: value})
     (tmp_path / "file").touch()

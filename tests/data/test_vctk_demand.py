@@ -54,7 +54,10 @@ def test_two_copies_of_the_corpus_need_a_choice(tmp_path):
 def test_both_training_sets(tmp_path):
     speakers = {"trainset_28spk": ["p226", "p287"], "trainset_56spk": ["p234"]}
     make_official(tmp_path, ("trainset_28spk_wav", "trainset_56spk_wav"), speakers)
-    assert names(VctkDemand(tmp_path, ["28spk", "56spk"], VALIDATION).pairs("train")) == ["p234_001", "p234_002"]
+    assert names(VctkDemand(tmp_path, ["28spk", "56spk"], VALIDATION).pairs("train")) == [
+        "p234_001",
+        "p234_002",
+    ]
     with pytest.raises(UserError, match="30spk"):
         VctkDemand(tmp_path, ["30spk"], VALIDATION)
 
@@ -100,7 +103,11 @@ def test_a_speaker_or_file_that_is_not_there_is_named(recordings):
 
 def test_a_wrong_root_is_answered_with_the_layouts(tmp_path):
     (tmp_path / "file").touch()
-    for root, reason in ((None, "not set"), (tmp_path / "none", "not a folder"), (tmp_path / "file", "not a folder")):
+    for root, reason in (
+        (None, "not set"),
+        (tmp_path / "none", "not a folder"),
+        (tmp_path / "file", "not a folder"),
+    ):
         with pytest.raises(UserError, match=reason) as error:
             VctkDemand(root, ["28spk"], VALIDATION)
         assert "noisy_testset_wav" in str(error.value)

@@ -31,15 +31,19 @@ class Demo:
     """Gives the pairs of a split, `pairs("train")` and so on, after making the corpus if it isn't there yet.
 
     sizes: files per split. seed: of the corpus, not of the training, so that runs with several seeds compare.
-    Voices and kinds of noise are disjoint between the splits. `folder` holds them as `train/noisy`, `train/clean`
-    ... with a `table.csv` that says what is in each file. It appears only when complete, and its name is a digest
-    of all that determines its content, the source text of this package included.
+    Voices and kinds of noise are disjoint between the splits. `folder` holds them as `train/noisy`,
+    `train/clean` ... with a `table.csv` that says what is in each file. It appears only when complete, and
+    its name is a digest of all that determines its content, the source text of this package included.
     """
 
-    def __init__(self, sizes: dict[str, int], seed: int, sample_rate: int, cache_dir: str | Path | None = None):
+    def __init__(
+        self, sizes: dict[str, int], seed: int, sample_rate: int, cache_dir: str | Path | None = None
+    ):
         self.sizes, self.seed, self.sample_rate = sizes, seed, sample_rate
         recipe = [path.read_text() for path in sorted(Path(__file__).parent.glob("*.py"))]
-        self.folder = cache_folder(cache_dir, "demo") / digest(recipe, sorted(sizes.items()), seed, sample_rate)
+        self.folder = cache_folder(cache_dir, "demo") / digest(
+            recipe, sorted(sizes.items()), seed, sample_rate
+        )
 
     def pairs(self, split: str) -> list[Pair]:
         if not self.folder.exists():
@@ -50,7 +54,13 @@ class Demo:
             rows = [row for row in csv.DictReader(file) if row["split"] == split]
         noisy, clean = self.folder / split / "noisy", self.folder / split / "clean"
         return [
-            Pair(row["name"], noisy / f"{row['name']}.wav", clean / f"{row['name']}.wav", row["voice"], float(row["snr"]))
+            Pair(
+                row["name"],
+                noisy / f"{row['name']}.wav",
+                clean / f"{row['name']}.wav",
+                row["voice"],
+                float(row["snr"]),
+            )
             for row in rows
         ]
 
@@ -91,7 +101,7 @@ def _make_pair(job: tuple[str, int], folder: Path, seed: int, sample_rate: int) 
     name = f"{voice}_{index:04d}"
     for half, wave in (("noisy", noisy), ("clean", clean)):
         audio.write(folder / split / half / f"{name}.wav", gain * wave, sample_rate)
-    level = 20 * np.log10(gain * np.sqrt(np.mean(noisy**2)))  # lower than asked for where a peak would have clipped
+    level = 20 * np.log10(gain * np.sqrt(np.mean(noisy**2)))  # lower than drawn where peaks would clip
     return {
         "split": split,
         "name": name,

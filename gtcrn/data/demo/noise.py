@@ -15,7 +15,7 @@ Rng = np.random.Generator
 
 
 def coloured(rng: Rng, frames: int, sample_rate: int, slope: float) -> np.ndarray:
-    """Gaussian noise with a power density of 1/f^slope above 30 Hz: 0 white, 1 pink, 2 brown, -1 blue. RMS is 1."""
+    """Gaussian noise of RMS 1, its power density 1/f^slope above 30 Hz: 0 white, 1 pink, 2 brown, -1 blue."""
     spectrum = np.fft.rfft(rng.standard_normal(frames))
     frequency = np.maximum(np.fft.rfftfreq(frames, 1 / sample_rate), 30.0)
     return _unit(np.fft.irfft(spectrum * frequency ** (-slope / 2), frames))
@@ -37,18 +37,21 @@ def fan(rng: Rng, frames: int, sample_rate: int) -> np.ndarray:
 
 def wind(rng: Rng, frames: int, sample_rate: int) -> np.ndarray:
     """A low rumble that swells and falls within a second or so."""
-    return _swell(rng, frames, sample_rate, 1.0, 3.0) * coloured(rng, frames, sample_rate, rng.uniform(1.4, 2))
+    gusts = _swell(rng, frames, sample_rate, per_second=1.0, depth=3.0)
+    return gusts * coloured(rng, frames, sample_rate, rng.uniform(1.4, 2))
 
 
 def steam(rng: Rng, frames: int, sample_rate: int) -> np.ndarray:
     """A slowly changing high hiss."""
-    return _swell(rng, frames, sample_rate, 0.7, 1.0) * coloured(rng, frames, sample_rate, rng.uniform(-1, -0.5))
+    pressure = _swell(rng, frames, sample_rate, per_second=0.7, depth=1.0)
+    return pressure * coloured(rng, frames, sample_rate, rng.uniform(-1, -0.5))
 
 
-def engine(rng: Rng, frames: int, sample_rate: int) -> np.ndarray:
-    """Harmonics of a wandering low pitch, with exhaust noise."""
-    pitch = rng.uniform(30, 70) * _swell(rng, frames, sample_rate, 0.5, 0.15)
-    return _harmonics(rng, pitch, sample_rate, rng.uniform(0.6, 1)) + 0.5 * coloured(rng, frames, sample_rate, 1.6)
+def motor(rng: Rng, frames: int, sample_rate: int, pitch: tuple[float, float]) -> np.ndarray:
+    """Harmonics of a wandering pitch (somewhere in this range of Hz), with exhaust noise."""
+    turning = rng.uniform(*pitch) * _swell(rng, frames, sample_rate, per_second=0.5, depth=0.15)
+    exhaust = coloured(rng, frames, sample_rate, 1.6)
+    return _harmonics(rng, turning, sample_rate, rng.uniform(0.6, 1)) + 0.5 * exhaust
 
 
 def babble(rng: Rng, frames: int, sample_rate: int) -> np.ndarray:
@@ -67,9 +70,9 @@ def strokes(
     band: tuple[float, float],
     noisiness: float,
 ) -> np.ndarray:
-    """Impulsive noise: so many strokes a second, dying away in `decay` s, ringing at a pitch from `band` (Hz).
+    """Impulsive noise: so many strokes a second, each ringing at a pitch in `band` (Hz) for `decay` seconds.
 
-    noisiness: share of noise in a stroke's sound; 1 is a click, 0 a pure ring. A soft floor lies under it all.
+    noisiness: share of noise in a stroke's sound; 1 is a click, 0 a pure ring. Under it all is a soft floor.
     """
     wave = 0.02 * coloured(rng, frames, sample_rate, 1)
     for start in rng.integers(frames, size=max(1, round(rng.uniform(*per_second) * frames / sample_rate))):
@@ -88,7 +91,9 @@ NOISES: dict[str, dict[str, Callable[[Rng, int, int], np.ndarray]]] = {  # no ki
         "fan": fan,
         "hum": partial(hum, mains=50, tilt=0.8),
         "babble": babble,
-        "clicks": partial(strokes, per_second=(4, 15), decay=(0.001, 0.006), band=(1000, 4000), noisiness=0.9),
+        "clicks": partial(
+            strokes, per_second=(4, 15), decay=(0.001, 0.006), band=(1000, 4000), noisiness=0.9
+        ),
         "knocks": partial(strokes, per_second=(2, 6), decay=(0.02, 0.08), band=(120, 700), noisiness=0.2),
     },
     "validation": {
@@ -99,10 +104,14 @@ NOISES: dict[str, dict[str, Callable[[Rng, int, int], np.ndarray]]] = {  # no ki
     "test": {
         "wind": wind,
         "steam": steam,
-        "engine": engine,
-        "rain": partial(strokes, per_second=(300, 900), decay=(0.0005, 0.002), band=(1500, 6000), noisiness=0.7),
-        "typing": partial(strokes, per_second=(5, 12), decay=(0.004, 0.015), band=(1500, 3500), noisiness=0.5),
-        "hammering": partial(strokes, per_second=(1, 4), decay=(0.03, 0.15), band=(300, 2500), noisiness=0.3),
+        "engine": partial(motor, pitch=(30, 70)),
+        "drill": partial(motor, pitch=(120, 280)),
+        "rain": partial(
+            strokes, per_second=(300, 900), decay=(0.0005, 0.002), band=(1500, 6000), noisiness=0.7
+        ),
+        "typing": partial(
+            strokes, per_second=(5, 12), decay=(0.004, 0.015), band=(1500, 3500), noisiness=0.5
+        ),
     },
 }
 
@@ -115,9 +124,10 @@ def _harmonics(rng: Rng, pitch: np.ndarray, sample_rate: int, tilt: float) -> np
     """Up to 40 harmonics of a pitch (frames,) in Hz, in random phases and strengths. RMS is 1."""
     phase = 2 * np.pi * np.cumsum(pitch) / sample_rate
     count = min(40, int(sample_rate / 2 / pitch.max()))
-    return _unit(
-        sum(rng.uniform(0.3, 1) * k**-tilt * np.sin(k * phase + rng.uniform(0, 2 * np.pi)) for k in range(1, count + 1))
-    )
+    wave = np.zeros(len(pitch))
+    for k in range(1, count + 1):
+        wave += rng.uniform(0.3, 1) * k**-tilt * np.sin(k * phase + rng.uniform(0, 2 * np.pi))
+    return _unit(wave)
 
 
 def _swell(rng: Rng, frames: int, sample_rate: int, per_second: float, depth: float) -> np.ndarray:

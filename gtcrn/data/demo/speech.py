@@ -9,19 +9,21 @@ from gtcrn.data import audio
 from gtcrn.data.demo.sentences import SENTENCES
 from gtcrn.errors import UserError
 
-# espeak-ng's voice variants, dealt out so that no voice has two roles, nor do variants that are nearly one voice
-# (edward, edward2). Whispers and robots are left out. Naming a voice twice makes it twice as likely: there are
-# fewer female ones.
+# espeak-ng's voice variants, dealt out so that no voice has two roles, nor do variants that are nearly one
+# voice (edward, edward2). Whispers and robots are left out. Naming a voice twice makes it twice as likely:
+# there are fewer female ones.
 TALKERS = {
     "train": (
-        "m1 m2 m3 m4 m5 m6 Alex Andy Denis Gene Henrique Hugo Jacky Lee Mario Michael adam boris david ed edward "
-        "edward2 gustave iven3 iven4 john klatt4 klatt5 marcelo max michel miguel rob robert "
-        "f1 f2 f3 f1 f2 f3 Annie Andrea anika belinda shelby grandma Annie Andrea anika belinda shelby grandma"
+        "m1 m2 m3 m4 m5 m6 Alex Andy Denis Gene Henrique Hugo Jacky Lee Mario Michael adam boris david ed "
+        "edward edward2 gustave iven3 iven4 john klatt4 klatt5 marcelo max michel miguel rob robert "
+        "f1 f2 f3 Annie Andrea anika belinda shelby grandma "
+        "f1 f2 f3 Annie Andrea anika belinda shelby grandma"
     ).split(),
     "validation": "m7 Diogo norbert pablo quincy f5 linda f5 linda".split(),
     "test": "m8 Mike paul travis sandro victor f4 Alicia steph aunty f4 Alicia steph aunty".split(),
 }
-CROWD = "Nguyen antonio benjamin kaukovalta Marco pedro ian Reed Storm RicishayMax caleb".split()  # for babble
+# Heard in babble only.
+CROWD = "Nguyen antonio benjamin kaukovalta Marco pedro ian Reed Storm RicishayMax caleb".split()
 
 _SYNCHRONOUS, _UTF8 = 2, 1  # espeak_AUDIO_OUTPUT, espeakCHARS_UTF8
 _RATE, _VOLUME, _PITCH, _RANGE = 1, 2, 3, 4  # espeak_PARAMETER
@@ -71,11 +73,13 @@ class _Espeak:
 _espeak = lru_cache(maxsize=1)(_Espeak)
 
 
-def utterance(rng: np.random.Generator, talker: str, language: str, frames: int, sample_rate: int) -> np.ndarray:
-    """(frames,) of one voice saying sentences in random order, at its own pitch and speed, with pauses between.
+def utterance(
+    rng: np.random.Generator, talker: str, language: str, frames: int, sample_rate: int
+) -> np.ndarray:
+    """(frames,) of one voice saying sentences in random order, with pauses, at its own pitch and speed.
 
-    Not only a function of `rng`: espeak-ng's voicing also depends, in the last bits, on what this process said
-    before.
+    Not only a function of `rng`: espeak-ng's voicing also depends, in the last bits, on what this process
+    said before.
     """
     espeak = _espeak()
     espeak.library.espeak_ng_SetRandSeed(ctypes.c_long(int(rng.integers(2**31))))  # breathy voices hold noise

@@ -1,0 +1,151 @@
+"""task=evaluate: scores of a checkpoint on a corpus, or of finished audio with no model at all."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import rich
+import torch
+from omegaconf import DictConfig
+from tqdm import tqdm
+
+from gtcrn.analysis import tables
+from gtcrn.analysis.figures import spectrogram_figure
+from gtcrn.data import audio
+from gtcrn.data.module import SpeechData
+from gtcrn.errors import UserError
+from gtcrn.metrics import Pair, score_pairs
+from gtcrn.models.enhancer import Enhancer
+from gtcrn.tasks.building import build, load_or_build, set_threads
+
+log = logging.getLogger(__name__)
+
+FIGURES = 3  # spectrograms: the worst, the median and the best file
+
+
+def run(cfg: DictConfig) -> None:
+    set_threads(cfg)
+    folder = Path(cfg.run_dir)
+    if cfg.enhanced or cfg.clean or cfg.pairs:
+        scores = score_pairs(finished_pairs(cfg), list(cfg.metrics.test), workers=cfg.metrics.workers)
+        report(scores, folder, title="finished audio")
+    else:
+        if not cfg.ckpt:
+            raise UserError("task=evaluate needs ckpt=…, or enhanced=… and clean=…; see python run.py --help")
+        if cfg.split not in ("test", "validation"):
+            raise UserError(f"split={cfg.split}: must be test or validation")
+        enhancer = load_or_build(cfg)
+        data = build(cfg.data)
+        data.setup((cfg.split,))
+        for line in data.describe():
+            log.info(line)
+        evaluate_split(enhancer, data, cfg.split, cfg.metrics, folder)
+    log.info("scores.csv, scores.md and summary.json are in %s", folder)
+
+
+def evaluate_split(
+    enhancer: Enhancer, data: SpeechData, split: str, metrics: DictConfig, folder: Path
+) -> dict[str, float]:
+    """Enhances every pair of a split, scores noisy and enhanced audio side by side and writes it all.
+
+    Returns the means, `{noisy,enhanced,improvement}_<metric>`.
+    """
+    pairs = list(enhanced_pairs(enhancer, data, split, folder / "enhanced"))
+    scores = score_pairs(pairs, list(metrics.test), enhancer.sample_rate, metrics.workers)
+    draw_examples(pairs, scores, enhancer.sample_rate, folder)
+    return report(scores, folder, title=f"{split}: {len(pairs)} files, padding={enhancer.padding}")
+
+
+@torch.no_grad()
+def enhanced_pairs(enhancer: Enhancer, data: SpeechData, split: str, folder: Path) -> Iterator[Pair]:
+    loader = data.test_loader() if split == "test" else data.validation_loader()
+    for item in tqdm(loader, "enhancing", unit="file", disable=None):
+        (name,) = item["name"]
+        waves = {
+            "noisy": item["noisy"][0].numpy(),
+            "clean": item["clean"][0].numpy(),
+            "enhanced": enhancer(item["noisy"])[0][0].numpy(),
+        }
+        audio.write(folder / f"{name}.wav", waves["enhanced"], enhancer.sample_rate, subtype="FLOAT")
+        yield Pair(name, **waves, info={"snr": float(item["snr"])})
+
+
+def finished_pairs(cfg: DictConfig) -> list[Pair]:
+    """The pairs of `enhanced=` and `clean=` by relative name, or of the lines of `pairs=`."""
+    if cfg.pairs:
+        listed = Path(cfg.pairs)
+        if not listed.is_file():
+            raise UserError(f"pairs={listed}: no such file; it has one line per pair: enhanced clean [noisy]")
+        pairs = []
+        for number, line in enumerate(listed.read_text().splitlines(), 1):
+            paths = line.split()
+            if paths and len(paths) not in (2, 3):
+                raise UserError(f"{listed}, line {number}: expected 'enhanced clean [noisy]', got {len(paths)} paths")
+            if paths:
+                enhanced, clean, *noisy = map(Path, paths)
+                pairs.append(Pair(enhanced.stem, clean=clean, enhanced=enhanced, noisy=noisy[0] if noisy else None))
+        if not pairs:
+            raise UserError(f"pairs={listed}: holds no pairs")
+        return pairs
+    if not (cfg.enhanced and cfg.clean):
+        raise UserError("enhanced= and clean= belong together: folders (or files) of the same names")
+    enhanced, clean = _audio_in(Path(cfg.enhanced), "enhanced"), _audio_in(Path(cfg.clean), "clean")
+    noisy = _audio_in(Path(cfg.noisy), "noisy") if cfg.noisy else {}
+    for folder, files in (("clean", clean), ("noisy", noisy)):
+        missing = sorted(enhanced.keys() - files.keys())
+        if missing and files:
+            raise UserError(f"{folder}={cfg[folder]}: {len(missing)} of the enhanced files have no match: {missing[0]}, …")
+    return [
+        Pair(name or path.stem, clean=clean[name], enhanced=path, noisy=noisy.get(name))
+        for name, path in sorted(enhanced.items())
+    ]
+
+
+def _audio_in(path: Path, key: str) -> dict[str, Path]:
+    """{relative name without suffix: file}; of a single file the name is empty, so that two files match."""
+    if path.is_file():
+        return {"": path}
+    if not path.is_dir():
+        raise UserError(f"{key}={path}: no such file or folder")
+    files = {
+        str(file.relative_to(path).with_suffix("")): file for file in sorted(path.rglob("*")) if audio.is_audio(file)
+    }
+    if not files:
+        raise UserError(f"{key}={path}: no audio files in this folder")
+    return files
+
+
+def draw_examples(pairs: list[Pair], scores: pd.DataFrame, sample_rate: int, folder: Path) -> None:
+    """Spectrograms of the worst, the median and the best file by the first metric."""
+    column = next(column for column in scores if column.startswith("enhanced_"))
+    ranked = scores[column].dropna().sort_values().index
+    if not len(ranked):
+        return
+    chosen = {"worst": ranked[0], "median": ranked[len(ranked) // 2], "best": ranked[-1]}
+    for rank, index in chosen.items():
+        pair = pairs[index]
+        waves = {"noisy": pair.noisy, "enhanced": pair.enhanced, "clean": pair.clean}
+        figure = spectrogram_figure(waves, sample_rate, title=f"{pair.name} ({rank} {column.split('_', 1)[1]})")
+        figure.savefig(folder / f"{rank}_{Path(pair.name).name}.png", dpi=140)
+
+
+def report(scores: pd.DataFrame, folder: Path, title: str) -> dict[str, float]:
+    """Prints the tables and writes scores.csv, scores.md and summary.json; returns the means."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tables.write_csv(scores, folder / "scores.csv")
+    (folder / "scores.md").write_text(f"# {title}\n\n{tables.markdown(scores)}")
+    for table in tables.terminal(scores, title):
+        rich.print(table)
+    summary = tables.summarise(scores)
+    means = {
+        f"{condition}_{metric}": float(row[condition])
+        for metric, row in summary.iterrows()
+        for condition in ("noisy", "enhanced", "improvement")
+        if condition in row
+    }
+    (folder / "summary.json").write_text(json.dumps(means, indent=2))
+    return means

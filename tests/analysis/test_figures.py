@@ -1,0 +1,61 @@
+"""What is drawn: levels, axes, one scale for all, and signals that are awkward to draw."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from gtcrn.analysis.figures import _spectrogram, spectrogram_figure
+
+RATE = 16000
+
+
+def tone(frequency: float, amplitude: float, seconds: float = 1.0) -> np.ndarray:
+    return amplitude * np.sin(2 * np.pi * frequency / RATE * np.arange(round(seconds * RATE)))
+
+
+def images(figure):
+    return [image for axes in figure.axes for image in axes.get_images()]
+
+
+def test_full_scale_sine_is_0_db_at_its_frequency():
+    spectrogram = _spectrogram(tone(1000, 1.0), RATE)
+    middle = spectrogram[:, spectrogram.shape[1] // 2]
+    assert middle.max() == pytest.approx(0, abs=0.05)
+    assert np.argmax(middle) / (len(middle) - 1) * RATE / 2 == pytest.approx(1000, abs=10)
+    assert spectrogram.shape[1] == 125  # one frame per 8 ms
+
+
+def test_all_panels_share_scale_and_time(tmp_path):
+    clean = tone(1000, 0.5)
+    waves = {"noisy": clean + tone(3000, 0.1), "enhanced": 0.8 * clean, "clean": clean}
+    figure = spectrogram_figure(waves, RATE, title="three tones")
+    assert len({image.get_clim() for image in images(figure)}) == 1
+    assert all(image.get_extent() == [0, 1, 0, 8] for image in images(figure))
+    assert len({axes.get_xlim() for axes in figure.axes[:6]}) == 1
+    figure.savefig(tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").stat().st_size > 20_000
+
+
+def test_difference_panel_shows_what_was_removed():
+    waves = {"noisy": tone(1000, 0.5) + tone(3000, 0.1), "enhanced": tone(1000, 0.5)}
+    change = images(spectrogram_figure(waves, RATE, difference=("noisy", "enhanced")))[-1].get_array()
+    frequencies = np.linspace(0, 8000, change.shape[0])
+    middle = change[:, change.shape[1] // 2]
+    assert middle[np.abs(frequencies - 3000).argmin()] < -40
+    assert abs(middle[np.abs(frequencies - 1000).argmin()]) < 0.5
+
+
+@pytest.mark.parametrize("seconds", [0.01, 0.5, 300])
+def test_silence_short_and_long(tmp_path, seconds):
+    waves = {"noisy": tone(1000, 0.1, seconds), "enhanced": np.zeros(round(seconds * RATE), np.float32)}
+    figure = spectrogram_figure(waves, RATE, difference=("noisy", "enhanced"))
+    figure.savefig(tmp_path / "figure.png")
+    assert all(image.get_array().shape[1] <= 2 * 1500 for image in images(figure))
+    spectrogram_figure({"silence": waves["enhanced"]}, RATE).savefig(tmp_path / "silence.png")
+
+
+def test_pyplot_is_not_imported():
+    code = "import sys, gtcrn.analysis.figures; sys.exit('matplotlib.pyplot' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -1,0 +1,167 @@
+"""Streaming is a property of every causal configuration in conf/model: these tests run over that folder."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+
+from gtcrn.errors import UserError
+from gtcrn.streaming import flatten
+
+CONF = Path(__file__).parents[2] / "conf"
+MODELS = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
+
+
+def model_config(name: str, *overrides: str):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("config", [f"model={name}", *overrides]).model
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def enhancer(request):
+    torch.manual_seed(0)
+    enhancer = instantiate(model_config(request.param))
+    _wake(enhancer)
+    torch.set_grad_enabled(False)
+    yield enhancer.eval()
+    torch.set_grad_enabled(True)
+
+
+def _wake(enhancer) -> None:
+    """Statistics and biases as in a trained network: fresh ones would hide a mistake in their order."""
+    for module in enhancer.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
+            torch.nn.init.normal_(module.bias, 0, 0.1)
+
+
+@pytest.fixture(scope="module")
+def speech(recordings, enhancer) -> torch.Tensor:
+    """60 s of real noisy speech, (1, N), a whole number of hops."""
+    files = sorted((recordings / "vctk_demand_mini" / "noisy").glob("*.wav"))
+    wave = np.concatenate([soundfile.read(path, dtype="float32")[0] for path in files])
+    wave = np.resize(wave, 60 * enhancer.sample_rate // enhancer.hop_length * enhancer.hop_length)
+    return torch.from_numpy(wave)[None]
+
+
+def stream(enhancer, wave, sizes):
+    """The streamed output, fed in chunks of these numbers of hops, over and over."""
+    state, outputs, position, turn = enhancer.initial_state(wave.shape[0]), [], 0, 0
+    while position < wave.shape[1]:
+        chunk = wave[:, position : position + sizes[turn % len(sizes)] * enhancer.hop_length]
+        output, state = enhancer(chunk, state)
+        outputs.append(output)
+        position, turn = position + chunk.shape[1], turn + 1
+    return torch.cat(outputs, dim=1)
+
+
+@pytest.fixture(scope="module")
+def offline(enhancer, speech):
+    return enhancer(speech)[0]
+
+
+def test_frame_by_frame_equals_offline(enhancer, speech, offline):
+    streamed = stream(enhancer, speech, [1])
+    late = enhancer.latency
+    assert (streamed[:, late:] - offline[:, :-late]).abs().max() <= 1e-5
+    assert offline.abs().max() > 1e-2  # there is something to compare
+
+
+def test_random_chunks_equal_offline(enhancer, speech, offline):
+    sizes = np.random.default_rng(0).integers(1, 200, size=50).tolist()
+    late = enhancer.latency
+    assert (stream(enhancer, speech, sizes)[:, late:] - offline[:, :-late]).abs().max() <= 1e-5
+
+
+def test_ten_minutes_drift_nowhere(enhancer, speech):
+    ten_minutes = speech.repeat(1, 10)
+    minute, late = speech.shape[1], enhancer.latency
+    whole = enhancer(ten_minutes)[0][:, -minute:-late]
+    # 50 hops a call: as exact as one, and ten minutes of single frames would take minutes
+    streamed = stream(enhancer, ten_minutes, [50])[:, late:][:, -(minute - late) :]
+    assert (streamed - whole).abs().max() <= 1e-5
+
+
+def test_future_changes_no_past_frame(enhancer):
+    """Of the core: frames up to t answer only frames up to t."""
+    generator = torch.Generator().manual_seed(0)
+    wave = torch.randn(1, enhancer.sample_rate, generator=generator)
+    spec = enhancer.spectra(wave)
+    changed = spec.clone()
+    frame = spec.shape[2] // 2
+    changed[:, :, frame + 1 :] += torch.randn(changed[:, :, frame + 1 :].shape, generator=generator)
+    before, after = enhancer.core(spec)[0], enhancer.core(changed)[0]
+    assert torch.equal(before[:, :, : frame + 1], after[:, :, : frame + 1])
+    assert not torch.equal(before[:, :, frame + 1], after[:, :, frame + 1])
+
+
+def test_output_is_aligned_and_first_frame_is_enhanced(enhancer):
+    """With the network replaced by a mask of one half, the output is half the input, sample for sample."""
+    wave = torch.randn(2, 5 * enhancer.hop_length, generator=torch.Generator().manual_seed(0))
+    network, enhancer.core.forward = enhancer.core.forward, lambda spec, state=None: (0.5 * spec, {})
+    try:
+        whole = enhancer(wave)[0]
+        streamed = stream(enhancer, wave, [1])
+    finally:
+        enhancer.core.forward = network
+    late = enhancer.latency
+    torch.testing.assert_close(whole, 0.5 * wave, atol=1e-6, rtol=0)
+    torch.testing.assert_close(streamed[:, late:], 0.5 * wave[:, :-late], atol=1e-6, rtol=0)
+    assert streamed[:, :late].abs().max() == 0 or late == 0  # nothing before the signal began
+
+
+def test_first_output_of_the_stream_is_the_first_frame(enhancer, speech, offline):
+    state = enhancer.initial_state(1)
+    hops = enhancer.latency // enhancer.hop_length + 1
+    for hop in range(hops):
+        chunk = speech[:, hop * enhancer.hop_length : (hop + 1) * enhancer.hop_length]
+        output, state = enhancer(chunk, state)
+    assert (output - offline[:, : enhancer.hop_length]).abs().max() <= 1e-5
+
+
+def test_streams_of_a_batch_are_independent(enhancer, speech):
+    first, second = speech[:, :8192], speech[:, 8192:16384]
+    both = enhancer(torch.cat([first, second]))[0]
+    torch.testing.assert_close(both[1:], enhancer(second)[0], atol=1e-5, rtol=0)
+
+
+def test_any_length_comes_back(enhancer):
+    for length in (1, 100, enhancer.hop_length, 1000, 12345):
+        assert enhancer(torch.zeros(1, length))[0].shape == (1, length)
+
+
+def test_state_names_are_flat_and_unique(enhancer):
+    names = list(flatten(enhancer.initial_state(1)))
+    assert len(names) == len(set(names)) and all(name.startswith("state.") for name in names)
+
+
+def test_wrong_input_is_named(enhancer):
+    with pytest.raises(UserError, match=r"expected floating point \(B, N\)"):
+        enhancer(torch.zeros(100))
+    with pytest.raises(UserError, match="multiples of hop_length"):
+        enhancer(torch.zeros(1, enhancer.hop_length + 1), enhancer.initial_state(1))
+
+
+@pytest.mark.parametrize("name", ["gtcrn", "light_v3"])
+def test_offline_variant_refuses_to_stream(name):
+    enhancer = instantiate(model_config(name, "streaming=offline")).eval()
+    with pytest.raises(UserError, match=r"layer 'core.encoder.2.\w+' looks 1 frame\(s\) ahead"):
+        enhancer.initial_state(1)
+    with pytest.raises(UserError, match="cannot stream"):
+        enhancer(torch.zeros(1, 256), {})
+
+
+def test_lookahead_of_light_v3_offline_is_22_frames():
+    """As measured: the 22nd frame from now still matters, the 23rd does not at all."""
+    torch.manual_seed(0)
+    core = instantiate(model_config("light_v3", "streaming=offline")).eval().core
+    assert core.total_lookahead() == 22
+    spec = torch.randn(1, 2, 80, 257, requires_grad=True)
+    core(spec)[0][:, :, 30].sum().backward()
+    influence = spec.grad.abs().amax(dim=(0, 1, 3))
+    assert influence[52] > 0 and (influence[53:] == 0).all()
