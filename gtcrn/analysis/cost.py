@@ -43,12 +43,13 @@ class Cost:
 
 def measure(enhancer: Enhancer) -> Cost:
     """Count and time `enhancer` on one second of audio: 1 + rate // hop frames, as the literature counts."""
-    enhancer = enhancer.eval()
+    training = enhancer.training
+    enhancer.eval()
     rate, hop = enhancer.sample_rate, enhancer.hop_length
     spec = torch.randn(1, 2, 1 + rate // hop, enhancer.stft.n_bins, generator=torch.Generator().manual_seed(0))
     by_module = count_macs(enhancer.core, spec)
     streams = not enhancer.total_lookahead()
-    return Cost(
+    cost = Cost(
         parameters_trainable=sum(p.numel() for p in enhancer.parameters() if p.requires_grad),
         parameters_all=sum(p.numel() for p in enhancer.parameters()),
         macs_exact=sum(by_module.values()),
@@ -62,6 +63,8 @@ def measure(enhancer: Enhancer) -> Cost:
         latency_ms=1e3 * (enhancer.latency + hop) / rate,
         compute_ms=time_per_hop(enhancer) if streams else math.nan,
     )
+    enhancer.train(training)
+    return cost
 
 
 def count_macs(core: nn.Module, spec: Tensor) -> dict[str, int]:

@@ -16,7 +16,7 @@ from gtcrn.errors import UserError
 from gtcrn.models import gtcrn, light_v3
 from gtcrn.models.enhancer import Enhancer
 
-RECORD = "gtcrn"  # key of our own checkpoints: {"model": {"_target_": …, knobs}, …}
+RECORD = "gtcrn"  # key of our own checkpoints: {"model": {"build": dotted name, "knobs": {…}}}
 ENHANCER_PREFIX = "enhancer."  # of the enhancer's tensors among a LightningModule's
 
 StateDict = dict[str, Tensor]
@@ -120,7 +120,7 @@ def read_checkpoint(path: str | Path) -> dict:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if "weights_only" in str(error) or "Unsupported" in str(error) or "GLOBAL" in str(error):
+        if "Unsupported global" in str(error) or "Unsupported class" in str(error):
             raise UserError(
                 f"checkpoint {path}: refused, because its pickle holds code or objects and not just tensors; "
                 "save the state_dict alone with torch.save(model.state_dict(), path)"
@@ -148,15 +148,14 @@ def to_official(enhancer: Enhancer) -> StateDict:
 
 
 def _load_ours(path: str | Path, content: dict, padding: str | None) -> Enhancer:
-    record = dict(content[RECORD]["model"])
-    if padding:
-        record["padding"] = padding
-    module_name, _, function = record.pop("_target_").rpartition(".")
+    record = content[RECORD]["model"]
+    knobs = record["knobs"] | ({"padding": padding} if padding else {})
+    module_name, _, function = record["build"].rpartition(".")
     if not module_name.startswith("gtcrn.models."):  # a checkpoint may not choose what is imported
         raise UserError(f"checkpoint {path}: asks for {module_name}, which is not a model of this framework")
     try:
         build = getattr(importlib.import_module(module_name), function)
-        enhancer = build(**record)
+        enhancer = build(**knobs)
     except (ImportError, AttributeError, TypeError) as error:
         raise UserError(f"checkpoint {path}: made by another version of this framework ({error})") from error
     weights = {

@@ -19,7 +19,7 @@ from gtcrn.data import audio
 from gtcrn.errors import UserError
 from gtcrn.models.enhancer import Enhancer
 from gtcrn.models.pretrained import load
-from gtcrn.tasks.building import require, set_threads
+from gtcrn.tasks.building import require, configure_torch
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ INTEGER_FULL_SCALE = 1 - 2**-15  # the largest sample that 16 bits hold
 
 
 def run(cfg: DictConfig) -> None:
-    set_threads(cfg)
+    configure_torch(cfg)
     source, target = Path(require(cfg, "input")), Path(require(cfg, "output"))
     enhancer = load(require(cfg, "ckpt"), padding=cfg.padding).to(cfg.device)
     jobs = find_jobs(source, target)

@@ -20,7 +20,7 @@ from gtcrn.data.module import SpeechData
 from gtcrn.errors import UserError
 from gtcrn.metrics import Pair, score_pairs
 from gtcrn.models.enhancer import Enhancer
-from gtcrn.tasks.building import build, load_or_build, set_threads
+from gtcrn.tasks.building import build, load_or_build, configure_torch
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ FIGURES = 3  # spectrograms: the worst, the median and the best file
 
 
 def run(cfg: DictConfig) -> None:
-    set_threads(cfg)
+    configure_torch(cfg)
     folder = Path(cfg.run_dir)
     if cfg.enhanced or cfg.clean or cfg.pairs:
         scores = score_pairs(finished_pairs(cfg), list(cfg.metrics.test), workers=cfg.metrics.workers)

@@ -12,13 +12,13 @@ from rich.console import Console
 from rich.table import Table
 
 from gtcrn.analysis.cost import Cost, measure
-from gtcrn.tasks.building import load_or_build, set_threads
+from gtcrn.tasks.building import load_or_build, configure_torch
 
 log = logging.getLogger(__name__)
 
 
 def run(cfg: DictConfig) -> None:
-    set_threads(cfg)
+    configure_torch(cfg)
     enhancer = load_or_build(cfg)
     cost = measure(enhancer)
     console = Console()

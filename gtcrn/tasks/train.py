@@ -20,7 +20,7 @@ from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
 from gtcrn.analysis.cost import measure
 from gtcrn.errors import UserError
 from gtcrn.models.pretrained import load, read_checkpoint
-from gtcrn.tasks.building import build, model_record, set_threads
+from gtcrn.tasks.building import build, model_record, configure_torch
 from gtcrn.tasks.evaluate import evaluate_split
 from gtcrn.training.callbacks import ValidationClips, ValidationScores
 from gtcrn.training.data import SpeechDataModule
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 def run(cfg: DictConfig) -> None:
     begin = time.perf_counter()
     quieten_lightning()
-    set_threads(cfg)
+    configure_torch(cfg)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     resume = find_resume(cfg)
     # a resumed run goes on in its own folder, so that its best weights and its curves stay together
@@ -93,6 +93,7 @@ def quieten_lightning() -> None:
         ".*log_every_n_steps.*",
         ".*Experiment logs directory .* exists.*",
         ".*LeafSpec.*",
+        ".*anonymous setting.*",
     ):
         warnings.filterwarnings("ignore", message)
     os.environ.setdefault("WANDB_SILENT", "true")

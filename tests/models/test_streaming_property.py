@@ -26,9 +26,7 @@ def enhancer(request):
     torch.manual_seed(0)
     enhancer = instantiate(model_config(request.param))
     _wake(enhancer)
-    torch.set_grad_enabled(False)
-    yield enhancer.eval()
-    torch.set_grad_enabled(True)
+    return enhancer.eval().requires_grad_(False)
 
 
 def _wake(enhancer) -> None:
@@ -112,7 +110,7 @@ def test_output_is_aligned_and_first_frame_is_enhanced(enhancer):
     late = enhancer.latency
     torch.testing.assert_close(whole, 0.5 * wave, atol=1e-6, rtol=0)
     torch.testing.assert_close(streamed[:, late:], 0.5 * wave[:, :-late], atol=1e-6, rtol=0)
-    assert streamed[:, :late].abs().max() == 0 or late == 0  # nothing before the signal began
+    assert late == 0 or streamed[:, :late].abs().max() < 1e-6  # nothing before the signal began
 
 
 def test_first_output_of_the_stream_is_the_first_frame(enhancer, speech, offline):
@@ -150,7 +148,7 @@ def test_wrong_input_is_named(enhancer):
 @pytest.mark.parametrize("name", ["gtcrn", "light_v3"])
 def test_offline_variant_refuses_to_stream(name):
     enhancer = instantiate(model_config(name, "streaming=offline")).eval()
-    with pytest.raises(UserError, match=r"layer 'core.encoder.2.\w+' looks 1 frame\(s\) ahead"):
+    with pytest.raises(UserError, match=r"layer 'encoder.2.\w+' looks 1 frame\(s\) ahead"):
         enhancer.initial_state(1)
     with pytest.raises(UserError, match="cannot stream"):
         enhancer(torch.zeros(1, 256), {})
