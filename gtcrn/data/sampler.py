@@ -36,17 +36,13 @@ class EpochSampler(Sampler[tuple[int, int]]):
         if epoch != self.epoch:
             self.epoch, self.start = epoch, 0
 
-    @property
-    def _share(self) -> int:
-        return -(-self.length // self.world_size)  # items of a whole epoch per rank, rounded up
-
     def __len__(self) -> int:
-        """Items still to come in this epoch on this rank."""
-        return max(0, self._share - self.start)
+        """Items of a whole epoch on this rank, also when `start` leaves fewer to come: trainers count from 0."""
+        return -(-self.length // self.world_size)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         order = list(range(self.length))
         if self.shuffle:
             order = generator("order", self.seed, self.epoch).permutation(self.length).tolist()
-        for turn in range(self.start, self._share):
+        for turn in range(self.start, len(self)):
             yield self.epoch, order[(turn * self.world_size + self.rank) % self.length]

@@ -76,7 +76,9 @@ class ValidationClips(pl.Callback):
     ) -> None:
         last = trainer.max_epochs and trainer.current_epoch + 1 >= trainer.max_epochs
         due = trainer.current_epoch % self.every == 0 or last
-        if trainer.sanity_checking or not trainer.is_global_zero or batch_index >= self.clips or not due:
+        files = int(trainer.num_val_batches[0])
+        chosen = {round(i * (files - 1) / max(1, self.clips - 1)) for i in range(self.clips)}  # across the whole set
+        if trainer.sanity_checking or not trainer.is_global_zero or not due or batch_index not in chosen:
             return
         rate = module.enhancer.sample_rate
         waves = {"noisy": batch["noisy"][0], "enhanced": outputs[0], "clean": batch["clean"][0]}

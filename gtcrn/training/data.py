@@ -14,16 +14,22 @@ class SpeechDataModule(pl.LightningDataModule):
     def __init__(self, data: SpeechData):
         super().__init__()
         self.data = data
+        self._position = {"epoch": 0, "batches": 0}  # where a resumed run goes on
 
     def train_dataloader(self) -> DataLoader:
-        trainer = self.trainer
-        batches_seen = trainer.fit_loop.epoch_loop.batch_progress.current.processed
         return self.data.train_loader(
-            epoch=trainer.current_epoch,
-            start=batches_seen * self.data.batch_size,
-            rank=trainer.global_rank,
-            world_size=trainer.world_size,
+            epoch=self._position["epoch"],
+            start=self._position["batches"] * self.data.batch_size,
+            rank=self.trainer.global_rank,
+            world_size=self.trainer.world_size,
         )
+
+    def state_dict(self) -> dict[str, int]:
+        loop = self.trainer.fit_loop
+        return {"epoch": self.trainer.current_epoch, "batches": loop.epoch_loop.batch_progress.current.processed}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        self._position = state_dict
 
     def val_dataloader(self) -> DataLoader:
         return self.data.validation_loader()

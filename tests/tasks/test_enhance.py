@@ -1,0 +1,159 @@
+"""task=enhance: what goes in comes out, enhanced, whatever its rate, channels and length."""
+
+import subprocess
+import sys
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+import gtcrn
+from gtcrn.data import audio
+from gtcrn.errors import UserError
+from gtcrn.tasks.enhance import enhance_file, find_jobs
+
+RUN = Path(__file__).parents[2] / "run.py"
+
+
+@pytest.fixture(scope="module")
+def causal(references):
+    return gtcrn.load(references / "gtcrn/dns3_epoch87.tar")
+
+
+@pytest.fixture(scope="module")
+def speech(recordings):
+    files = sorted((recordings / "vctk_demand_mini/noisy").glob("*.wav"))
+    return np.concatenate([soundfile.read(path, dtype="float32")[0] for path in files])
+
+
+@pytest.mark.parametrize("file", ["gtcrn/dns3_epoch87.tar", "light_v3/best_model_078.tar"])
+def test_file_equals_the_library(tmp_path, references, speech, file):
+    """Streamed, or in overlapping segments where the model looks ahead: 24 s are three segments."""
+    enhancer = gtcrn.load(references / file)
+    wave = np.resize(speech, 24 * 16000 + 77)
+    soundfile.write(tmp_path / "in.wav", wave, 16000, subtype="FLOAT")
+    enhance_file(enhancer, tmp_path / "in.wav", tmp_path / "out.wav")
+    with torch.no_grad():
+        expected = enhancer(torch.from_numpy(wave)[None])[0][0].numpy()
+    written = soundfile.read(tmp_path / "out.wav", dtype="float32")[0]
+    # segments give recurrent layers the last 8 s of the past again, not all of it
+    tolerance = 1e-3 if enhancer.total_lookahead() else 1e-5
+    assert len(written) == len(wave)
+    assert np.abs(written - expected).max() <= tolerance
+
+
+@pytest.mark.parametrize(
+    ("name", "rate", "channels", "frames", "subtype"),
+    [
+        ("a.wav", 48000, 1, 30001, "PCM_16"),
+        ("b.flac", 44100, 2, 50000, "PCM_24"),
+        ("c.wav", 8000, 1, 9999, "FLOAT"),
+        ("d.ogg", 22050, 1, 40000, None),
+        ("e.mp3", 48000, 2, 60000, None),
+        ("f.wav", 16000, 6, 5000, "PCM_16"),
+        ("g.wav", 16000, 1, 1, "PCM_16"),
+    ],
+)
+def test_format_is_kept(tmp_path, causal, speech, name, rate, channels, frames, subtype):
+    wave = np.stack([np.roll(speech, 1000 * i)[:frames] for i in range(channels)], axis=1)
+    soundfile.write(tmp_path / name, wave, rate, subtype=subtype)
+    before = audio.info(tmp_path / name)
+    enhance_file(causal, tmp_path / name, tmp_path / "out" / name)
+    after = audio.info(tmp_path / "out" / name)
+    for attribute in ("samplerate", "channels", "frames", "format", "subtype"):
+        assert getattr(before, attribute) == getattr(after, attribute)
+
+
+def test_resampled_audio_stays_aligned(tmp_path, speech):
+    """With a model that passes everything, 44.1 kHz in and out differ by resampling alone."""
+
+    class Passing(torch.nn.Module):
+        sample_rate, hop_length, latency = 16000, 256, 256
+
+        def __init__(self):
+            super().__init__()
+            self.anchor = torch.nn.Parameter(torch.zeros(()))
+
+        def total_lookahead(self):
+            return 0
+
+        def initial_state(self, batch):
+            return torch.zeros(batch, self.latency)
+
+        def forward(self, wave, past):
+            both = torch.cat([past, wave], dim=1)
+            return both[:, : wave.shape[1]], both[:, wave.shape[1] :]
+
+    wave = audio.resample(speech[:48000], 16000, 44100)
+    soundfile.write(tmp_path / "in.wav", wave, 44100, subtype="FLOAT")
+    enhance_file(Passing(), tmp_path / "in.wav", tmp_path / "out.wav")
+    written = soundfile.read(tmp_path / "out.wav", dtype="float32")[0]
+    middle = slice(2000, -2000)
+    assert np.corrcoef(written[middle], wave[middle])[0, 1] > 0.9999
+    assert np.corrcoef(written[middle][1:], wave[middle][:-1])[0, 1] < 0.9999
+
+
+def test_nothing_clips(tmp_path, causal, speech):
+    loud = np.clip(speech[:64000] * 30, -1, 1)
+    soundfile.write(tmp_path / "in.wav", loud, 16000)
+    gain = enhance_file(causal, tmp_path / "in.wav", tmp_path / "out.wav")
+    with torch.no_grad():
+        peak = causal(torch.from_numpy(loud)[None])[0].abs().max().item()
+    assert peak > 1 and gain == pytest.approx(1 / peak, rel=1e-3)
+    written = soundfile.read(tmp_path / "out.wav")[0]
+    assert np.abs(written).max() < 1 and (np.abs(written) > 0.9999).sum() <= 2
+
+
+def test_memory_does_not_grow_with_length(tmp_path, causal, speech):
+    peaks = []
+    for seconds in (30, 120):
+        soundfile.write(tmp_path / "in.wav", np.resize(speech, seconds * 16000), 16000)
+        tracemalloc.start()
+        enhance_file(causal, tmp_path / "in.wav", tmp_path / "out.wav")
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.2 * peaks[0]
+
+
+def test_bad_files_do_not_stop_the_others(tmp_path, references, speech):
+    inputs = tmp_path / "in"
+    (inputs / "deep").mkdir(parents=True)
+    soundfile.write(inputs / "good.wav", speech[:16000], 16000)
+    soundfile.write(inputs / "deep/good.flac", speech[:16000], 48000)
+    soundfile.write(inputs / "empty.wav", np.zeros(0), 16000)
+    soundfile.write(inputs / "nan.wav", np.full(9000, np.nan), 16000, subtype="FLOAT")
+    (inputs / "garbage.wav").write_bytes(b"no audio")
+    (inputs / "notes.txt").write_text("not audio, and not asked to be")
+    result = subprocess.run(
+        [sys.executable, RUN, "task=enhance", f"ckpt={references / 'gtcrn/dns3_epoch87.tar'}", f"input={inputs}", "output=out"],
+        cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    assert result.returncode == 2
+    assert "3 file(s) failed" in result.stderr and "Traceback" not in result.stderr
+    for name in ("empty.wav", "nan.wav", "garbage.wav"):
+        assert name in result.stderr
+    written = sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*") if path.is_file())
+    assert written == ["deep/good.flac", "good.wav"]  # and nothing half-written
+
+
+def test_jobs(tmp_path):
+    source = tmp_path / "in"
+    source.mkdir()
+    with pytest.raises(UserError, match="no audio files"):
+        find_jobs(source, tmp_path / "out")
+    with pytest.raises(UserError, match="no such file or folder"):
+        find_jobs(tmp_path / "nowhere", tmp_path / "out")
+    soundfile.write(source / "a.wav", np.zeros(10), 16000)
+    with pytest.raises(UserError, match="would overwrite"):
+        find_jobs(source, source)
+    soundfile.write(source / "b.wav", np.zeros(10), 16000)
+    (source / "out").mkdir()
+    soundfile.write(source / "out/a.wav", np.zeros(10), 16000)
+    assert find_jobs(source, source / "out") == [
+        (source / name, source / "out" / name) for name in ("a.wav", "b.wav")
+    ]
+    assert find_jobs(source / "a.wav", tmp_path / "b.flac") == [(source / "a.wav", tmp_path / "b.flac")]
+    assert find_jobs(source / "a.wav", tmp_path / "folder") == [(source / "a.wav", tmp_path / "folder/a.wav")]

@@ -1,0 +1,68 @@
+"""What stops a training run, and what its checkpoints hold."""
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader
+
+import gtcrn
+from gtcrn.errors import UserError
+from gtcrn.losses import CompressedMagnitude, Loss
+from gtcrn.models import light_v3
+from gtcrn.training.masks import SpectrumMasks
+from gtcrn.training.supervised import SupervisedModule
+
+
+def fit(module, wave, **kwargs):
+    items = [{"noisy": wave, "clean": wave, "name": f"file_{i}"} for i in range(2)]
+    trainer = pl.Trainer(
+        accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, **kwargs,
+    )  # fmt: skip
+    trainer.fit(module, DataLoader(items, 2))
+    return trainer
+
+
+def make_module(**kwargs):
+    torch.manual_seed(0)
+    loss = Loss({"magnitude": CompressedMagnitude(70, 0.3, 512, 256)})
+    return SupervisedModule(light_v3.build(width_mult=0.5), loss, **kwargs)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_nan_loss_names_the_files():
+    wave = torch.zeros(4096)
+    wave[100] = float("nan")
+    with pytest.raises(UserError, match="loss is nan at step 0 .*batch: file_0, file_1"):
+        fit(make_module(), wave)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_checkpoint_is_an_enhancer(tmp_path, precision):
+    knobs = {"width_mult": 0.5, "padding": "reflect"}
+    module = make_module(model_record={"build": "gtcrn.models.light_v3.build", "knobs": knobs})
+    wave = torch.randn(4096) * 0.1
+    trainer = fit(module, wave, precision=precision)
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    enhancer = gtcrn.load(tmp_path / "a.ckpt")
+    assert enhancer.padding == "reflect"
+    assert gtcrn.load(tmp_path / "a.ckpt", padding="zeros").padding == "zeros"
+    module.enhancer.padding = "reflect"
+    assert torch.equal(enhancer(wave[None])[0], module.eval().enhancer(wave[None])[0])
+
+
+def test_checkpoint_cannot_choose_what_is_imported(tmp_path):
+    torch.save({"gtcrn": {"model": {"build": "os.system", "knobs": {"command": "true"}}}}, tmp_path / "evil.ckpt")
+    with pytest.raises(UserError, match="asks for os, which is not a model of this framework"):
+        gtcrn.load(tmp_path / "evil.ckpt")
+
+
+def test_masks_are_a_function_of_seed_and_step():
+    spec = torch.ones(4, 2, 60, 257)
+    first = SpectrumMasks(seed=1).at_step(5)(spec)
+    assert torch.equal(first, SpectrumMasks(seed=1).at_step(5)(spec))
+    assert not torch.equal(first, SpectrumMasks(seed=1).at_step(6)(spec))
+    assert not torch.equal(first, SpectrumMasks(seed=2).at_step(5)(spec))
+    dropped = (first == 0).float().mean(dim=(1, 2, 3))
+    assert (dropped > 0).all() and (dropped < 0.3).all()
