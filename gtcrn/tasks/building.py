@@ -50,8 +50,7 @@ def model_record(cfg: DictConfig) -> dict:
 def configure_torch(cfg: DictConfig) -> None:
     """Threads, and no denormal numbers: in silence they make CPU arithmetic many times slower."""
     torch.set_flush_denormal(True)
-    if cfg.threads:
-        torch.set_num_threads(cfg.threads)
+    torch.set_num_threads(cfg.threads)
 
 
 def load_or_build(cfg: DictConfig) -> Enhancer:

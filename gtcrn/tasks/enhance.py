@@ -23,8 +23,9 @@ from gtcrn.tasks.building import require, configure_torch
 
 log = logging.getLogger(__name__)
 
-BLOCK_SECONDS = 10
-CONTEXT_SECONDS = 8  # of the past that a model which cannot stream is given again with every block
+BLOCK_SECONDS = 10  # read and streamed at a time
+# a model that cannot stream gets this much at a time, and of longer files this much of the past again
+SEGMENT_SECONDS, CONTEXT_SECONDS = 120, 30
 INTEGER_FULL_SCALE = 1 - 2**-15  # the largest sample that 16 bits hold
 
 
@@ -34,7 +35,10 @@ def run(cfg: DictConfig) -> None:
     enhancer = load(require(cfg, "ckpt"), padding=cfg.padding).to(cfg.device)
     jobs = find_jobs(source, target)
     if enhancer.total_lookahead():
-        log.info("this model looks ahead and cannot stream: long files are processed in overlapping blocks")
+        log.info(
+            "this model looks ahead and cannot stream: files over %d s are processed in overlapping segments",
+            SEGMENT_SECONDS,
+        )
     failures = []
     for path, destination in tqdm(jobs, "enhancing", unit="file", disable=None):
         try:
@@ -167,7 +171,7 @@ def in_segments(enhancer: Enhancer, blocks: Iterable[np.ndarray], channels: int)
     device = next(enhancer.parameters()).device
     future = enhancer.latency + enhancer.hop_length
     past = CONTEXT_SECONDS * enhancer.sample_rate // enhancer.hop_length * enhancer.hop_length
-    segment = BLOCK_SECONDS * enhancer.sample_rate // enhancer.hop_length * enhancer.hop_length
+    segment = SEGMENT_SECONDS * enhancer.sample_rate // enhancer.hop_length * enhancer.hop_length
     held, before = np.zeros((0, channels), np.float32), 0  # samples around the segment; how many of them are past
 
     def enhance(samples: np.ndarray) -> np.ndarray:

@@ -94,7 +94,7 @@ def test_evaluate_refuses_what_the_checkpoint_decides(tmp_path, references):
     ckpt = f"ckpt={references / 'gtcrn/dns3_epoch87.tar'}"
     result = run(tmp_path, "task=profile", ckpt, "model=light_v3")
     assert "holds GTCRN, but model=light_v3 is LightV3" in result.stderr
-    result = run(tmp_path, "task=profile", ckpt, "model.channels=8")
+    result = run(tmp_path, "task=profile", ckpt, "model=gtcrn", "model.channels=8")
     assert "model.channels=8: has no effect" in result.stderr
 
 

@@ -59,7 +59,6 @@ def run(recordings, cache, callbacks, ckpt_path=None, ema_decay=None):
         max_epochs=3,
         callbacks=callbacks,
         logger=False,
-        enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
