@@ -1,7 +1,7 @@
 """GTCRN and its family: research on tiny real-time speech enhancement.
 
-    enhancer = gtcrn.load("checkpoint")        # ours or a published one
-    enhanced, state = enhancer(wave)           # (B, N) float32 at enhancer.sample_rate
+enhancer = gtcrn.load("checkpoint")        # ours or a published one
+enhanced, state = enhancer(wave)           # (B, N) float32 at enhancer.sample_rate
 """
 
 __all__ = ["load"]

@@ -116,8 +116,8 @@ def count_macs_thop(core: nn.Module, spec: Tensor) -> int:
     and normalisations too, and counts a strided transposed convolution by its output.
     """
     import thop
-    from thop.vision.basic_hooks import count_convNd, count_linear, zero_ops
     from thop.rnn_hooks import count_gru
+    from thop.vision.basic_hooks import count_convNd, count_linear, zero_ops
 
     def first_output(count):  # our layers give (y, state); thop expects y
         return lambda module, inputs, output: count(module, inputs, output[0])

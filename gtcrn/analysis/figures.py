@@ -63,9 +63,7 @@ def spectrogram_figure(
             n_frames = min(before.shape[1], after.shape[1])
             change = after[:, :n_frames] - before[:, :n_frames]
             seconds = min(len(waves[name]) for name in difference) / sample_rate
-            image = _draw_spectrogram(
-                panels[-1], change, seconds, sample_rate, colours="RdBu_r", limits=(-30, 30)
-            )
+            image = _draw_spectrogram(panels[-1], change, seconds, sample_rate, colours="RdBu_r", limits=(-30, 30))
             panels[-1].set_title(f"{difference[1]} minus {difference[0]}", loc="left", fontsize=9, pad=3)
             _colour_bar(figure, image, panels[-1:], "change [dB]", aspect=8)
 

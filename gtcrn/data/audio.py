@@ -91,9 +91,7 @@ def writing(
     path = Path(path)
     file_format = path.suffix[1:].upper()
     if path.suffix.lower() not in SUFFIXES:
-        raise UserError(
-            f"{path}: audio is written as {', '.join(SUFFIXES)}, so give it one of these suffixes"
-        )
+        raise UserError(f"{path}: audio is written as {', '.join(SUFFIXES)}, so give it one of these suffixes")
     if subtype not in soundfile.available_subtypes(file_format):
         subtype = soundfile.default_subtype(file_format)
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")

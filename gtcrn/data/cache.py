@@ -15,9 +15,7 @@ def cache_folder(cache_dir: str | Path | None, name: str) -> Path:
     try:
         (folder / name).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(
-            f"data.cache_dir: {folder} can't be created ({error.strerror}); name another folder"
-        ) from error
+        raise UserError(f"data.cache_dir: {folder} can't be created ({error.strerror}); name another folder") from error
     return folder / name
 
 

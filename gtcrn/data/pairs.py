@@ -55,8 +55,6 @@ def _audio_files(folder: Path) -> dict[str, Path]:
     for path in sorted(folder.rglob("*")):
         if audio.is_audio(path):
             if path.stem in files:
-                raise UserError(
-                    f"{path} and {files[path.stem]} have one name; pairs are found by name, rename one"
-                )
+                raise UserError(f"{path} and {files[path.stem]} have one name; pairs are found by name, rename one")
             files[path.stem] = path
     return files

@@ -22,9 +22,7 @@ def resampled(pairs: list[Pair], sample_rate: int, cache_dir: str | Path | None)
     """
     folder = cache_folder(cache_dir, f"resampled-{sample_rate}")
     sources = {path for pair in pairs if pair.rate != sample_rate for path in (pair.noisy, pair.clean)}
-    copies = {
-        path: folder / f"{path.stem}-{digest(str(path.absolute()), stamp(path))}.wav" for path in sources
-    }
+    copies = {path: folder / f"{path.stem}-{digest(str(path.absolute()), stamp(path))}.wav" for path in sources}
     missing = sorted(path for path, copy in copies.items() if not copy.exists())
 
     def copy(path: Path) -> None:

@@ -24,9 +24,7 @@ class BadFile:
         return f"{self.path}: {self.problem}"
 
 
-def scan(
-    pairs: list[Pair], sample_rate: int, cache_dir: str | Path | None
-) -> tuple[list[Pair], list[BadFile]]:
+def scan(pairs: list[Pair], sample_rate: int, cache_dir: str | Path | None) -> tuple[list[Pair], list[BadFile]]:
     """Decodes every file once, in parallel, and sorts out the pairs that can't be trained on or scored.
 
     Returns the good pairs with length, rate and SNR filled in (an SNR already known stays), and what is wrong
@@ -41,9 +39,7 @@ def scan(
 
     keys = [f"{pair.noisy.absolute()}|{pair.clean.absolute()}" for pair in pairs]
     stamps = {key: [stamp(pair.noisy), stamp(pair.clean)] for key, pair in zip(keys, pairs)}
-    new = {
-        key: pair for key, pair in zip(keys, pairs) if key not in known or known[key]["stamps"] != stamps[key]
-    }
+    new = {key: pair for key, pair in zip(keys, pairs) if key not in known or known[key]["stamps"] != stamps[key]}
     if new:
         rows = thread_map(
             lambda pair: _look_at(pair, sample_rate),

@@ -40,9 +40,7 @@ class VctkDemand:
         suffix: str | None = None,
     ):
         if root is None:
-            raise UserError(
-                f"data.root is not set: give the folder of the corpus, data.root=FOLDER, with {LAYOUTS}"
-            )
+            raise UserError(f"data.root is not set: give the folder of the corpus, data.root=FOLDER, with {LAYOUTS}")
         self.root = Path(root).expanduser()
         if not self.root.is_dir():
             raise UserError(f"data.root={root} is not a folder; it should hold {LAYOUTS}")
@@ -93,9 +91,7 @@ class VctkDemand:
         return [pair for name in self.train_sets for pair in self._official(f"trainset_{name}")]
 
     def _official(self, name: str) -> list[Pair]:
-        return self._pair(
-            self._folder(f"noisy_{name}_wav"), self._folder(f"clean_{name}_wav"), self._logged_snr(name)
-        )
+        return self._pair(self._folder(f"noisy_{name}_wav"), self._folder(f"clean_{name}_wav"), self._logged_snr(name))
 
     def _pair(self, noisy: Path, clean: Path, snr: dict[str, float]) -> list[Pair]:
         pairs = pair_folders(noisy, clean, snr)
@@ -108,9 +104,7 @@ class VctkDemand:
         if self.suffix is not None:
             found = [path for path in found if path.name == stem + self.suffix]
         if not found:
-            raise UserError(
-                f"data.root={self.root} has no folder {stem}{self.suffix or ''}; it should hold {LAYOUTS}"
-            )
+            raise UserError(f"data.root={self.root} has no folder {stem}{self.suffix or ''}; it should hold {LAYOUTS}")
         if len(found) > 1:
             names = " and ".join(path.name for path in found)
             raise UserError(

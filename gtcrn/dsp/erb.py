@@ -16,8 +16,8 @@ def erb_filterbank(n_fft: int, sample_rate: int, low_bins: int, bands: int) -> T
     (Glasberg and Moore, 1990). Raises `UserError` when the bands are narrower than a bin.
     """
     highest = n_fft // 2
-    to_erb = lambda hz: 21.4 * np.log10(1 + 0.00437 * hz)  # noqa: E731
-    erb_rates = np.linspace(to_erb(low_bins / n_fft * sample_rate), to_erb(sample_rate / 2), bands)
+    edges = np.array([low_bins / n_fft, 0.5]) * sample_rate  # Hz
+    erb_rates = np.linspace(*(21.4 * np.log10(1 + 0.00437 * edges)), bands)
     peaks = np.round((10 ** (erb_rates / 21.4) - 1) / 0.00437 / sample_rate * n_fft)
     if len(np.unique(peaks)) < bands:
         raise UserError(

@@ -1,7 +1,7 @@
 """Training losses: named, weighted terms that a YAML file puts together.
 
-    loss = Loss({"sisdr": SISDR(weight=0.1), "magnitude": CompressedMagnitude(weight=70)})
-    total, parts = loss(Signals(estimate_wave, estimate_spec), Signals(target_wave, target_spec))
+loss = Loss({"sisdr": SISDR(weight=0.1), "magnitude": CompressedMagnitude(weight=70)})
+total, parts = loss(Signals(estimate_wave, estimate_spec), Signals(target_wave, target_spec))
 """
 
 from gtcrn.losses.loss import Loss, Signals, Term

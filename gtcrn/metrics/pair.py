@@ -111,9 +111,7 @@ class _Measures:
     def _at(self, sample_rate: int) -> tuple[np.ndarray, np.ndarray]:
         if sample_rate == self.sample_rate:
             return self.clean, self.enhanced
-        return tuple(
-            soxr.resample(wave, self.sample_rate, sample_rate, "VHQ") for wave in (self.clean, self.enhanced)
-        )
+        return tuple(soxr.resample(wave, self.sample_rate, sample_rate, "VHQ") for wave in (self.clean, self.enhanced))
 
     @cached_property
     def _wideband(self) -> tuple[np.ndarray, np.ndarray]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from gtcrn.dsp import STFT
 from gtcrn.errors import UserError
@@ -64,7 +64,7 @@ class Enhancer(StreamingModel):
         return self._enhance_chunk(wave, state)
 
     def estimate(self, wave: Tensor, masks: Callable[[Tensor], Tensor] | None = None) -> tuple[Tensor, Tensor | None]:
-        """For losses: the enhanced waveform (B, N) of whole utterances, and the spectrum (B, 2, T, F) if there is one."""
+        """For losses: the enhanced waveform (B, N) of whole utterances, and its spectrum (B, 2, T, F) if any."""
         raise NotImplementedError
 
     def spectra(self, wave: Tensor) -> Tensor | None:

@@ -45,8 +45,8 @@ class Decoder(Stateful, nn.ModuleList):
 class ERBMaskNetwork(StreamingModel):
     """spectrum (B, 2, T, bins), state -> enhanced spectrum (B, 2, T, bins), next state.
 
-        |S|, re, im -> ERB bands -> features -> encoder -> dual path -> decoder -> bins -> mask · spectrum
-                                                   └────────── skips ───────┘
+    |S|, re, im -> ERB bands -> features -> encoder -> dual path -> decoder -> bins -> mask · spectrum
+                                               └────────── skips ───────┘
     """
 
     def __init__(

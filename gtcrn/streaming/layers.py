@@ -15,8 +15,8 @@ from gtcrn.streaming.state import Stateful
 class _TimeConvolution(Stateful):
     """What the convolutions share: `reach` = (kernel - 1) · dilation frames that one output sees besides its own.
 
-        causal:      memory = reach, the past is concatenated in front       [ . . . . | x0 x1 ... ]
-        not causal:  lookahead = reach / 2, torch pads zeros on both sides; no memory, since it cannot stream
+    causal:      memory = reach, the past is concatenated in front       [ . . . . | x0 x1 ... ]
+    not causal:  lookahead = reach / 2, torch pads zeros on both sides; no memory, since it cannot stream
     """
 
     def _set_reach(self, reach: int, causal: bool) -> None:
@@ -34,9 +34,7 @@ class _TimeConvolution(Stateful):
 class CausalConv1d(_TimeConvolution, nn.Conv1d):
     """Conv1d over time: (B, C, T), past (B, C, memory) -> (B, C', T), next past."""
 
-    def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int, *, groups: int = 1, causal: bool = True
-    ):
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, *, groups: int = 1, causal: bool = True):
         padding = 0 if causal else (kernel_size - 1) // 2
         super().__init__(in_channels, out_channels, kernel_size, padding=padding, groups=groups)
         self._set_reach(kernel_size - 1, causal)

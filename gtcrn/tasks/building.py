@@ -66,7 +66,9 @@ def load_or_build(cfg: DictConfig) -> Enhancer:
     for override in overridden:
         key, _, value = override.lstrip("+").partition("=")
         if key.startswith("model.") or key == "streaming":
-            raise UserError(f"{override}: has no effect, since ckpt={cfg.ckpt} brings its own architecture; leave it out")
+            raise UserError(
+                f"{override}: has no effect, since ckpt={cfg.ckpt} brings its own architecture; leave it out"
+            )
         if key == "model":
             expected = type(build(cfg.model).core)
             if type(enhancer.core) is not expected:

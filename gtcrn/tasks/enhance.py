@@ -19,7 +19,7 @@ from gtcrn.data import audio
 from gtcrn.errors import UserError
 from gtcrn.models.enhancer import Enhancer
 from gtcrn.models.pretrained import load
-from gtcrn.tasks.building import require, configure_torch
+from gtcrn.tasks.building import configure_torch, require
 
 log = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from gtcrn.data.module import SpeechData
 from gtcrn.errors import UserError
 from gtcrn.metrics import Pair, score_pairs
 from gtcrn.models.enhancer import Enhancer
-from gtcrn.tasks.building import build, load_or_build, configure_torch
+from gtcrn.tasks.building import build, configure_torch, load_or_build
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +98,9 @@ def finished_pairs(cfg: DictConfig) -> list[Pair]:
     for folder, files in (("clean", clean), ("noisy", noisy)):
         missing = sorted(enhanced.keys() - files.keys())
         if missing and files:
-            raise UserError(f"{folder}={cfg[folder]}: {len(missing)} of the enhanced files have no match: {missing[0]}, …")
+            raise UserError(
+                f"{folder}={cfg[folder]}: {len(missing)} of the enhanced files have no match: {missing[0]}, …"
+            )
     return [
         Pair(name or path.stem, clean=clean[name], enhanced=path, noisy=noisy.get(name))
         for name, path in sorted(enhanced.items())

@@ -16,11 +16,12 @@ import pytorch_lightning as pl
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Callback, LearningRateMonitor, ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from gtcrn.analysis.cost import measure
 from gtcrn.errors import UserError
 from gtcrn.models.pretrained import load, read_checkpoint
-from gtcrn.tasks.building import build, model_record, configure_torch
+from gtcrn.tasks.building import build, configure_torch, model_record
 from gtcrn.tasks.evaluate import evaluate_split
 from gtcrn.training.callbacks import ValidationClips, ValidationScores
 from gtcrn.training.data import SpeechDataModule
@@ -57,9 +58,12 @@ def run(cfg: DictConfig) -> None:
         for logger in loggers:
             logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True) | {"cost": summary_of(cost)})
         log.info("everything of this run goes to %s", run_dir)
-        trainer.fit(module, datamodule=SpeechDataModule(data), ckpt_path=resume and str(resume), weights_only=True)
+        with logging_redirect_tqdm():  # lines of the log stand above the progress bar
+            trainer.fit(module, datamodule=SpeechDataModule(data), ckpt_path=resume and str(resume), weights_only=True)
         if trainer.interrupted:
             raise UserError(f"interrupted; go on with resume={run_dir / 'checkpoints/last.ckpt'}")
+        if not trainer.is_global_zero:
+            return
         summary = {
             "cost": summary_of(cost),
             "steps": trainer.global_step,
@@ -67,7 +71,7 @@ def run(cfg: DictConfig) -> None:
             "bad_files": [str(bad) for bad in data.bad_files],
         }
         best = run_dir / "checkpoints" / "best.ckpt"
-        if cfg.evaluate and trainer.is_global_zero and best.is_file():
+        if cfg.evaluate and best.is_file():
             log.info("evaluating %s on the test split", best)
             summary["test"] = evaluate_split(load(best), data, "test", cfg.metrics, run_dir / "test")
         summary["seconds"] = round(time.perf_counter() - begin, 1)
@@ -153,7 +157,9 @@ def make_callbacks(cfg: DictConfig, run_dir: Path) -> list[Callback]:
     mode = "min" if "loss" in cfg.monitor else "max"
     metric = cfg.monitor.removeprefix("val/")
     if metric != "loss" and metric not in cfg.metrics.validation:
-        raise UserError(f"monitor={cfg.monitor}: not logged; use val/loss or one of metrics.validation={cfg.metrics.validation}")
+        raise UserError(
+            f"monitor={cfg.monitor}: not logged; use val/loss or one of metrics.validation={cfg.metrics.validation}"
+        )
     callbacks: list[Callback] = [
         ValidationScores(list(cfg.metrics.validation), cfg.metrics.validation_files, cfg.metrics.workers),
         ValidationClips(run_dir / "validation", cfg.clips, cfg.clips_every),

@@ -110,4 +110,4 @@ def _log_table(trainer: pl.Trainer, key: str, table: pd.DataFrame) -> None:
         if isinstance(logger, WandbLogger):
             logger.log_table(key, dataframe=table.reset_index())
         elif isinstance(logger, TensorBoardLogger):
-            logger.experiment.add_text(key, table.to_markdown(), trainer.global_step)
+            logger.experiment.add_text(key, f"```\n{table.round(3)}\n```", trainer.global_step)

@@ -13,7 +13,9 @@ class SpectrumMasks:
     function of (seed, step), so that a resumed run goes on with the same ones.
     """
 
-    def __init__(self, time_masks: int = 1, max_frames: int = 10, freq_masks: int = 1, max_bins: int = 16, seed: int = 0):
+    def __init__(
+        self, time_masks: int = 1, max_frames: int = 10, freq_masks: int = 1, max_bins: int = 16, seed: int = 0
+    ):
         self.time_masks, self.max_frames = time_masks, max_frames
         self.freq_masks, self.max_bins = freq_masks, max_bins
         self.seed = seed

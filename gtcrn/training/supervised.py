@@ -59,7 +59,7 @@ class SupervisedModule(pl.LightningModule):
             parts = ", ".join(f"{name}={value:.3g}" for name, value in terms.items())
             raise UserError(
                 f"loss is {total.item()} at step {self.global_step} ({parts}); batch: {', '.join(batch['name'])}; "
-                "look at these files, or lower training.learning_rate; the last good weights are in checkpoints/last.ckpt"
+                "look at these files, or lower training.learning_rate; checkpoints/last.ckpt holds earlier weights"
             )
         self.log("train/loss", total, prog_bar=True)
         self.log_dict({f"train/{name}": value for name, value in terms.items()})

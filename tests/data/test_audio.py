@@ -13,9 +13,7 @@ def tone() -> np.ndarray:
     return (0.4 * np.sin(2 * np.pi * 440 * np.arange(RATE) / RATE)).astype(np.float32)
 
 
-@pytest.mark.parametrize(
-    "suffix, tolerance", [(".wav", 1e-4), (".flac", 1e-4), (".ogg", 0.05), (".mp3", 0.05)]
-)
+@pytest.mark.parametrize("suffix, tolerance", [(".wav", 1e-4), (".flac", 1e-4), (".ogg", 0.05), (".mp3", 0.05)])
 def test_every_format_comes_back(tmp_path, tone, suffix, tolerance):
     path = tmp_path / f"tone{suffix}"
     audio.write(path, tone, RATE)
@@ -115,6 +113,4 @@ def test_a_stream_of_chunks_is_the_same_file(tmp_path, tone):
     with audio.writing(tmp_path / "chunks.wav", RATE) as file:
         for start in range(0, RATE, 999):
             file.write(tone[start : start + 999])
-    np.testing.assert_array_equal(
-        soundfile.read(tmp_path / "chunks.wav")[0], soundfile.read(tmp_path / "whole.wav")[0]
-    )
+    np.testing.assert_array_equal(soundfile.read(tmp_path / "chunks.wav")[0], soundfile.read(tmp_path / "whole.wav")[0])

@@ -89,9 +89,7 @@ def test_a_corpus_half_made_is_not_taken_for_one(tmp_path, monkeypatch):
             corpus.pairs("test")
     assert not corpus.folder.exists()
     assert len(corpus.pairs("test")) == 2
-    assert {path.name for path in corpus.folder.rglob("*.wav")} == {
-        f"{pair.name}.wav" for pair in corpus.pairs("test")
-    }
+    assert {path.name for path in corpus.folder.rglob("*.wav")} == {f"{pair.name}.wav" for pair in corpus.pairs("test")}
 
 
 def test_without_the_extra_the_message_says_how_to_get_it(tmp_path, monkeypatch):

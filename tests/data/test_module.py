@@ -14,16 +14,12 @@ from gtcrn.errors import UserError
 
 
 def speech_data(corpus, cache, **changed) -> SpeechData:
-    settings = dict(
-        sample_rate=16000, segment_seconds=1.0, batch_size=2, num_workers=0, seed=5, cache_dir=cache
-    )
+    settings = dict(sample_rate=16000, segment_seconds=1.0, batch_size=2, num_workers=0, seed=5, cache_dir=cache)
     return SpeechData(corpus, **(settings | changed))
 
 
 def mini(recordings, cache, **changed) -> SpeechData:
-    corpus = VctkDemand(
-        recordings / "vctk_demand_mini", ["28spk"], [], ["p287_005", "p287_006"], test="validation"
-    )
+    corpus = VctkDemand(recordings / "vctk_demand_mini", ["28spk"], [], ["p287_005", "p287_006"], test="validation")
     return speech_data(corpus, cache, **changed)
 
 
@@ -94,8 +90,7 @@ def test_crops_are_cut_from_the_files_at_one_place(recordings, tmp_path):
         noisy, clean = audio.read(pair.noisy)[0], audio.read(pair.clean)[0]
         places = np.flatnonzero(noisy[: len(noisy) - 15999] == item["noisy"][0].item())
         assert any(
-            np.array_equal(noisy[p : p + 16000], item["noisy"])
-            and np.array_equal(clean[p : p + 16000], item["clean"])
+            np.array_equal(noisy[p : p + 16000], item["noisy"]) and np.array_equal(clean[p : p + 16000], item["clean"])
             for p in places
         )
 
@@ -138,9 +133,7 @@ def test_snr_is_measured(recordings, tmp_path):
     data.setup(("train",))
     for pair in data.train_pairs:
         noisy, clean = (audio.read(path)[0].astype(float) for path in (pair.noisy, pair.clean))
-        assert pair.snr == pytest.approx(
-            10 * np.log10((clean**2).sum() / ((noisy - clean) ** 2).sum()), abs=1e-3
-        )
+        assert pair.snr == pytest.approx(10 * np.log10((clean**2).sum() / ((noisy - clean) ** 2).sum()), abs=1e-3)
 
 
 def test_full_band_files_are_resampled_once(full_band, tmp_path, monkeypatch):
@@ -265,9 +258,7 @@ def test_bad_files_are_named_or_skipped(recordings, tmp_path, kind):
 def test_nothing_good_left_is_an_error_even_when_skipping(recordings, tmp_path):
     for half in ("noisy", "clean"):
         (tmp_path / "corpus" / half).mkdir(parents=True)
-    shutil.copyfile(
-        recordings / "vctk_demand_mini/noisy/p287_001.wav", tmp_path / "corpus/noisy/p287_001.wav"
-    )
+    shutil.copyfile(recordings / "vctk_demand_mini/noisy/p287_001.wav", tmp_path / "corpus/noisy/p287_001.wav")
     corpus = VctkDemand(tmp_path / "corpus", ["28spk"], ["p287"], test="all")
     with pytest.raises(UserError, match="no good pair left"):
         speech_data(corpus, tmp_path / "cache", on_bad_file="skip").setup(("test",))

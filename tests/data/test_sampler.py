@@ -15,9 +15,7 @@ def test_every_item_once_in_an_order_that_depends_on_seed_and_epoch_only():
 @pytest.mark.parametrize("length, world_size", [(12, 3), (13, 3), (2, 5), (1, 1)])
 def test_ranks_share_an_epoch_without_loss(length, world_size):
     whole = [index for _, index in EpochSampler(length, seed=0)]
-    shares = [
-        [i for _, i in EpochSampler(length, seed=0, rank=r, world_size=world_size)] for r in range(world_size)
-    ]
+    shares = [[i for _, i in EpochSampler(length, seed=0, rank=r, world_size=world_size)] for r in range(world_size)]
     assert len({len(share) for share in shares}) == 1
     given = [index for turn in zip(*shares) for index in turn]
     assert given[:length] == whole  # in the order of one device, nothing lost

@@ -27,12 +27,14 @@ from gtcrn.models import gtcrn, light_v3
     ids=str,
 )
 def test_out_of_range_knob_is_named(build, knob):
-    (key, value), = knob.items()
+    ((key, value),) = knob.items()
     with pytest.raises(UserError, match=f"{key}={value}"):
         build(**knob)
 
 
-@pytest.mark.parametrize("width_mult, channels, r", [(0.5, 8, 8), (0.75, 9, 8), (1.0, 12, 9), (1.25, 15, 12), (2, 24, 18)])
+@pytest.mark.parametrize(
+    "width_mult, channels, r", [(0.5, 8, 8), (0.75, 9, 8), (1.0, 12, 9), (1.25, 15, 12), (2, 24, 18)]
+)
 def test_light_v3_published_rule(width_mult, channels, r):
     core = light_v3.build(width_mult=width_mult).core
     assert core.encoder[0].pw.out_channels == channels

@@ -51,9 +51,7 @@ def test_epoch_96_gives_what_the_authors_onnx_file_gives(references, recordings)
     wave, _ = soundfile.read(recordings / "vctk_demand_mini" / "noisy" / "p287_001.wav", dtype="float32")
     wave = torch.from_numpy(wave)[None]
     spec = enhancer.spectra(wave)
-    caches = {
-        node.name: np.zeros(node.shape, np.float32) for node in session.get_inputs() if node.name != "mix"
-    }
+    caches = {node.name: np.zeros(node.shape, np.float32) for node in session.get_inputs() if node.name != "mix"}
     frames = []
     for t in range(spec.shape[2]):
         mix = spec[:, :, t : t + 1].permute(0, 3, 2, 1).numpy()
@@ -78,13 +76,17 @@ def test_conversion_back_to_official_keys(references, file):
     "enhancer",
     [
         gtcrn_model.build(),
-        gtcrn_model.build(channels=8, dpgrnn_count=3, hidden_size=24, erb_low_bins=33, erb_bands=32, n_fft=256, hop_length=128),
+        gtcrn_model.build(
+            channels=8, dpgrnn_count=3, hidden_size=24, erb_low_bins=33, erb_bands=32, n_fft=256, hop_length=128
+        ),
         light_v3.build(causal=False),
         light_v3.build(width_mult=0.5, use_two_dpgrnn=False, rnn_bidirectional=False, r=16, causal=False),
     ],
     ids=["gtcrn", "gtcrn-other-sizes", "light-two", "light-narrow"],
 )
-@pytest.mark.parametrize("wrap", [lambda s: {"model": s}, lambda s: s, lambda s: {"state_dict": {f"module.{k}": v for k, v in s.items()}}])
+@pytest.mark.parametrize(
+    "wrap", [lambda s: {"model": s}, lambda s: s, lambda s: {"state_dict": {f"module.{k}": v for k, v in s.items()}}]
+)
 def test_any_checkpoint_of_these_systems_loads(tmp_path, enhancer, wrap):
     """Sizes are read off the tensors' shapes, wrappers and DistributedDataParallel's prefix are seen through."""
     path = tmp_path / "anything.bin"

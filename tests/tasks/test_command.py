@@ -146,7 +146,16 @@ def test_training_leaves_everything_on_disk_and_resumes(tmp_path, recordings):
     assert summary["steps"] == 6 and summary["cost"]["parameters_trainable"] == 5024
     assert {"noisy_stoi", "enhanced_stoi", "enhanced_si_sdr"} <= summary["test"].keys()
     metrics = pd.read_csv(folder / "metrics.csv")
-    for column in ("train/loss", "train/sisdr", "train/magnitude", "train/gradient_norm", "lr-AdamW", "val/stoi", "val/si_sdr", "val/loss"):
+    for column in (
+        "train/loss",
+        "train/sisdr",
+        "train/magnitude",
+        "train/gradient_norm",
+        "lr-AdamW",
+        "val/stoi",
+        "val/si_sdr",
+        "val/loss",
+    ):
         assert metrics[column].notna().any(), column
     assert (folder / "checkpoints/best.ckpt").is_file() and (folder / "checkpoints/last.ckpt").is_file()
     for name in ("p287_005", "p287_006"):

@@ -16,12 +16,13 @@ from gtcrn.errors import UserError
 from gtcrn.tasks import enhance
 from gtcrn.tasks.enhance import enhance_file, find_jobs
 
+PUBLISHED = "gtcrn/dns3_epoch87.tar"
 RUN = Path(__file__).parents[2] / "run.py"
 
 
 @pytest.fixture(scope="module")
 def causal(references):
-    return gtcrn.load(references / "gtcrn/dns3_epoch87.tar")
+    return gtcrn.load(references / PUBLISHED)
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,7 @@ def speech(recordings):
     return np.concatenate([soundfile.read(path, dtype="float32")[0] for path in files])
 
 
-@pytest.mark.parametrize("file", ["gtcrn/dns3_epoch87.tar", "light_v3/best_model_078.tar"])
+@pytest.mark.parametrize("file", [PUBLISHED, "light_v3/best_model_078.tar"])
 def test_file_equals_the_library(tmp_path, monkeypatch, references, speech, file):
     """Streamed, or in overlapping segments where the model looks ahead (six of them here)."""
     monkeypatch.setattr(enhance, "SEGMENT_SECONDS", 10)
@@ -128,14 +129,18 @@ def test_bad_files_do_not_stop_the_others(tmp_path, references, speech):
     (inputs / "garbage.wav").write_bytes(b"no audio")
     (inputs / "notes.txt").write_text("not audio, and not asked to be")
     result = subprocess.run(
-        [sys.executable, RUN, "task=enhance", f"ckpt={references / 'gtcrn/dns3_epoch87.tar'}", f"input={inputs}", "output=out"],
-        cwd=tmp_path, capture_output=True, text=True,
-    )  # fmt: skip
+        [sys.executable, RUN, "task=enhance", f"ckpt={references / PUBLISHED}", f"input={inputs}", "output=out"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
     assert result.returncode == 2
     assert "3 file(s) failed" in result.stderr and "Traceback" not in result.stderr
     for name in ("empty.wav", "nan.wav", "garbage.wav"):
         assert name in result.stderr
-    written = sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*") if path.is_file())
+    written = sorted(
+        str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*") if path.is_file()
+    )
     assert written == ["deep/good.flac", "good.wav"]  # and nothing half-written
 
 
@@ -152,8 +157,6 @@ def test_jobs(tmp_path):
     soundfile.write(source / "b.wav", np.zeros(10), 16000)
     (source / "out").mkdir()
     soundfile.write(source / "out/a.wav", np.zeros(10), 16000)
-    assert find_jobs(source, source / "out") == [
-        (source / name, source / "out" / name) for name in ("a.wav", "b.wav")
-    ]
+    assert find_jobs(source, source / "out") == [(source / name, source / "out" / name) for name in ("a.wav", "b.wav")]
     assert find_jobs(source / "a.wav", tmp_path / "b.flac") == [(source / "a.wav", tmp_path / "b.flac")]
     assert find_jobs(source / "a.wav", tmp_path / "folder") == [(source / "a.wav", tmp_path / "folder/a.wav")]

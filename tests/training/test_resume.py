@@ -17,7 +17,7 @@ class Stop(Exception):
 
 
 class Journal(pl.callbacks.Checkpoint):
-    """Writes down what each step was trained on; saves, after all other callbacks, and stops after `stop_after` steps."""
+    """Writes down what each step was trained on; after `stop_after` steps saves, as the last callback, and stops."""
 
     def __init__(self, stop_after=None, folder=None):
         self.stop_after, self.folder = stop_after, folder

@@ -36,14 +36,10 @@ class Demo:
     its name is a digest of all that determines its content, the source text of this package included.
     """
 
-    def __init__(
-        self, sizes: dict[str, int], seed: int, sample_rate: int, cache_dir: str | Path | None = None
-    ):
+    def __init__(self, sizes: dict[str, int], seed: int, sample_rate: int, cache_dir: str | Path | None = None):
         self.sizes, self.seed, self.sample_rate = sizes, seed, sample_rate
         recipe = [path.read_text() for path in sorted(Path(__file__).parent.glob("*.py"))]
-        self.folder = cache_folder(cache_dir, "demo") / digest(
-            recipe, sorted(sizes.items()), seed, sample_rate
-        )
+        self.folder = cache_folder(cache_dir, "demo") / digest(recipe, sorted(sizes.items()), seed, sample_rate)
 
     def pairs(self, split: str) -> list[Pair]:
         if not self.folder.exists():

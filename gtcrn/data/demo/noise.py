@@ -91,9 +91,7 @@ NOISES: dict[str, dict[str, Callable[[Rng, int, int], np.ndarray]]] = {  # no ki
         "fan": fan,
         "hum": partial(hum, mains=50, tilt=0.8),
         "babble": babble,
-        "clicks": partial(
-            strokes, per_second=(4, 15), decay=(0.001, 0.006), band=(1000, 4000), noisiness=0.9
-        ),
+        "clicks": partial(strokes, per_second=(4, 15), decay=(0.001, 0.006), band=(1000, 4000), noisiness=0.9),
         "knocks": partial(strokes, per_second=(2, 6), decay=(0.02, 0.08), band=(120, 700), noisiness=0.2),
     },
     "validation": {
@@ -106,12 +104,8 @@ NOISES: dict[str, dict[str, Callable[[Rng, int, int], np.ndarray]]] = {  # no ki
         "steam": steam,
         "engine": partial(motor, pitch=(30, 70)),
         "drill": partial(motor, pitch=(120, 280)),
-        "rain": partial(
-            strokes, per_second=(300, 900), decay=(0.0005, 0.002), band=(1500, 6000), noisiness=0.7
-        ),
-        "typing": partial(
-            strokes, per_second=(5, 12), decay=(0.004, 0.015), band=(1500, 3500), noisiness=0.5
-        ),
+        "rain": partial(strokes, per_second=(300, 900), decay=(0.0005, 0.002), band=(1500, 6000), noisiness=0.7),
+        "typing": partial(strokes, per_second=(5, 12), decay=(0.004, 0.015), band=(1500, 3500), noisiness=0.5),
     },
 }
 

@@ -73,9 +73,7 @@ class _Espeak:
 _espeak = lru_cache(maxsize=1)(_Espeak)
 
 
-def utterance(
-    rng: np.random.Generator, talker: str, language: str, frames: int, sample_rate: int
-) -> np.ndarray:
+def utterance(rng: np.random.Generator, talker: str, language: str, frames: int, sample_rate: int) -> np.ndarray:
     """(frames,) of one voice saying sentences in random order, with pauses, at its own pitch and speed.
 
     Not only a function of `rng`: espeak-ng's voicing also depends, in the last bits, on what this process
