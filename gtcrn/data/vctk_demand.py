@@ -1,11 +1,14 @@
 """VCTK-DEMAND, or VoiceBank-DEMAND (Valentini-Botinhao et al., SSW 2016), and any folders of pairs."""
 
+import logging
 from math import nan
 from pathlib import Path
 
 from gtcrn.data import audio
 from gtcrn.data.pairs import Pair, pair_folders
 from gtcrn.errors import UserError
+
+log = logging.getLogger(__name__)
 
 LAYOUTS = (
     "either noisy_testset_wav, clean_testset_wav, noisy_trainset_28spk_wav, clean_trainset_28spk_wav "
@@ -26,8 +29,9 @@ class VctkDemand:
     validation_speakers: these speakers (p226 of p226_001.wav) of the training sets validate and never train.
     validation_files: instead of speakers, the names of single files (without suffix): for a corpus with too
         few speakers. Not disjoint by speaker, then.
-    test: `official` = the official test set; `validation` = the validation pairs; `all` = every pair of
-        a simple layout, to score files without training on them. That layout has no official test set.
+    test: `auto` = the official test set; in a simple layout, which has none, the validation pairs, or every
+        pair if none of the validation speakers is there; `validation` = the validation pairs; `all` = every
+        training or simple pair, to score files without training on them.
     """
 
     def __init__(
@@ -36,7 +40,7 @@ class VctkDemand:
         train_sets: list[str],
         validation_speakers: list[str],
         validation_files: list[str] | None = None,
-        test: str = "official",
+        test: str = "auto",
         suffix: str | None = None,
     ):
         if root is None:
@@ -44,8 +48,8 @@ class VctkDemand:
         self.root = Path(root).expanduser()
         if not self.root.is_dir():
             raise UserError(f"data.root={root} is not a folder; it should hold {LAYOUTS}")
-        if test not in ("official", "validation", "all"):
-            raise UserError(f"data.test={test} is not one of official, validation, all")
+        if test not in ("auto", "validation", "all"):
+            raise UserError(f"data.test={test} is not one of auto, validation, all")
         for name in train_sets:
             if name not in ("28spk", "56spk"):
                 raise UserError(f"data.train_sets names {name}; the corpus has 28spk and 56spk")
@@ -57,33 +61,49 @@ class VctkDemand:
 
     def pairs(self, split: str) -> list[Pair]:
         """The pairs of `train`, `validation` or `test`, not yet scanned. Raises UserError if files lack."""
-        if split == "test" and self.test == "official":
-            if self.is_simple:
-                raise UserError(
-                    f"data.root={self.root} has no official test set: say data.test=validation, "
-                    "or data.test=all to score every pair"
-                )
+        if split == "test" and self.test == "auto" and not self.is_simple:
             return self._official("testset")
         pairs = self._training_pairs()
         if split == "test" and self.test == "all":
             return pairs
         held_out = self._held_out(pairs)
-        return [pair for pair in pairs if (pair.name in held_out) == (split != "train")]
+        if not held_out and split == "test" and self.test == "auto":
+            return pairs
+        if not held_out and self._wanted:
+            raise UserError(self._absence(pairs, sorted(self._wanted)))
+        chosen = [pair for pair in pairs if (pair.name in held_out) == (split != "train")]
+        if not chosen and split == "train":
+            raise UserError(
+                f"data.root={self.root}: the validation set takes all {len(pairs)} pairs and leaves none to train on; "
+                "name fewer in data.validation_speakers=[...] or data.validation_files=[...]"
+            )
+        return chosen
 
     def _held_out(self, pairs: list[Pair]) -> set[str]:
-        """Names of the validation pairs; every speaker or file asked for must be there."""
-        if self.validation_files:
-            key, wanted, names_of = "validation_files", self.validation_files, lambda pair: pair.name
-        else:
-            key, wanted, names_of = "validation_speakers", self.validation_speakers, lambda pair: pair.speaker
-        present = sorted({names_of(pair) for pair in pairs})
-        if absent := sorted(set(wanted) - set(present)):
-            listed = ", ".join(present[:8]) + (", ..." if len(present) > 8 else "")
-            raise UserError(
-                f"data.{key} names {', '.join(absent)}, not in data.root={self.root} (there: {listed}); "
-                "set data.validation_speakers=[...] or, with too few speakers, data.validation_files=[...]"
-            )
-        return {pair.name for pair in pairs if names_of(pair) in wanted}
+        """Names of the validation pairs."""
+        present = {self._key(pair) for pair in pairs}
+        absent = self._wanted - present
+        if absent and self.validation_files:
+            raise UserError(self._absence(pairs, sorted(absent)))
+        if absent and absent != self._wanted:
+            log.warning(self._absence(pairs, sorted(absent)))
+        return {pair.name for pair in pairs if self._key(pair) in self._wanted}
+
+    @property
+    def _wanted(self) -> set[str]:
+        return set(self.validation_files or self.validation_speakers)
+
+    def _key(self, pair: Pair) -> str:
+        return pair.name if self.validation_files else pair.speaker
+
+    def _absence(self, pairs: list[Pair], absent: list[str]) -> str:
+        key = "validation_files" if self.validation_files else "validation_speakers"
+        present = sorted({self._key(pair) for pair in pairs})
+        listed = ", ".join(present[:8]) + (", ..." if len(present) > 8 else "")
+        return (
+            f"data.{key} names {', '.join(absent)}, not in data.root={self.root} (there: {listed}); "
+            "set data.validation_speakers=[...] or, with too few speakers, data.validation_files=[...]"
+        )
 
     def _training_pairs(self) -> list[Pair]:
         if self.is_simple:

@@ -63,7 +63,7 @@ class ValidationClips(pl.Callback):
     """Keeps a few fixed validation clips as audio triplets and spectrograms, on disk and in the logger.
 
     folder: gets `epoch_000/<clip>_{noisy,enhanced,clean}.wav` and `<clip>.png`. clips: how many.
-    every: epochs between two looks; the last epoch is always looked at.
+    every: validations between two looks; the last epoch is always looked at.
     """
 
     def __init__(self, folder: str | Path, clips: int, every: int):
@@ -75,7 +75,8 @@ class ValidationClips(pl.Callback):
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Tensor, batch: dict, batch_index: int, *args
     ) -> None:
         last = trainer.max_epochs and trainer.current_epoch + 1 >= trainer.max_epochs
-        due = trainer.current_epoch % self.every == 0 or last
+        validations_before = (trainer.current_epoch + 1) // (trainer.check_val_every_n_epoch or 1) - 1
+        due = validations_before % self.every == 0 or last
         files = int(trainer.num_val_batches[0])
         chosen = {round(i * (files - 1) / max(1, self.clips - 1)) for i in range(self.clips)}  # across the whole set
         if trainer.sanity_checking or not trainer.is_global_zero or not due or batch_index not in chosen:

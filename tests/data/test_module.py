@@ -282,13 +282,6 @@ def test_a_damaged_memory_is_made_anew(recordings, tmp_path):
     assert len(data.train_pairs) == 4
 
 
-def test_nothing_to_train_on_is_said(recordings, tmp_path):
-    data = speech_data(VctkDemand(recordings / "vctk_demand_mini", ["28spk"], ["p287"]), tmp_path)
-    data.setup(("train", "validation"))
-    with pytest.raises(UserError, match="nothing to train on"):
-        data.train_loader()
-
-
 def test_settings_are_checked(recordings, tmp_path):
     for key, value in dict(
         short="cut", resample="never", on_bad_file="ignore", segment_seconds=0, batch_size=0

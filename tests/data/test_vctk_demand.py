@@ -89,16 +89,24 @@ def test_the_mini_corpus_is_split_by_files(recordings):
 
 
 def test_the_training_files_never_become_the_test_set_by_themselves(recordings):
-    with pytest.raises(UserError, match="data.test=validation"):
-        VctkDemand(recordings / "vctk_demand_mini", ["28spk"], ["p287"]).pairs("test")
-
-
-def test_a_speaker_or_file_that_is_not_there_is_named(recordings):
+    """A simple layout has no official test set: the validation pairs are tested, all pairs only where none trains."""
     root = recordings / "vctk_demand_mini"
-    with pytest.raises(UserError, match=r"data.validation_speakers names p226, .*there: p287"):
+    corpus = VctkDemand(root, ["28spk"], [], ["p287_002"])
+    assert [pair.name for pair in corpus.pairs("test")] == ["p287_002"]
+    assert "p287_002" not in {pair.name for pair in corpus.pairs("train")}
+    assert len(VctkDemand(root, ["28spk"], ["p000"]).pairs("test")) == 6
+    with pytest.raises(UserError, match="data.validation_speakers names p000"):
+        VctkDemand(root, ["28spk"], ["p000"]).pairs("train")
+
+
+def test_a_speaker_or_file_that_is_not_there_is_named(recordings, caplog):
+    root = recordings / "vctk_demand_mini"
+    assert len(VctkDemand(root, ["28spk"], VALIDATION).pairs("validation")) == 6
+    assert "data.validation_speakers names p226, not in" in caplog.text
+    with pytest.raises(UserError, match="takes all 6 pairs and leaves none to train on"):
         VctkDemand(root, ["28spk"], VALIDATION).pairs("train")
-    with pytest.raises(UserError, match=r"data.validation_files names p287_999"):
-        VctkDemand(root, ["28spk"], VALIDATION, ["p287_999"]).pairs("validation")
+    with pytest.raises(UserError, match=r"data.validation_files names p287_999, .*there: p287_001"):
+        VctkDemand(root, ["28spk"], VALIDATION, ["p287_001", "p287_999"]).pairs("validation")
 
 
 def test_a_wrong_root_is_answered_with_the_layouts(tmp_path):
