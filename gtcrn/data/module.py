@@ -160,10 +160,11 @@ class SpeechData:
         for split, pairs in self._pairs.items():
             line = f"{split}: {len(pairs)} files"
             if pairs:
-                hours = sum(pair.seconds for pair in pairs) / 3600
+                minutes = sum(pair.seconds for pair in pairs) / 60
+                length = f"{minutes / 60:.2f} h" if minutes >= 60 else f"{minutes:.1f} min"
                 speakers = len({pair.speaker for pair in pairs})
                 snrs = [pair.snr for pair in pairs]
-                line += f", {hours:.2f} h, {speakers} speakers, SNR {min(snrs):.1f} to {max(snrs):.1f} dB"
+                line += f", {length}, {speakers} speakers, SNR {min(snrs):.1f} to {max(snrs):.1f} dB"
             lines.append(line)
         return lines
 
