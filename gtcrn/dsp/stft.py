@@ -50,7 +50,8 @@ class STFT(nn.Module):
 
     def synthesis(self, spec: Tensor, overlap: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 2, T, F), overlap (B, n_fft - hop) -> the T · hop samples now complete, next overlap."""
-        frames = torch.fft.irfft(torch.complex(spec[:, 0].float(), spec[:, 1].float()), n=self.n_fft)
+        spec = spec.to(self.window.dtype)  # autocast may have made it half precision, which has no inverse FFT
+        frames = torch.fft.irfft(torch.complex(spec[:, 0], spec[:, 1]), n=self.n_fft)
         wave = self._overlap_add(frames * self.synthesis_window)  # (B, T · hop + delay)
         wave = wave + F.pad(overlap, (0, wave.shape[1] - self.delay))
         complete = frames.shape[1] * self.hop_length

@@ -5,7 +5,7 @@ a single frame go through the same lines, `y, next_state = layer(x, state)`.
 """
 
 from gtcrn.streaming.layers import CausalConv1d, CausalConv2d, CausalConvTranspose2d, TimeGRU
-from gtcrn.streaming.state import Stateful, flatten, map_state, unflatten
+from gtcrn.streaming.state import Stateful, flatten
 
 __all__ = [
     "CausalConv1d",
@@ -14,6 +14,4 @@ __all__ = [
     "Stateful",
     "TimeGRU",
     "flatten",
-    "map_state",
-    "unflatten",
 ]

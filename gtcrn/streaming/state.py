@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from torch import Tensor, nn
 
 from gtcrn.errors import UserError
@@ -63,19 +61,3 @@ def flatten(state: State, prefix: str = "state") -> dict[str, Tensor]:
         else:
             flat[f"{prefix}.{name}"] = value
     return flat
-
-
-def unflatten(flat: dict[str, Tensor], like: State, prefix: str = "state") -> State:
-    """The inverse of `flatten`, in the structure of `like` (which may hold empty dicts)."""
-    return {
-        name: unflatten(flat, value, f"{prefix}.{name}") if isinstance(value, dict) else flat[f"{prefix}.{name}"]
-        for name, value in like.items()
-    }
-
-
-def map_state(function: Callable[[Tensor], Tensor], state: State) -> State:
-    """Apply `function` to every tensor: to move, detach or select streams of a batch."""
-    return {
-        name: map_state(function, value) if isinstance(value, dict) else function(value)
-        for name, value in state.items()
-    }

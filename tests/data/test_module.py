@@ -297,7 +297,7 @@ def test_describe(recordings, tmp_path):
     data = mini(recordings, tmp_path)
     data.setup()
     train, validation, test = data.describe()
-    assert train.startswith("train: 4 files, 0.00 h, 1 speakers, SNR ")
+    assert train.startswith("train: 4 files, 0.3 min, 1 speakers, SNR ")
     assert validation.removeprefix("validation") == test.removeprefix("test")
 
 

@@ -1,5 +1,6 @@
 """Streaming is a property of every causal configuration in conf/model: these tests run over that folder."""
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -163,3 +164,12 @@ def test_lookahead_of_light_v3_offline_is_22_frames():
     core(spec)[0][:, :, 30].sum().backward()
     influence = spec.grad.abs().amax(dim=(0, 1, 3))
     assert influence[52] > 0 and (influence[53:] == 0).all()
+
+
+def test_double_precision_is_kept(enhancer):
+    double = copy.deepcopy(enhancer).double()
+    wave = torch.randn(1, 4096, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    enhanced, state = double(wave)
+    assert enhanced.dtype == torch.float64
+    assert all(tensor.dtype == torch.float64 for tensor in flatten(state).values())
+    assert (enhanced - enhancer(wave.float())[0]).abs().max() < 1e-3

@@ -1,0 +1,55 @@
+"""Layers with explicit state are torch's own layers, seen through a window that moves."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from gtcrn.streaming import CausalConv1d, CausalConv2d, CausalConvTranspose2d, TimeGRU
+
+LAYERS = {
+    "conv1d": (lambda: CausalConv1d(4, 6, 3, groups=2), (2, 4, 12)),
+    "conv2d": (lambda: CausalConv2d(4, 6, (3, 3), n_freqs=5, padding_freq=1, dilation=2), (2, 4, 12, 5)),
+    "transposed": (lambda: CausalConvTranspose2d(4, 6, (3, 3), n_freqs=5, padding_freq=1, dilation=5), (2, 4, 12, 5)),
+    "gru": (lambda: TimeGRU(4, 6, n_freqs=5), (2, 12, 5, 4)),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_frames_equal_whole(name):
+    torch.manual_seed(0)
+    build, shape = LAYERS[name]
+    layer, x = build(), torch.randn(shape)
+    time = 1 if name == "gru" else 2
+    whole, last = layer(x, layer.initial_state(2))
+    state, frames = layer.initial_state(2), []
+    for frame in x.split(1, dim=time):
+        y, state = layer(frame, state)
+        frames.append(y)
+    torch.testing.assert_close(torch.cat(frames, dim=time), whole, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(state, last, atol=1e-6, rtol=1e-5)
+
+
+def test_causal_conv2d_is_left_padded():
+    layer = CausalConv2d(4, 6, (3, 3), n_freqs=5, padding_freq=1, dilation=2)
+    x = torch.randn(2, 4, 12, 5)
+    expected = F.conv2d(F.pad(x, (1, 1, 4, 0)), layer.weight, layer.bias, dilation=(2, 1))
+    torch.testing.assert_close(layer(x, layer.initial_state(2))[0], expected)
+
+
+def test_transposed_tap_zero_is_the_newest_frame():
+    layer = CausalConvTranspose2d(1, 1, (3, 1), n_freqs=1, dilation=2, bias=False)
+    impulse = torch.zeros(1, 1, 8, 1)
+    impulse[0, 0, 1] = 1
+    y = layer(impulse, layer.initial_state(1))[0][0, 0, :, 0]
+    w = layer.weight[0, 0, :, 0]
+    torch.testing.assert_close(y, torch.stack([y[0] * 0, w[0], y[0] * 0, w[1], y[0] * 0, w[2], y[0] * 0, y[0] * 0]))
+
+
+@pytest.mark.parametrize("kind", [CausalConv2d, CausalConvTranspose2d])
+def test_looking_ahead_is_centred(kind):
+    layer = kind(1, 1, (3, 1), n_freqs=1, dilation=2, bias=False, causal=False)
+    assert (layer.lookahead, layer.memory) == (2, 0)
+    impulse = torch.zeros(1, 1, 9, 1)
+    impulse[0, 0, 4] = 1
+    y = layer(impulse, layer.initial_state(1))[0][0, 0, :, 0]
+    assert y.shape == (9,) and set(y.nonzero()[:, 0].tolist()) == {2, 4, 6}
