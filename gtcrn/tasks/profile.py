@@ -52,6 +52,7 @@ def run(cfg: DictConfig) -> None:
     console.print(_table("latency budget", ("part", "ms"), latency))
     console.print(NOTES, highlight=False)
     path = Path(cfg.run_dir) / "profile.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(asdict(cost), indent=2))
     log.info("written: %s", path)
 

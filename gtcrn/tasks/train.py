@@ -53,16 +53,15 @@ def run(cfg: DictConfig) -> None:
         log.info(line)
 
     loggers = make_loggers(cfg, run_dir, resume)
+    failed = True
     trainer = build(cfg.trainer, logger=loggers, callbacks=make_callbacks(cfg, run_dir), default_root_dir=str(run_dir))
     try:
         for logger in loggers:
             logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True) | {"cost": summary_of(cost)})
         log.info("everything of this run goes to %s", run_dir)
-        with logging_redirect_tqdm():  # lines of the log stand above the progress bar
-            trainer.fit(module, datamodule=SpeechDataModule(data), ckpt_path=resume and str(resume), weights_only=True)
-        if trainer.interrupted:
-            raise UserError(f"interrupted; go on with resume={run_dir / 'checkpoints/last.ckpt'}")
+        fit(trainer, module, SpeechDataModule(data), resume, run_dir)
         if not trainer.is_global_zero:
+            failed = False
             return
         summary = {
             "cost": summary_of(cost),
@@ -78,12 +77,25 @@ def run(cfg: DictConfig) -> None:
         (run_dir / "summary.json").write_text(json.dumps(summary, indent=2))
         log_summary(loggers, summary)
         tell_where(run_dir)
+        failed = False
     finally:
         # within the task, also when it crashes: otherwise the jobs of a sweep run into one W&B run
         if any(isinstance(logger, WandbLogger) for logger in loggers):
             import wandb
 
-            wandb.finish()
+            wandb.finish(exit_code=int(failed))
+
+
+def fit(
+    trainer: pl.Trainer, module: pl.LightningModule, data: SpeechDataModule, resume: Path | None, run_dir: Path
+) -> None:
+    try:
+        with logging_redirect_tqdm():  # lines of the log stand above the progress bar
+            trainer.fit(module, datamodule=data, ckpt_path=resume and str(resume), weights_only=True)
+    except (KeyboardInterrupt, SystemExit):  # Lightning turns Ctrl-C into an exit without a word
+        last = run_dir / "checkpoints" / "last.ckpt"
+        advice = f"go on from its last checkpoint with resume={last}" if last.is_file() else "nothing was saved yet"
+        raise UserError(f"interrupted at step {trainer.global_step}; {advice}") from None
 
 
 def quieten_lightning() -> None:
