@@ -6,7 +6,7 @@ Waves are float32 in [-1, 1], shaped (N,) for one channel and (N, C) for more.
 import os
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from math import ceil, gcd
 from pathlib import Path
 
@@ -103,7 +103,8 @@ def writing(
             yield file
         os.replace(partial, path)
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # the folder itself may be what is wrong
+            partial.unlink()
 
 
 def write(path: str | Path, wave: np.ndarray, sample_rate: int, subtype: str | None = None) -> None:

@@ -65,6 +65,8 @@ class SpeechData:
                 raise UserError(f"data.{key}={value} is not one of {', '.join(allowed)}")
         if segment_seconds <= 0:
             raise UserError(f"data.segment_seconds={segment_seconds} must be above 0")
+        if num_workers < 0:
+            raise UserError(f"data.num_workers={num_workers} must be 0 or more")
         if batch_size < 1:
             raise UserError(f"data.batch_size={batch_size} must be 1 or more")
         self.corpus, self.sample_rate, self.segment_seconds = corpus, sample_rate, segment_seconds

@@ -55,6 +55,8 @@ def score_pairs(
     unreadable, not mono, or differs from its clean file in rate or by more than 10 ms in length.
     """
     check_metrics(metrics)
+    if workers == 0:
+        raise UserError("metrics.workers=0: give a number of processes, or -1 for one per core")
     for pair in pairs:
         _check(pair, sample_rate)
     # loky needs no `if __name__ == "__main__"` in the caller's script; pesq and pystoi use one core each

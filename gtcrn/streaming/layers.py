@@ -26,7 +26,8 @@ class _TimeConvolution(Stateful):
     def _with_past(self, x: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
         """x (B, C, T, ...), past (B, C, memory, ...) -> both in one, next past."""
         if not self.memory:
-            return x, past
+            # torch's bfloat16 gradients of dilated depthwise kernels are garbage for a permuted x
+            return x.contiguous() if self.training else x, past
         x = torch.cat([past, x], dim=2)
         return x, x[:, :, x.shape[2] - self.memory :]
 

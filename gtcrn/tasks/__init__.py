@@ -3,15 +3,22 @@
 import importlib
 import sys
 
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from gtcrn.errors import UserError
 
 
 def run(cfg: DictConfig) -> None:
-    """Run the task that `cfg.task` names. What a user can mend is told in one line, with exit code 2."""
+    """Run the task that `cfg.task` names. What a user can mend is told in one line, with exit code 2.
+
+    In a sweep the error goes on to Hydra, which runs the other jobs first.
+    """
     try:
         importlib.import_module(f"gtcrn.tasks.{cfg.task}").run(cfg)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+            raise
         sys.exit(2)

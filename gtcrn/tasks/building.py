@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, get_args
 
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate
+from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue
 
@@ -20,7 +22,8 @@ log = logging.getLogger(__name__)
 
 
 def build(config: DictConfig, **parts: Any) -> Any:
-    """`hydra.utils.instantiate`, whose errors become one line."""
+    """`hydra.utils.instantiate`, whose errors become one line that names the key."""
+    check_types(config)
     try:
         return instantiate(config, _convert_="all", **parts)
     except InstantiationException as error:
@@ -31,6 +34,19 @@ def build(config: DictConfig, **parts: Any) -> Any:
             cause = cause.__cause__
         reason = str(error.__cause__ or error).splitlines()[0]
         raise UserError(f"{config.get('_target_')}: {reason}; compare your keys with conf/") from error
+
+
+def check_types(config: DictConfig) -> None:
+    """Raise `UserError` for a plain value that is not of the type its parameter is annotated with."""
+    parameters = inspect.signature(get_object(config["_target_"]), eval_str=True).parameters
+    for key, value in config.items():
+        annotation = parameters[key].annotation if key in parameters else None
+        allowed = set(get_args(annotation) if isinstance(annotation, UnionType) else (annotation,))
+        if not allowed <= {int, float, bool, str, NoneType}:
+            continue
+        if type(value) not in allowed and not (type(value) is int and float in allowed):
+            names = " or ".join(sorted("null" if kind is NoneType else kind.__name__ for kind in allowed))
+            raise UserError(f"{config._get_full_key(key)}={value}: expected {names}")
 
 
 def require(cfg: DictConfig, key: str) -> Any:
@@ -49,6 +65,9 @@ def model_record(cfg: DictConfig) -> dict:
 
 def configure_torch(cfg: DictConfig) -> None:
     """Threads, and no denormal numbers: in silence they make CPU arithmetic many times slower."""
+    for key, least in (("seed", 0), ("threads", 1)):
+        if type(cfg[key]) is not int or cfg[key] < least:
+            raise UserError(f"{key}={cfg[key]}: must be a whole number of at least {least}")
     torch.set_flush_denormal(True)
     torch.set_num_threads(cfg.threads)
 

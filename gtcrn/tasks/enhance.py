@@ -18,8 +18,7 @@ from tqdm import tqdm
 from gtcrn.data import audio
 from gtcrn.errors import UserError
 from gtcrn.models.enhancer import Enhancer
-from gtcrn.models.pretrained import load
-from gtcrn.tasks.building import configure_torch, require
+from gtcrn.tasks.building import configure_torch, load_or_build, require
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +31,16 @@ INTEGER_FULL_SCALE = 1 - 2**-15  # the largest sample that 16 bits hold
 def run(cfg: DictConfig) -> None:
     configure_torch(cfg)
     source, target = Path(require(cfg, "input")), Path(require(cfg, "output"))
-    enhancer = load(require(cfg, "ckpt"), padding=cfg.padding).to(cfg.device)
+    require(cfg, "ckpt")
+    enhancer = load_or_build(cfg)
+    if enhancer.padding != "zeros" and not enhancer.total_lookahead():
+        raise UserError(
+            f"padding={enhancer.padding}: files are streamed, and a stream begins with zeros; set padding=zeros"
+        )
+    try:
+        enhancer = enhancer.to(cfg.device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"device={cfg.device}: {str(error).splitlines()[0]}") from error
     jobs = find_jobs(source, target)
     if enhancer.total_lookahead():
         log.info(
@@ -90,10 +98,10 @@ def enhance_file(enhancer: Enhancer, path: Path, destination: Path) -> float:
         for block in enhanced_blocks(enhancer, path, info):
             peak = max(peak, float(np.abs(block).max(initial=0.0)))
             waiting.write(np.ascontiguousarray(block, dtype=np.float32).tobytes())
-        floating = info.subtype in ("FLOAT", "DOUBLE")
-        gain = 1.0 if floating or peak <= 1 else INTEGER_FULL_SCALE / peak
         waiting.seek(0)
         with audio.writing(destination, info.samplerate, info.channels, info.subtype) as file:
+            clips = file.subtype not in ("FLOAT", "DOUBLE") and peak > 1
+            gain = INTEGER_FULL_SCALE / peak if clips else 1.0
             while samples := waiting.read(4 * info.channels * 65536):
                 file.write(np.frombuffer(samples, np.float32).reshape(-1, info.channels) * np.float32(gain))
     return gain
@@ -110,15 +118,18 @@ def enhanced_blocks(enhancer: Enhancer, path: Path, info) -> Iterator[np.ndarray
 
 
 def read_blocks(path: Path, info) -> Iterator[np.ndarray]:
+    decoded = 0
     try:
-        for block in soundfile.blocks(
-            str(path), blocksize=BLOCK_SECONDS * info.samplerate, dtype="float32", always_2d=True
-        ):
-            if not np.isfinite(block).all():
-                raise UserError(f"{path}: holds samples that are not finite numbers; repair or leave out this file")
-            yield block
+        with soundfile.SoundFile(path) as file:
+            while len(block := file.read(BLOCK_SECONDS * info.samplerate, dtype="float32", always_2d=True)):
+                if not np.isfinite(block).all():
+                    raise UserError(f"{path}: holds samples that are not finite numbers; repair or leave out this file")
+                decoded += len(block)
+                yield block
     except soundfile.LibsndfileError as error:
         raise UserError(f"{path}: damaged: {error.error_string}") from error
+    if decoded < info.frames:
+        raise UserError(f"{path}: damaged: ends after {decoded} of the {info.frames} frames that it announces")
 
 
 def resampled(blocks: Iterable[np.ndarray], from_rate: int, to_rate: int, channels: int) -> Iterator[np.ndarray]:

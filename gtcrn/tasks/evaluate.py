@@ -31,6 +31,8 @@ def run(cfg: DictConfig) -> None:
     configure_torch(cfg)
     folder = Path(cfg.run_dir)
     if cfg.enhanced or cfg.clean or cfg.pairs:
+        if cfg.ckpt:
+            raise UserError("ckpt= makes enhanced audio, enhanced= and pairs= name finished audio: leave one out")
         scores = score_pairs(finished_pairs(cfg), list(cfg.metrics.test), workers=cfg.metrics.workers)
         report(scores, folder, title="finished audio")
     else:
@@ -99,8 +101,12 @@ def finished_pairs(cfg: DictConfig) -> list[Pair]:
         missing = sorted(enhanced.keys() - files.keys())
         if missing and files:
             raise UserError(
-                f"{folder}={cfg[folder]}: {len(missing)} of the enhanced files have no match: {missing[0]}, …"
+                f"{folder}={cfg[folder]}: {len(missing)} of the enhanced files have no match, e.g. {missing[0]}"
             )
+    if left_over := sorted(clean.keys() - enhanced.keys()):
+        log.warning(
+            "%d clean file(s) have no enhanced one and are not scored: %s", len(left_over), ", ".join(left_over[:5])
+        )
     return [
         Pair(name or path.stem, clean=clean[name], enhanced=path, noisy=noisy.get(name))
         for name, path in sorted(enhanced.items())
@@ -113,9 +119,13 @@ def _audio_in(path: Path, key: str) -> dict[str, Path]:
         return {"": path}
     if not path.is_dir():
         raise UserError(f"{key}={path}: no such file or folder")
-    files = {
-        str(file.relative_to(path).with_suffix("")): file for file in sorted(path.rglob("*")) if audio.is_audio(file)
-    }
+    files: dict[str, Path] = {}
+    for file in sorted(path.rglob("*")):
+        if audio.is_audio(file):
+            name = str(file.relative_to(path).with_suffix(""))
+            if name in files:
+                raise UserError(f"{key}={path}: {files[name].name} and {file.name} have the same name; keep one")
+            files[name] = file
     if not files:
         raise UserError(f"{key}={path}: no audio files in this folder")
     return files

@@ -10,7 +10,6 @@ import time
 import warnings
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytorch_lightning as pl
 from omegaconf import DictConfig, OmegaConf
@@ -18,8 +17,9 @@ from pytorch_lightning.callbacks import Callback, LearningRateMonitor, ModelChec
 from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from gtcrn.analysis.cost import measure
+from gtcrn.analysis.cost import Cost, measure
 from gtcrn.errors import UserError
+from gtcrn.metrics.pair import check_metrics
 from gtcrn.models.pretrained import load, read_checkpoint
 from gtcrn.tasks.building import build, configure_torch, model_record
 from gtcrn.tasks.evaluate import evaluate_split
@@ -52,9 +52,10 @@ def run(cfg: DictConfig) -> None:
     for line in data.describe():
         log.info(line)
 
+    callbacks = make_callbacks(cfg, run_dir)
     loggers = make_loggers(cfg, run_dir, resume)
     failed = True
-    trainer = build(cfg.trainer, logger=loggers, callbacks=make_callbacks(cfg, run_dir), default_root_dir=str(run_dir))
+    trainer = build(cfg.trainer, logger=loggers, callbacks=callbacks, default_root_dir=str(run_dir))
     try:
         for logger in loggers:
             logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True) | {"cost": summary_of(cost)})
@@ -70,7 +71,9 @@ def run(cfg: DictConfig) -> None:
             "bad_files": [str(bad) for bad in data.bad_files],
         }
         best = run_dir / "checkpoints" / "best.ckpt"
-        if cfg.evaluate and best.is_file():
+        if not best.is_file():
+            log.warning("nothing was validated, so there is no best.ckpt; see trainer.check_val_every_n_epoch")
+        elif cfg.evaluate:
             log.info("evaluating %s on the test split", best)
             summary["test"] = evaluate_split(load(best), data, "test", cfg.metrics, run_dir / "test")
         summary["seconds"] = round(time.perf_counter() - begin, 1)
@@ -123,7 +126,7 @@ def find_resume(cfg: DictConfig) -> Path | None:
         checkpoint = Path(cfg.resume)
         if not checkpoint.is_file() or checkpoint.resolve().parent.name != "checkpoints":
             raise UserError(f"resume={cfg.resume}: expected the checkpoints/last.ckpt of a run, or auto")
-        return checkpoint
+        return _fitting(checkpoint, cfg)
     this_run = Path(cfg.run_dir)
     wanted = _comparable(cfg)
     root = next((parent for parent in this_run.parents if parent.name == "outputs"), this_run.parent)
@@ -135,9 +138,17 @@ def find_resume(cfg: DictConfig) -> Path | None:
             continue
         if _comparable(OmegaConf.load(record)) == wanted:
             log.info("resuming %s", checkpoint)
-            return checkpoint
+            return _fitting(checkpoint, cfg)
     log.info("resume=auto: no unfinished run of this configuration under %s; starting anew", root)
     return None
+
+
+def _fitting(checkpoint: Path, cfg: DictConfig) -> Path:
+    """`checkpoint`, if it is one of this model."""
+    theirs = read_checkpoint(checkpoint).get("gtcrn", {}).get("model")
+    if theirs != model_record(cfg):
+        raise UserError(f"resume={checkpoint}: holds another model ({theirs}); resume with the same model= and knobs")
+    return checkpoint
 
 
 def _comparable(cfg: DictConfig) -> dict:
@@ -152,23 +163,33 @@ def make_loggers(cfg: DictConfig, run_dir: Path, resume: Path | None) -> list[Lo
     table = CSVLogger(run_dir, name="", version="")  # deletes the file that it finds
     table.experiment.metrics = past
     table.save()
-    return [table, build(cfg.logger)] if cfg.logger else [table]
+    if not cfg.logger:
+        return [table]
+    chosen = build(cfg.logger)
+    try:
+        _ = chosen.experiment  # begins the run now: a wrong setting should not wait for the first epoch
+    except Exception as error:  # of whatever kind the logger's package raises
+        raise UserError(f"logger: {' '.join(str(error).split())[:200]}") from error
+    return [table, chosen]
 
 
 def _rows_before(checkpoint: Path, metrics: Path) -> list[dict]:
-    """What was logged up to the step of the checkpoint; later rows will be logged again."""
+    """What was logged of the steps before the checkpoint, counted from 0; later ones will be logged again."""
     if not metrics.is_file():
         return []
     step = read_checkpoint(checkpoint)["global_step"]
     with metrics.open(newline="") as file:
-        return [row for row in csv.DictReader(file) if int(row["step"]) <= step]
+        return [row for row in csv.DictReader(file) if int(row["step"]) < step]
 
 
 def make_callbacks(cfg: DictConfig, run_dir: Path) -> list[Callback]:
     checkpoints = run_dir / "checkpoints"
     mode = "min" if "loss" in cfg.monitor else "max"
     metric = cfg.monitor.removeprefix("val/")
-    if metric != "loss" and metric not in cfg.metrics.validation:
+    check_metrics(cfg.metrics.validation)
+    if cfg.evaluate:
+        check_metrics(cfg.metrics.test)
+    if not cfg.monitor.startswith("val/") or metric not in ("loss", *cfg.metrics.validation):
         raise UserError(
             f"monitor={cfg.monitor}: not logged; use val/loss or one of metrics.validation={cfg.metrics.validation}"
         )
@@ -195,7 +216,7 @@ def make_callbacks(cfg: DictConfig, run_dir: Path) -> list[Callback]:
     return callbacks
 
 
-def summary_of(cost: Any) -> dict:
+def summary_of(cost: Cost) -> dict:
     return {
         "parameters_trainable": cost.parameters_trainable,
         "parameters_all": cost.parameters_all,

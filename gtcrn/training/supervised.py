@@ -39,6 +39,12 @@ class SupervisedModule(pl.LightningModule):
         model_record: dict | None = None,
     ):
         super().__init__()
+        if learning_rate <= 0:
+            raise UserError(f"training.learning_rate={learning_rate}: must be above 0")
+        if warmup_steps < 0:
+            raise UserError(f"training.warmup_steps={warmup_steps}: must be 0 or more")
+        if ema_decay is not None and not 0 < ema_decay < 1:
+            raise UserError(f"training.ema_decay={ema_decay}: must lie between 0 and 1, or be null")
         self.enhancer = enhancer
         self.loss = loss
         self.learning_rate = learning_rate
@@ -75,7 +81,13 @@ class SupervisedModule(pl.LightningModule):
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         gradients = [p.grad for p in self.parameters() if p.grad is not None]
-        self.log("train/gradient_norm", torch.nn.utils.get_total_norm(gradients))
+        norm = torch.nn.utils.get_total_norm(gradients)
+        if not torch.isfinite(norm) and self.trainer.precision != "16-mixed":  # whose scaler skips such steps
+            raise UserError(
+                f"gradient norm is {norm.item()} at step {self.global_step}, though the loss is finite; "
+                "lower training.learning_rate, or try trainer.precision=32-true"
+            )
+        self.log("train/gradient_norm", norm)
 
     def configure_callbacks(self) -> list[pl.Callback]:
         return [EMAWeightAveraging(decay=self.ema_decay)] if self.ema_decay else []

@@ -44,6 +44,8 @@ def test_help_needs_no_torch(tmp_path):
         (("task=evaluate", "ckpt=nowhere.tar"), "checkpoint nowhere.tar: no such file"),
         (("task=enhance", "ckpt=nowhere.tar"), "task=enhance needs input=…"),
         (("task=profile", "model.width_mult=0.1"), "model.width_mult=0.1: must lie between"),
+        (("task=profile", "model.r=abc"), "model.r=abc: expected int or null"),
+        (("seed=-1",), "seed=-1: must be a whole number"),
         (("data=vctk_demand",), "data.root"),
         (("data=vctk_demand", "data.root=nowhere"), "nowhere"),
         (("resume=nowhere.ckpt",), "resume=nowhere.ckpt: expected the checkpoints/last.ckpt of a run"),

@@ -108,6 +108,23 @@ def test_nothing_clips(tmp_path, causal, speech):
     assert np.abs(written).max() < 1 and (np.abs(written) > 0.9999).sum() <= 2
 
 
+def test_float_input_does_not_clip_in_an_integer_format(tmp_path, causal, speech):
+    soundfile.write(tmp_path / "in.wav", 8 * speech[:32000], 16000, subtype="FLOAT")
+    assert enhance_file(causal, tmp_path / "in.wav", tmp_path / "out.flac") < 1
+    assert np.abs(soundfile.read(tmp_path / "out.flac")[0]).max() < 1
+    assert enhance_file(causal, tmp_path / "in.wav", tmp_path / "out.wav") == 1
+    assert np.abs(soundfile.read(tmp_path / "out.wav")[0]).max() > 1
+
+
+def test_truncated_file_is_named(tmp_path, causal, speech):
+    soundfile.write(tmp_path / "in.mp3", speech[:64000], 16000)
+    whole = (tmp_path / "in.mp3").read_bytes()
+    (tmp_path / "in.mp3").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match=r"in.mp3: damaged: ends after \d+ of the \d+ frames"):
+        enhance_file(causal, tmp_path / "in.mp3", tmp_path / "out.mp3")
+    assert not (tmp_path / "out.mp3").exists()
+
+
 def test_memory_does_not_grow_with_length(tmp_path, causal, speech):
     peaks = []
     for seconds in (30, 120):

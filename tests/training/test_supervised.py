@@ -52,6 +52,12 @@ def test_checkpoint_is_an_enhancer(tmp_path, precision):
     assert torch.equal(enhancer(wave[None])[0], module.eval().enhancer(wave[None])[0])
 
 
+def test_impossible_settings_are_named():
+    for key, value in {"learning_rate": 0, "warmup_steps": -1, "ema_decay": 2}.items():
+        with pytest.raises(UserError, match=f"training.{key}={value}"):
+            make_module(**{key: value})
+
+
 def test_checkpoint_cannot_choose_what_is_imported(tmp_path):
     torch.save({"gtcrn": {"model": {"build": "os.system", "knobs": {"command": "true"}}}}, tmp_path / "evil.ckpt")
     with pytest.raises(UserError, match="asks for os, which is not a model of this framework"):
