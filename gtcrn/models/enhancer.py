@@ -119,6 +119,10 @@ class SpectralEnhancer(Enhancer):
 
     def waveform(self, spec: Tensor, length: int) -> Tensor:
         """The inverse of `spectra`: (B, 2, T, F) -> (B, length)."""
+        return self._synthesise(spec, length)[0]
+
+    def _synthesise(self, spec: Tensor, length: int) -> tuple[Tensor, Tensor]:
+        """(B, 2, T, F) -> (B, length) aligned with the input, and the overlap that a stream would go on with."""
         wave, overlap = self.stft.synthesis(spec, self.stft.initial_state(spec.shape[0]))
         # reflect ends with a frame that nothing overlaps: what it left in the overlap lacks the
         # next window's share, which is given back by division, as torch.istft does
@@ -126,7 +130,7 @@ class SpectralEnhancer(Enhancer):
         if missing > 0:
             tail = overlap[:, :missing] / self.stft.tail_gain(spec.shape[2])[:missing]
             wave = torch.cat([wave, tail], dim=1)
-        return wave[:, self.stft.delay : self.stft.delay + length]
+        return wave[:, self.stft.delay : self.stft.delay + length], overlap
 
     def estimate(self, wave: Tensor, masks: Callable[[Tensor], Tensor] | None = None) -> tuple[Tensor, Tensor]:
         """For losses: the enhanced waveform (B, N) and the core's own spectrum (B, 2, T, F).
@@ -141,10 +145,9 @@ class SpectralEnhancer(Enhancer):
         past, padded = self._pad(wave)
         spec, past = self.stft.analysis(padded, past)
         spec, core_state = self.core(spec)
-        enhanced = self.waveform(spec, wave.shape[1])
+        enhanced, overlap = self._synthesise(spec, wave.shape[1])
         if self.total_lookahead():
             return enhanced, None
-        overlap = self.stft.synthesis(spec, self.stft.initial_state(wave.shape[0]))[1]
         return enhanced, {"analysis": past, "core": core_state, "synthesis": overlap}
 
     def _enhance_chunk(self, wave: Tensor, state: State) -> tuple[Tensor, State]:

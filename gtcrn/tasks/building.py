@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import logging
 from types import NoneType, UnionType
 from typing import Any, get_args
 
@@ -17,8 +16,6 @@ from omegaconf.errors import MissingMandatoryValue
 from gtcrn.errors import UserError
 from gtcrn.models.enhancer import Enhancer
 from gtcrn.models.pretrained import load
-
-log = logging.getLogger(__name__)
 
 
 def build(config: DictConfig, **parts: Any) -> Any:

@@ -24,8 +24,6 @@ from gtcrn.tasks.building import build, configure_torch, load_or_build
 
 log = logging.getLogger(__name__)
 
-FIGURES = 3  # spectrograms: the worst, the median and the best file
-
 
 def run(cfg: DictConfig) -> None:
     configure_torch(cfg)

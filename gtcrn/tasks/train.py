@@ -20,7 +20,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from gtcrn.analysis.cost import Cost, measure
 from gtcrn.errors import UserError
 from gtcrn.metrics.pair import check_metrics
-from gtcrn.models.pretrained import load, read_checkpoint
+from gtcrn.models.pretrained import RECORD, load, read_checkpoint
 from gtcrn.tasks.building import build, configure_torch, model_record
 from gtcrn.tasks.evaluate import evaluate_split
 from gtcrn.training.callbacks import ValidationClips, ValidationScores
@@ -55,8 +55,8 @@ def run(cfg: DictConfig) -> None:
     callbacks = make_callbacks(cfg, run_dir)
     loggers = make_loggers(cfg, run_dir, resume)
     failed = True
-    trainer = build(cfg.trainer, logger=loggers, callbacks=callbacks, default_root_dir=str(run_dir))
     try:
+        trainer = build(cfg.trainer, logger=loggers, callbacks=callbacks, default_root_dir=str(run_dir))
         for logger in loggers:
             logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True) | {"cost": summary_of(cost)})
         log.info("everything of this run goes to %s", run_dir)
@@ -145,7 +145,7 @@ def find_resume(cfg: DictConfig) -> Path | None:
 
 def _fitting(checkpoint: Path, cfg: DictConfig) -> Path:
     """`checkpoint`, if it is one of this model."""
-    theirs = read_checkpoint(checkpoint).get("gtcrn", {}).get("model")
+    theirs = read_checkpoint(checkpoint).get(RECORD, {}).get("model")
     if theirs != model_record(cfg):
         raise UserError(f"resume={checkpoint}: holds another model ({theirs}); resume with the same model= and knobs")
     return checkpoint
@@ -196,9 +196,7 @@ def make_callbacks(cfg: DictConfig, run_dir: Path) -> list[Callback]:
     callbacks: list[Callback] = [
         ValidationScores(list(cfg.metrics.validation), cfg.metrics.validation_files, cfg.metrics.workers),
         ValidationClips(run_dir / "validation", cfg.clips, cfg.clips_every),
-        ModelCheckpoint(
-            checkpoints, "best", monitor=cfg.monitor, mode=mode, enable_version_counter=False, save_last=False
-        ),
+        ModelCheckpoint(checkpoints, "best", monitor=cfg.monitor, mode=mode, enable_version_counter=False),
         ModelCheckpoint(checkpoints, "last", save_on_train_epoch_end=True, enable_version_counter=False),
         ModelCheckpoint(
             checkpoints,

@@ -19,16 +19,10 @@ class SpectrumMasks:
         self.time_masks, self.max_frames = time_masks, max_frames
         self.freq_masks, self.max_bins = freq_masks, max_bins
         self.seed = seed
-        self._step = 0
 
-    def at_step(self, step: int) -> SpectrumMasks:
-        """The masks of this step."""
-        self._step = step
-        return self
-
-    def __call__(self, spec: Tensor) -> Tensor:
+    def __call__(self, spec: Tensor, step: int) -> Tensor:
         """(B, 2, T, F) -> the same with bands set to zero, other ones for every item."""
-        generator = torch.Generator().manual_seed(hash((self.seed, self._step)) % 2**63)
+        generator = torch.Generator().manual_seed(hash((self.seed, step)) % 2**63)
         frames = self._keep(spec.shape[0], spec.shape[2], self.time_masks, self.max_frames, generator)
         bins = self._keep(spec.shape[0], spec.shape[3], self.freq_masks, self.max_bins, generator)
         return spec * frames[:, None, :, None].to(spec) * bins[:, None, None, :].to(spec)

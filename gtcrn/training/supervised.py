@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytorch_lightning as pl
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 from gtcrn.errors import UserError
 from gtcrn.losses import Loss, Signals
 from gtcrn.models.enhancer import Enhancer
+from gtcrn.models.pretrained import RECORD
 from gtcrn.training.masks import SpectrumMasks
 
 
@@ -58,7 +60,7 @@ class SupervisedModule(pl.LightningModule):
 
     def training_step(self, batch: dict, batch_index: int) -> Tensor:
         """batch: noisy and clean (B, N), name: B file names."""
-        masks = self.masks and self.masks.at_step(self.global_step)
+        masks = partial(self.masks, step=self.global_step) if self.masks else None
         estimate = Signals(*self.enhancer.estimate(batch["noisy"], masks))
         total, terms = self.loss(estimate, self._target(batch["clean"]))
         if not torch.isfinite(total):
@@ -114,7 +116,7 @@ class SupervisedModule(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
-        checkpoint["gtcrn"] = {"model": self.model_record}
+        checkpoint[RECORD] = {"model": self.model_record}
 
     def _target(self, clean: Tensor) -> Signals:
         return Signals(clean, self.enhancer.spectra(clean))

@@ -66,9 +66,9 @@ def test_checkpoint_cannot_choose_what_is_imported(tmp_path):
 
 def test_masks_are_a_function_of_seed_and_step():
     spec = torch.ones(4, 2, 60, 257)
-    first = SpectrumMasks(seed=1).at_step(5)(spec)
-    assert torch.equal(first, SpectrumMasks(seed=1).at_step(5)(spec))
-    assert not torch.equal(first, SpectrumMasks(seed=1).at_step(6)(spec))
-    assert not torch.equal(first, SpectrumMasks(seed=2).at_step(5)(spec))
+    first = SpectrumMasks(seed=1)(spec, step=5)
+    assert torch.equal(first, SpectrumMasks(seed=1)(spec, step=5))
+    assert not torch.equal(first, SpectrumMasks(seed=1)(spec, step=6))
+    assert not torch.equal(first, SpectrumMasks(seed=2)(spec, step=5))
     dropped = (first == 0).float().mean(dim=(1, 2, 3))
     assert (dropped > 0).all() and (dropped < 0.3).all()
