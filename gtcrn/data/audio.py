@@ -1,13 +1,17 @@
 """Audio files in and out: wav, flac, ogg and mp3 through libsndfile, resampling through soxr.
 
-Waves are float32 in [-1, 1], shaped (N,) for one channel and (N, C) for more.
+Waves are float32 in [-1, 1], shaped (N,) for one channel and (N, C) for more. A path may also name a file
+packed into a tar archive, by the place of its bytes: `shard-000002.tar@1536+48213` (see `gtcrn.data.shards`).
 """
 
+import io
 import os
+import re
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from math import ceil, gcd
+from dataclasses import dataclass
+from math import ceil, gcd, sqrt
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +25,7 @@ SILENCE = 1e-4  # a file whose peak stays below this (-80 dBFS) holds nothing bu
 
 _UNREADABLE, _UNWRITABLE = "not readable as audio", "can't be written"
 _BLOCK = 2**16  # frames; libsndfile's Vorbis encoder overflows its stack when given minutes at once
+_PACKED = re.compile(r"(.+\.tar)@(\d+)\+(\d+)")
 
 
 def is_audio(path: Path) -> bool:
@@ -35,15 +40,31 @@ def _naming(path: str | Path, failure: str) -> Iterator[None]:
         yield
     except (soundfile.LibsndfileError, TypeError, OSError) as error:
         reason = getattr(error, "error_string", None) or str(error)
-        if failure == _UNREADABLE and not Path(path).exists():
+        if failure == _UNREADABLE and not container(path).exists():
             reason = "no such file"
         raise UserError(f"{path}: {failure}: {reason.rstrip('.')}") from error
+
+
+def container(path: str | Path) -> Path:
+    """The file on disk: the path itself, or the archive the path points into."""
+    packed = _PACKED.fullmatch(str(path))
+    return Path(packed.group(1) if packed else path)
+
+
+def _opened(path: str | Path) -> str | io.BytesIO:
+    """What libsndfile opens: the file, or the bytes of one packed into an archive."""
+    if not (packed := _PACKED.fullmatch(str(path))):
+        return str(path)
+    archive, offset, size = packed.groups()
+    with open(archive, "rb") as file:
+        file.seek(int(offset))
+        return io.BytesIO(file.read(int(size)))
 
 
 def info(path: str | Path):
     """The header: an object with `frames`, `samplerate`, `channels`, `format`, `subtype`, `duration`."""
     with _naming(path, _UNREADABLE):
-        return soundfile.info(str(path))
+        return soundfile.info(_opened(path))
 
 
 def read(path: str | Path, start: int = 0, frames: int = -1) -> tuple[np.ndarray, int]:
@@ -52,7 +73,7 @@ def read(path: str | Path, start: int = 0, frames: int = -1) -> tuple[np.ndarray
     Returns the wave, (N,) or (N, C) float32, and its rate in Hz. N is below `frames` at the file's end.
     """
     with _naming(path, _UNREADABLE):
-        return soundfile.read(str(path), frames=frames, start=start, dtype="float32")
+        return soundfile.read(_opened(path), frames=frames, start=start, dtype="float32")
 
 
 def load(path: str | Path, sample_rate: int, start: int = 0, frames: int = -1) -> np.ndarray:
@@ -61,19 +82,19 @@ def load(path: str | Path, sample_rate: int, start: int = 0, frames: int = -1) -
     From a file at another rate this is the same part of the wholly resampled file (to 1e-6 of full scale),
     though only that part, with 20 ms on either side for the filter, is decoded and resampled.
     """
-    rate = info(path).samplerate
-    if rate == sample_rate:
-        return read(path, start, frames)[0]
-    # Both rates' sample grids coincide every `period` samples: the part must begin on such a point.
-    divisor = gcd(rate, sample_rate)
-    period, source_period = sample_rate // divisor, rate // divisor
-    margin = ceil(0.02 * sample_rate / period)
-    first = max(0, start // period - margin)
-    if frames < 0:
-        source_frames = -1
-    else:
-        source_frames = (ceil((start + frames) / period) + margin - first) * source_period
-    wave = resample(read(path, first * source_period, source_frames)[0], rate, sample_rate)
+    with _naming(path, _UNREADABLE), soundfile.SoundFile(_opened(path)) as file:
+        rate = file.samplerate
+        if rate == sample_rate:
+            file.seek(min(start, file.frames))
+            return file.read(frames, dtype="float32")
+        # Both rates' sample grids coincide every `period` samples: the part must begin on such a point.
+        divisor = gcd(rate, sample_rate)
+        period, source_period = sample_rate // divisor, rate // divisor
+        margin = ceil(0.02 * sample_rate / period)
+        first = max(0, start // period - margin)
+        source_frames = -1 if frames < 0 else (ceil((start + frames) / period) + margin - first) * source_period
+        file.seek(min(first * source_period, file.frames))
+        wave = resample(file.read(source_frames, dtype="float32"), rate, sample_rate)
     wave = wave[start - first * period :]
     return wave if frames < 0 else wave[:frames]
 
@@ -129,31 +150,44 @@ def resample(wave: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
     return np.pad(wave, [(0, length - len(wave))] + [(0, 0)] * (wave.ndim - 1))
 
 
-def check(path: str | Path, lowest_rate: int | None = None) -> str | None:
-    """What is wrong with a file of mono audio, in a few words without its name; None if nothing is.
+@dataclass(frozen=True)
+class Facts:
+    """What a whole file holds. peak, rms: of full scale, over all channels; problem: why it is of no use, or ""."""
 
-    Decodes all of it, in constant memory. `lowest_rate` in Hz: a file below it has lost part of the band, so
-    resampling can't mend it.
-    """
+    frames: int = 0
+    rate: int = 0
+    channels: int = 0
+    peak: float = 0.0
+    rms: float = 0.0
+    problem: str = ""
+
+
+def examine(path: str | Path) -> Facts:
+    """Decodes all of a file, in constant memory. The problem is told in a few words without the file's name."""
+    peak, squares, frames = 0.0, 0.0, 0
     try:
-        header = info(path)
-        if header.channels != 1:
-            return f"{header.channels} channels where mono is needed"
-        if lowest_rate and header.samplerate < lowest_rate:
-            return f"wrong rate: {header.samplerate} Hz where at least {lowest_rate} Hz is needed"
-        if header.frames == 0:
-            return "empty"
-        peak, frames = 0.0, 0
-        with _naming(path, _UNREADABLE), soundfile.SoundFile(str(path)) as file:
+        with _naming(path, _UNREADABLE), soundfile.SoundFile(_opened(path)) as file:
+            header = file.frames, file.samplerate, file.channels
             while len(block := file.read(_BLOCK, dtype="float32")):
-                if not np.isfinite(block).all():
-                    return "NaN or infinite samples"
-                peak = max(peak, float(np.abs(block).max()))
+                peak = max(peak, float(np.abs(block).max()))  # NaN, if there is one, goes into the squares
+                squares += float(np.vdot(block, block))
                 frames += len(block)
     except UserError as error:
-        return str(error).removeprefix(f"{path}: ")
-    if frames < header.frames:
-        return f"truncated: {frames} of {header.frames} frames can be decoded"
-    if peak < SILENCE:
-        return "silent (peak below -80 dBFS)"
-    return None
+        return Facts(problem=str(error).removeprefix(f"{path}: "))
+    problem = ""
+    if header[0] == 0:
+        problem = "empty"
+    elif not np.isfinite(squares):
+        problem = "NaN or infinite samples"
+    elif frames < header[0]:
+        problem = f"truncated: {frames} of {header[0]} frames can be decoded"
+    elif peak < SILENCE:
+        problem = "silent (peak below -80 dBFS)"
+    if problem:
+        return Facts(*header, problem=problem)
+    return Facts(*header, peak, sqrt(squares / (frames * header[2])))
+
+
+def wrong_rate(rate: int, lowest_rate: int) -> str:
+    """What is wrong with a file below the rate that is needed: resampling can't bring back the band it lost."""
+    return f"wrong rate: {rate} Hz where at least {lowest_rate} Hz is needed"

@@ -1,26 +1,78 @@
-"""Pairs of files as tensors."""
+"""Items for training and scoring. Each is a pure function of (seed, epoch, index): it depends neither on workers
+and devices nor on what came before.
+
+An item is `dict(noisy=(N,), clean=(N,), name, snr, index)`: waves float32 at the dataset's sample rate, snr in dB.
+A recording without a clean half has no `clean`. A key is `(epoch, index)`, or the index alone for epoch 0.
+"""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import isfinite
+from typing import Protocol
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
 
 from gtcrn.data import audio
+from gtcrn.data.manifest import AudioFile, Corpus
+from gtcrn.data.mixing import Recipe, mix
 from gtcrn.data.pairs import Pair
 from gtcrn.data.seeding import generator
+from gtcrn.data.turns import Turns, counts_of
+from gtcrn.errors import UserError
+
+log = logging.getLogger(__name__)
+
+Key = tuple[int, int] | int
+_REDRAWS = 3  # of a crop in which nothing is to be heard
 
 
-class PairedDataset(Dataset):
-    """Items are `dict(noisy=(N,), clean=(N,), name, snr, index)`; waves float32 at `sample_rate`, snr in dB.
+@dataclass(frozen=True)
+class Explained:
+    """An item taken apart. waves: name -> (N,) float32, `noisy` and its parts. facts: where they come from."""
 
-    segment: N, the length of the crops in samples; None for whole files. Where a crop lies is a pure function
-        of (seed, epoch, index), so it does not depend on workers, devices or what came before. Levels stay as
-        they are.
+    waves: dict[str, np.ndarray]
+    facts: dict[str, object]
+
+
+class Dataset(Protocol):
+    """What the loaders need. `explain` gives the parts of the item that `[key]` gives."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, key: Key) -> dict: ...
+
+    def explain(self, key: Key) -> Explained: ...
+
+    def describe(self) -> str: ...
+
+
+def _epoch_and_index(key: Key) -> tuple[int, int]:
+    return key if isinstance(key, tuple) else (0, key)
+
+
+def _fitted(wave: np.ndarray, frames: int, short: str) -> np.ndarray:
+    """(frames,) of a wave that has no more of them: filled up with zeros (`pad`) or repeated (`wrap`)."""
+    if len(wave) == frames:
+        return wave
+    return np.resize(wave, frames) if short == "wrap" else np.pad(wave, (0, frames - len(wave)))
+
+
+def _length(seconds: float) -> str:
+    return f"{seconds / 3600:.2f} h" if seconds >= 3600 else f"{seconds / 60:.1f} min"
+
+
+class PairedDataset:
+    """Pairs of files.
+
+    segment: N, the length of the crops in samples; None for whole files. Levels stay as they are.
     short: what is done with a file shorter than the crop: `pad` with zeros at its end, or `wrap` around.
     """
 
     def __init__(
         self,
-        pairs: list[Pair],
+        pairs: Sequence[Pair],
         sample_rate: int,
         segment: int | None = None,
         seed: int = 0,
@@ -32,25 +84,197 @@ class PairedDataset(Dataset):
     def __len__(self) -> int:
         return len(self.pairs)
 
-    def __getitem__(self, key: tuple[int, int] | int) -> dict:
-        """key: `(epoch, index)`, or just the index where the epoch does not matter (whole files)."""
-        epoch, index = key if isinstance(key, tuple) else (0, key)
+    def __getitem__(self, key: Key) -> dict:
+        epoch, index = _epoch_and_index(key)
         pair = self.pairs[index]
-        start, frames = 0, -1
-        if self.segment is not None:
-            frames = self.segment
-            spare = audio.resampled_length(pair.frames, pair.rate, self.sample_rate) - frames
-            if spare > 0:
-                start = int(generator("crop", self.seed, epoch, index).integers(spare + 1))
-        noisy, clean = (
-            torch.from_numpy(self._fit(audio.load(path, self.sample_rate, start, frames)))
-            for path in (pair.noisy, pair.clean)
-        )
-        return {"noisy": noisy, "clean": clean, "name": pair.name, "snr": pair.snr, "index": index}
+        start = self._start(pair, epoch, index)
+        waves = {"noisy": self._crop(pair.noisy, start)}
+        if pair.clean is not None:
+            waves["clean"] = self._crop(pair.clean, start)
+        waves = {role: torch.from_numpy(wave) for role, wave in waves.items()}
+        return {**waves, "name": pair.name, "snr": pair.snr, "index": index}
 
-    def _fit(self, wave: np.ndarray) -> np.ndarray:
-        if self.segment is None or len(wave) == self.segment:
-            return wave
-        if self.short == "wrap":
-            return np.resize(wave, self.segment)
-        return np.pad(wave, (0, self.segment - len(wave)))
+    def explain(self, key: Key) -> Explained:
+        epoch, index = _epoch_and_index(key)
+        pair = self.pairs[index]
+        start = self._start(pair, epoch, index)
+        waves = {"noisy": self._crop(pair.noisy, start)}
+        if pair.clean is not None:
+            waves["clean"] = self._crop(pair.clean, start)
+            waves["noise"] = waves["noisy"] - waves["clean"]
+        seconds = start / self.sample_rate
+        facts = {"name": pair.name, "speaker": pair.speaker, "noisy": f"{pair.noisy} from {seconds:.2f} s"}
+        return Explained(waves, facts | {"clean": str(pair.clean or ""), "snr": pair.snr})
+
+    def describe(self) -> str:
+        """`11572 files, 9.41 h, 28 speakers, SNR 0.0 to 15.0 dB`"""
+        speakers = len({pair.speaker for pair in self.pairs})
+        line = f"{len(self)} files, {_length(sum(pair.seconds for pair in self.pairs))}, {speakers} speakers"
+        snrs = [pair.snr for pair in self.pairs if isfinite(pair.snr)]
+        return f"{line}, SNR {min(snrs):.1f} to {max(snrs):.1f} dB" if snrs else line
+
+    def _start(self, pair: Pair, epoch: int, index: int) -> int:
+        if self.segment is None:
+            return 0
+        spare = audio.resampled_length(pair.frames, pair.rate, self.sample_rate) - self.segment
+        return int(generator("crop", self.seed, epoch, index).integers(spare + 1)) if spare > 0 else 0
+
+    def _crop(self, path, start: int) -> np.ndarray:
+        if self.segment is None:
+            return audio.load(path, self.sample_rate)
+        return _fitted(audio.load(path, self.sample_rate, start, self.segment), self.segment, self.short)
+
+
+class MixedDataset:
+    """Mixtures made on the fly from speech, noise and room impulse responses.
+
+    speech: every file's turn comes before any comes again, corpora in proportion to their weights.
+    noise, rir: drawn at random, corpora by their weights; rir may be empty. Of files with several channels one
+        is drawn.
+    segment: N, samples. items: of an epoch. short: see `PairedDataset`; noise is always repeated.
+    denoise: what the mixture is sent through, (N,) -> (N,), None for nothing: the item's `noisy` is then what
+        a denoiser made of the mixture, as for restoration.
+    """
+
+    def __init__(
+        self,
+        speech: Sequence[Corpus],
+        noise: Sequence[Corpus],
+        rir: Sequence[Corpus],
+        recipe: Recipe,
+        sample_rate: int,
+        segment: int,
+        items: int,
+        seed: int,
+        short: str = "pad",
+        denoise: Callable[[np.ndarray], np.ndarray] | None = None,
+    ):
+        self.speech, self.noise, self.rir, self.recipe = speech, noise, rir, recipe
+        self.sample_rate, self.segment, self.seed, self.short = sample_rate, segment, seed, short
+        self.denoise = denoise
+        counts = counts_of(items, [corpus.weight for corpus in speech])
+        self._turns = Turns([len(corpus.files) for corpus in speech], counts, seed)
+
+    def __len__(self) -> int:
+        return len(self._turns)
+
+    def __getitem__(self, key: Key) -> dict:
+        _, index = _epoch_and_index(key)
+        item = self.explain(key)
+        waves = {role: torch.from_numpy(item.waves[role]) for role in ("noisy", "clean")}
+        return {**waves, "name": item.facts["name"], "snr": item.facts["snr"], "index": index}
+
+    def explain(self, key: Key) -> Explained:
+        epoch, index = _epoch_and_index(key)
+        rng = generator("mix", self.seed, epoch, index)
+        kind = rng.random()
+        with_noise = not self.recipe.noise_only <= kind < self.recipe.noise_only + self.recipe.clean_only
+        speech, rir, facts = None, None, {"name": f"{index:06d}"}
+        if kind >= self.recipe.noise_only:
+            corpus, _, row = self._turns(epoch, index)
+            file = self.speech[corpus].files[row]
+            speech, source = self._heard(rng, lambda: file, self.short)
+            facts |= {"name": f"{index:06d}_{file.path.stem}", "speaker": file.speaker, "speech": source}
+        if self.rir and speech is not None and rng.random() < self.recipe.reverb:
+            file = self._draw(self.rir, rng)
+            rir = self._mono(audio.load(file.path, self.sample_rate), rng)
+            facts["rir"] = str(file.path)
+        count = int(rng.integers(self.recipe.noises[0], self.recipe.noises[1] + 1)) if with_noise else 0
+        drawn = [self._heard(rng, lambda: self._draw(self.noise, rng), "wrap") for _ in range(count)]
+        noises = [wave for wave, _ in drawn if wave is not None]
+        facts["noise"] = "; ".join(source for wave, source in drawn if wave is not None)
+        if speech is None and not noises:
+            speech = np.zeros(self.segment, np.float32)
+        mixture = mix(speech, noises, rir, self.sample_rate, self.recipe, rng)
+        waves = {name: getattr(mixture, name) for name in ("noisy", "clean", "reverberation", "noise")}
+        if self.denoise is not None:
+            waves |= {"noisy": self.denoise(mixture.noisy), "mixture": mixture.noisy}
+        facts |= {name: getattr(mixture, name) for name in ("snr", "level", "target", "band_limit")}
+        return Explained(waves, facts)
+
+    def describe(self) -> str:
+        """`60000 items of 4 s from 60000 files, 500.00 h; noise: 60000 files, 181.20 h; 3000 rooms`"""
+        line = f"{len(self)} items of {self.segment / self.sample_rate:g} s from {_sizes(self.speech)}"
+        line += f"; noise: {_sizes(self.noise)}"
+        rooms = sum(len(corpus.files) for corpus in self.rir)
+        return f"{line}; {rooms} rooms" if rooms else f"{line}; no rooms"
+
+    def _heard(
+        self, rng: np.random.Generator, choose: Callable[[], AudioFile], short: str
+    ) -> tuple[np.ndarray | None, str]:
+        """A crop (segment,) with something in it, and its source; None if a few draws are all silent."""
+        for _ in range(1 + _REDRAWS):
+            file = choose()
+            spare = audio.resampled_length(file.frames, file.rate, self.sample_rate) - self.segment
+            start = int(rng.integers(spare + 1)) if spare > 0 else 0
+            wave = self._mono(audio.load(file.path, self.sample_rate, start, self.segment), rng)
+            if np.abs(wave).max(initial=0) >= audio.SILENCE:
+                return _fitted(wave, self.segment, short), f"{file.path} from {start / self.sample_rate:.2f} s"
+        return None, f"{file.path}: silent where it was cut"
+
+    @staticmethod
+    def _draw(corpora: Sequence[Corpus], rng: np.random.Generator) -> AudioFile:
+        weights = np.array([corpus.weight for corpus in corpora], float)
+        files = corpora[int(rng.choice(len(corpora), p=weights / weights.sum()))].files
+        return files[int(rng.integers(len(files)))]
+
+    @staticmethod
+    def _mono(wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        return wave if wave.ndim == 1 else np.ascontiguousarray(wave[:, int(rng.integers(wave.shape[1]))])
+
+
+def _sizes(corpora: Sequence[Corpus]) -> str:
+    files = sum(len(corpus.files) for corpus in corpora)
+    shares = ""
+    if len(corpora) > 1:
+        total = sum(corpus.weight for corpus in corpora)
+        shares = " (" + ", ".join(f"{corpus.name} {100 * corpus.weight / total:.0f} %" for corpus in corpora) + ")"
+    return f"{files} files, {_length(sum(corpus.files.column('seconds').sum() for corpus in corpora))}{shares}"
+
+
+class BlendedDataset:
+    """Several datasets in one. counts: how many items of each there are in an epoch, by name."""
+
+    def __init__(self, parts: Mapping[str, Dataset], counts: Mapping[str, int], seed: int):
+        self.parts, self.counts = dict(parts), dict(counts)
+        self._turns = Turns([len(part) for part in parts.values()], [counts[name] for name in parts], seed)
+
+    def __len__(self) -> int:
+        return len(self._turns)
+
+    def __getitem__(self, key: Key) -> dict:
+        name, part, place = self._place(key)
+        item = part[place]
+        return item | {"name": f"{name}_{item['name']}", "index": _epoch_and_index(key)[1]}
+
+    def explain(self, key: Key) -> Explained:
+        name, part, place = self._place(key)
+        item = part.explain(place)
+        return Explained(item.waves, item.facts | {"name": f"{name}_{item.facts['name']}"})
+
+    def describe(self) -> str:
+        return "; ".join(f"{name}: {self.counts[name]} of {part.describe()}" for name, part in self.parts.items())
+
+    def _place(self, key: Key) -> tuple[str, Dataset, tuple[int, int]]:
+        number, passes, row = self._turns(*_epoch_and_index(key))
+        name = list(self.parts)[number]
+        return name, self.parts[name], (passes, row)
+
+
+class Tolerant:
+    """A dataset in which an item that can't be read is exchanged for the next one, with a warning."""
+
+    def __init__(self, dataset: Dataset):
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, key: Key) -> dict:
+        epoch, index = _epoch_and_index(key)
+        for attempt in range(10):
+            try:
+                return self.dataset[epoch, (index + attempt) % len(self)]
+            except UserError as error:
+                log.warning("skipped: %s", error)
+        raise UserError("ten items in a row can't be read; is the disk of the corpus still there?")

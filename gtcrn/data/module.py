@@ -1,18 +1,20 @@
 """From a corpus to loaders: everything about data a training or evaluation run needs, without a framework."""
 
 import logging
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Protocol
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from gtcrn.data.datasets import PairedDataset
+from gtcrn.data.datasets import Dataset, PairedDataset, Tolerant
 from gtcrn.data.demo.corpus import Demo
-from gtcrn.data.pairs import Pair
-from gtcrn.data.resampled import resampled
+from gtcrn.data.dns_pairs import DnsPairs
+from gtcrn.data.mixing import Recipe
 from gtcrn.data.sampler import EpochSampler
-from gtcrn.data.scan import BadFile, scan
+from gtcrn.data.scan import BadFile
+from gtcrn.data.sources import BlendSource, Loading, MixSource, PairSource, Source, TestedElsewhere
 from gtcrn.data.vctk_demand import VctkDemand
 from gtcrn.errors import UserError
 
@@ -21,29 +23,25 @@ log = logging.getLogger(__name__)
 SPLITS = ("train", "validation", "test")
 
 
-class Corpus(Protocol):
-    """Anything that can name its pairs."""
-
-    def pairs(self, split: str) -> list[Pair]: ...
-
-
 class SpeechData:
-    """Loaders over the train, validation and test pairs of a corpus.
+    """Loaders over the train, validation and test items of a source.
 
     sample_rate: Hz of everything the loaders give.
     segment_seconds: length of the training crops. Validation and test give whole files, one by one.
     batch_size, num_workers: of the training loader; num_workers of the others too.
-    seed: with (epoch, index) it fixes every crop and with the epoch their order.
+    seed: with (epoch, index) it fixes every item and with the epoch their order.
     short: files shorter than a crop are filled up with zeros (`pad`) or repeated (`wrap`).
-    resample: files above `sample_rate` are copied once at that rate (`cache`) or resampled crop by crop
-        (`on_the_fly`: no disk space, more work per item). Files below are bad files.
-    on_bad_file: `fail` at set-up, naming them, or `skip` their pairs and list them in `bad_files`.
+    resample: pairs at another rate are copied once at `sample_rate` (`cache`) or resampled crop by crop
+        (`on_the_fly`: no disk space, more work per item). Mixtures are always resampled on the fly.
+    lowest_rate: Hz, below which files are bad: they lack part of the band. None is `sample_rate`.
+    on_bad_file: `fail` at set-up, naming them, or `skip` them and list them in `bad_files`; a file that goes
+        bad later ends the run, or is skipped with a warning.
     cache_dir: where scans and copies are kept; None is the user's cache folder.
     """
 
     def __init__(
         self,
-        corpus: Corpus,
+        source: Source,
         *,
         sample_rate: int,
         segment_seconds: float,
@@ -52,6 +50,7 @@ class SpeechData:
         seed: int,
         short: str = "pad",
         resample: str = "cache",
+        lowest_rate: int | None = None,
         on_bad_file: str = "fail",
         cache_dir: str | Path | None = None,
     ):
@@ -69,10 +68,12 @@ class SpeechData:
             raise UserError(f"data.num_workers={num_workers} must be 0 or more")
         if batch_size < 1:
             raise UserError(f"data.batch_size={batch_size} must be 1 or more")
-        self.corpus, self.sample_rate, self.segment_seconds = corpus, sample_rate, segment_seconds
-        self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
-        self.short, self.resample, self.on_bad_file, self.cache_dir = short, resample, on_bad_file, cache_dir
-        self._pairs: dict[str, list[Pair]] = {}
+        self.source, self.sample_rate, self.segment_seconds = source, sample_rate, segment_seconds
+        self.batch_size, self.num_workers, self.seed, self.on_bad_file = batch_size, num_workers, seed, on_bad_file
+        self._loading = Loading(
+            sample_rate, segment_seconds, seed, short, resample, lowest_rate or sample_rate, cache_dir
+        )
+        self._datasets: dict[str, Dataset] = {}
         self.bad_files: list[BadFile] = []  # of the splits set up so far
 
     def setup(self, splits: tuple[str, ...] = SPLITS) -> None:
@@ -81,22 +82,19 @@ class SpeechData:
         An evaluation sets up `("test",)` only, and then needs no training data. Raises UserError for bad
         files, all splits' at once, if they are not to be skipped.
         """
-        new = [split for split in splits if split not in self._pairs]
-        scanned = {split: scan(self.corpus.pairs(split), self.sample_rate, self.cache_dir) for split in new}
-        if bad := [file for _, files in scanned.values() for file in files]:
+        new = [split for split in splits if split not in self._datasets]
+        opened = {split: self.source.open(split, self._loading) for split in new}
+        if bad := [file for _, files in opened.values() for file in files]:
             self._answer_to(bad)
-        for split, (pairs, files) in scanned.items():
-            if files and not pairs:
-                raise UserError(f"the {split} set has no good pair left, e.g. {files[0]}")
-            self._pairs[split] = (
-                resampled(pairs, self.sample_rate, self.cache_dir) if self.resample == "cache" else pairs
-            )
-        trained = {pair.noisy for pair in self._pairs.get("train", ())}
-        if shared := sum(pair.noisy in trained for pair in self._pairs.get("test", ())):
-            log.warning(
-                "%d of the test files are training files: their scores say nothing about new recordings",
-                shared,
-            )
+        self._datasets |= {split: dataset for split, (dataset, _) in opened.items()}
+        train, test = self._datasets.get("train"), self._datasets.get("test")
+        if isinstance(train, PairedDataset) and isinstance(test, PairedDataset):
+            trained = {pair.noisy for pair in train.pairs}
+            if shared := sum(pair.noisy in trained for pair in test.pairs):
+                log.warning(
+                    "%d of the test files are training files: their scores say nothing about new recordings",
+                    shared,
+                )
 
     def _answer_to(self, bad: list[BadFile]) -> None:
         self.bad_files = list(dict.fromkeys(self.bad_files + bad))  # validation and test may share files
@@ -105,27 +103,16 @@ class SpeechData:
             more = f"; and {len(self.bad_files) - 3} more" if len(self.bad_files) > 3 else ""
             raise UserError(
                 f"{len(self.bad_files)} bad file(s): {named}{more}. "
-                "Mend or remove them, or leave their pairs out with data.on_bad_file=skip"
+                "Mend or remove them, or leave them out with data.on_bad_file=skip"
             )
         names = "\n  ".join(map(str, self.bad_files))
-        log.warning("left out the pairs of %d bad file(s):\n  %s", len(self.bad_files), names)
+        log.warning("left out %d bad file(s):\n  %s", len(self.bad_files), names)
 
-    @property
-    def train_pairs(self) -> list[Pair]:
-        return self._of("train")
-
-    @property
-    def validation_pairs(self) -> list[Pair]:
-        return self._of("validation")
-
-    @property
-    def test_pairs(self) -> list[Pair]:
-        return self._of("test")
-
-    def _of(self, split: str) -> list[Pair]:
-        if split not in self._pairs:
+    def dataset(self, split: str) -> Dataset:
+        """The items of a split that is set up."""
+        if split not in self._datasets:
             raise RuntimeError(f'setup(("{split}",)) comes first')
-        return self._pairs[split]
+        return self._datasets[split]
 
     def train_loader(self, epoch: int = 0, start: int = 0, rank: int = 0, world_size: int = 1) -> DataLoader:
         """Batches of random crops, (B, N) per wave; `loader.sampler.set_epoch(epoch)` goes on to another.
@@ -133,46 +120,31 @@ class SpeechData:
         epoch, start: to resume, the epoch and how many of its items this rank has already been given.
         rank, world_size: the share of this device; see `EpochSampler`.
         """
-        pairs = self.train_pairs
+        dataset = self.dataset("train")
         return DataLoader(
-            PairedDataset(
-                pairs, self.sample_rate, round(self.segment_seconds * self.sample_rate), self.seed, self.short
-            ),
+            Tolerant(dataset) if self.on_bad_file == "skip" else dataset,
             self.batch_size,
-            sampler=EpochSampler(len(pairs), self.seed, True, rank, world_size, epoch, start),
+            sampler=EpochSampler(len(dataset), self.seed, True, rank, world_size, epoch, start),
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
         )
 
     def validation_loader(self) -> DataLoader:
-        """Whole files in the order of their names, one per batch: waves are (1, N)."""
-        return self._whole_files(self.validation_pairs)
+        """Whole files or mixtures, always in the same order, one per batch: waves are (1, N)."""
+        return DataLoader(self.dataset("validation"), 1, num_workers=self.num_workers)
 
     def test_loader(self) -> DataLoader:
         """As `validation_loader`."""
-        return self._whole_files(self.test_pairs)
-
-    def _whole_files(self, pairs: list[Pair]) -> DataLoader:
-        return DataLoader(PairedDataset(pairs, self.sample_rate), 1, num_workers=self.num_workers)
+        return DataLoader(self.dataset("test"), 1, num_workers=self.num_workers)
 
     def describe(self) -> list[str]:
         """A line per split that is set up: `train: 11572 files, 9.41 h, 28 speakers, SNR 0.0 to 15.0 dB`."""
-        lines = []
-        for split, pairs in self._pairs.items():
-            line = f"{split}: {len(pairs)} files"
-            if pairs:
-                minutes = sum(pair.seconds for pair in pairs) / 60
-                length = f"{minutes / 60:.2f} h" if minutes >= 60 else f"{minutes:.1f} min"
-                speakers = len({pair.speaker for pair in pairs})
-                snrs = [pair.snr for pair in pairs]
-                line += f", {length}, {speakers} speakers, SNR {min(snrs):.1f} to {max(snrs):.1f} dB"
-            lines.append(line)
-        return lines
+        return [f"{split}: {dataset.describe()}" for split, dataset in self._datasets.items()]
 
 
 def vctk_demand(
-    root: str | None,
+    root: str | dict | None,
     train_sets: list[str],
     validation_speakers: list[str],
     validation_files: list[str] | None,
@@ -181,8 +153,102 @@ def vctk_demand(
     **loading,
 ) -> SpeechData:
     """`data=vctk_demand`: see `VctkDemand`, and `SpeechData` for the other keys."""
-    corpus = VctkDemand(root, train_sets, validation_speakers, validation_files, test, suffix)
-    return SpeechData(corpus, **loading)
+
+    def corpus(place: str | None) -> VctkDemand:
+        return VctkDemand(place, train_sets, validation_speakers, validation_files, test, suffix)
+
+    return SpeechData(_pair_source(root, corpus), **loading)
+
+
+def dns_pairs(
+    root: str | dict | None, test_root: str | None, test: str, validation_share: float, **loading
+) -> SpeechData:
+    """`data=dns_pairs`: see `DnsPairs`, and `SpeechData` for the other keys."""
+    return SpeechData(_pair_source(root, lambda place: DnsPairs(place, test_root, test, validation_share)), **loading)
+
+
+def _pair_source(root: str | dict | None, corpus: Callable[[str | None], object]) -> Source:
+    """One corpus of pairs, or several with weights: `{name: {path: folder, weight: 0.3}}`."""
+    if not isinstance(root, Mapping):
+        return PairSource(corpus(root))
+    for name, entry in root.items():
+        if not isinstance(entry, Mapping) or entry.keys() != {"path", "weight"}:
+            raise UserError(f"data.root.{name}={entry}: give path and weight")
+    sources = {name: PairSource(corpus(entry["path"])) for name, entry in root.items()}
+    return BlendSource(sources, {name: entry["weight"] for name, entry in root.items()})
+
+
+def dns(
+    speech: str | list | dict | None,
+    noise: str | list | dict | None,
+    rir: str | list | dict | None,
+    speaker: str | None,
+    recipe: Recipe,
+    held_out: float,
+    epoch_hours: float | None,
+    fixed_items: int,
+    fixed_seconds: float,
+    test_root: str | None = None,
+    denoiser: Callable[[np.ndarray], np.ndarray] | None = None,
+    **loading,
+) -> SpeechData:
+    """`data=dns` and, with a denoiser, `data=timbre`: see `MixSource`, and `SpeechData` for the other keys.
+
+    test_root: a folder of test sets (see `DnsPairs`) to test on instead of held-out mixtures.
+    """
+    source: Source = MixSource(
+        speech, noise, rir, recipe, speaker, held_out, epoch_hours, fixed_items, fixed_seconds, denoiser
+    )
+    if test_root:
+        source = TestedElsewhere(source, PairSource(DnsPairs(None, test_root, "auto", 0.5)))
+    return SpeechData(source, **loading)
+
+
+def finetune(
+    speech: str | list | dict | None,
+    noise: str | list | dict | None,
+    rir: str | list | dict | None,
+    replay_speech: str | list | dict | None,
+    replay_noise: str | list | dict | None,
+    replay_rir: str | list | dict | None,
+    replay_root: str | None,
+    replay_validation_speakers: list[str],
+    replay_ratio: float,
+    replay_hours: float | None,
+    speaker: str | None,
+    recipe: Recipe,
+    held_out: float,
+    epoch_hours: float | None,
+    fixed_items: int,
+    fixed_seconds: float,
+    **loading,
+) -> SpeechData:
+    """`data=finetune`: own mixtures, and with them what the model was first trained on.
+
+    speech, noise, rir: the new material; without own speech or rooms those of the replay are used.
+    replay_speech, replay_noise, replay_rir: the original material, to be mixed anew; or replay_root: the folder of
+        a corpus of pairs (see `VctkDemand`), of which replay_validation_speakers never train.
+    replay_ratio: its share of the items of an epoch. replay_hours: instead, how much of it is in an epoch.
+    """
+    if not 0 < replay_ratio < 1:
+        raise UserError(f"data.replay_ratio={replay_ratio}: must lie between 0 and 1")
+    if bool(replay_root) == bool(replay_speech and replay_noise):
+        raise UserError(
+            "data=finetune replays what the model was trained on: give data.replay_root=FOLDER (pairs), or "
+            "data.replay_speech=FOLDER and data.replay_noise=FOLDER"
+        )
+    fixed = dict(speaker=speaker, held_out=held_out, fixed_items=fixed_items, fixed_seconds=fixed_seconds)
+    own = MixSource(speech or replay_speech, noise, rir or replay_rir, recipe, epoch_hours=epoch_hours, **fixed)
+    if replay_root:
+        replay: Source = PairSource(VctkDemand(replay_root, ["28spk"], replay_validation_speakers))
+    else:
+        replay = MixSource(replay_speech, replay_noise, replay_rir, recipe, **fixed)
+    if replay_hours:
+        blend = BlendSource({"own": own, "replay": replay}, hours={"replay": replay_hours})
+    else:
+        weights = {"own": 1 - replay_ratio, "replay": replay_ratio}
+        blend = BlendSource({"own": own, "replay": replay}, weights, lead="own")
+    return SpeechData(blend, **loading)
 
 
 def demo(
@@ -196,4 +262,4 @@ def demo(
     """`data=demo`: see `Demo`, and `SpeechData` for the other keys."""
     sizes = {"train": train_files, "validation": validation_files, "test": test_files}
     corpus = Demo(sizes, corpus_seed, loading["sample_rate"], cache_dir)
-    return SpeechData(corpus, cache_dir=cache_dir, **loading)
+    return SpeechData(PairSource(corpus), cache_dir=cache_dir, **loading)

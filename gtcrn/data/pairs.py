@@ -5,25 +5,69 @@ from dataclasses import dataclass
 from math import nan
 from pathlib import Path
 
-from gtcrn.data import audio
+import pyarrow as pa
+
+from gtcrn.data.cache import cache_folder, digest
+from gtcrn.data.rows import Rows, write_rows
+from gtcrn.data.shards import audio_files
 from gtcrn.errors import UserError
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two mono files of equal length and rate, aligned to the sample."""
+    """Two mono files of equal length and rate, aligned to the sample; or a recording without a clean half."""
 
     name: str  # without suffix, e.g. p232_001
     noisy: Path
-    clean: Path
+    clean: Path | None
     speaker: str
     snr: float = nan  # dB; nan until it is known
     frames: int = 0  # length and rate (Hz) of the files as they are on disk; 0 until scanned
     rate: int = 0
+    problem: str = ""  # why it is of no use
 
     @property
     def seconds(self) -> float:
         return self.frames / self.rate
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The noisy and, where there is one, the clean file."""
+        return (self.noisy,) if self.clean is None else (self.noisy, self.clean)
+
+
+class PairTable(Rows[Pair]):
+    """Scanned pairs, however many."""
+
+    def make(self, values: dict) -> Pair:
+        values["noisy"], values["clean"] = Path(values["noisy"]), values["clean"] and Path(values["clean"])
+        return Pair(**values)
+
+
+_SCHEMA = pa.schema(
+    [
+        ("name", pa.string()),
+        ("noisy", pa.string()),
+        ("clean", pa.string()),
+        ("speaker", pa.string()),
+        ("snr", pa.float64()),
+        ("frames", pa.int64()),
+        ("rate", pa.int32()),
+        ("problem", pa.string()),
+    ]
+)
+
+
+def tabled(pairs: list[Pair], cache_dir: str | Path | None) -> PairTable:
+    """The same pairs on disk, where they take no memory of the processes that read them."""
+    rows = [
+        vars(pair) | {"noisy": str(pair.noisy), "clean": None if pair.clean is None else str(pair.clean)}
+        for pair in pairs
+    ]
+    file = cache_folder(cache_dir, "pairs") / f"{digest(rows)}.arrow"
+    if not file.is_file():
+        write_rows(pa.Table.from_pylist(rows, _SCHEMA), file)
+    return PairTable(file)
 
 
 def speaker_of(name: str) -> str:
@@ -37,12 +81,12 @@ def pair_folders(noisy: Path, clean: Path, snr: Mapping[str, float] | None = Non
     `snr` gives the dB of the files for which it is known. A name found on one side only makes a pair as well,
     with the path at which the other half ought to be: the scan then reports it as missing.
     """
-    noisy_files, clean_files = _audio_files(noisy), _audio_files(clean)
+    noisy_files, clean_files = _by_stem(noisy), _by_stem(clean)
     return [
         Pair(
             name,
-            noisy_files.get(name) or noisy / clean_files[name].relative_to(clean),
-            clean_files.get(name) or clean / noisy_files[name].relative_to(noisy),
+            noisy_files[name][1] if name in noisy_files else noisy / clean_files[name][0],
+            clean_files[name][1] if name in clean_files else clean / noisy_files[name][0],
             speaker_of(name),
             (snr or {}).get(name, nan),
         )
@@ -50,11 +94,14 @@ def pair_folders(noisy: Path, clean: Path, snr: Mapping[str, float] | None = Non
     ]
 
 
-def _audio_files(folder: Path) -> dict[str, Path]:
-    files: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
-        if audio.is_audio(path):
-            if path.stem in files:
-                raise UserError(f"{path} and {files[path.stem]} have one name; pairs are found by name, rename one")
-            files[path.stem] = path
+def _by_stem(folder: Path) -> dict[str, tuple[str, Path]]:
+    """{name without suffix: (path relative to the folder, where to read it)}"""
+    files: dict[str, tuple[str, Path]] = {}
+    for relative, path in audio_files(folder).items():
+        stem = Path(relative).stem
+        if stem in files:
+            raise UserError(
+                f"{folder / relative} and {folder / files[stem][0]} have one name; pairs are found by name, rename one"
+            )
+        files[stem] = relative, path
     return files

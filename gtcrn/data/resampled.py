@@ -21,8 +21,11 @@ def resampled(pairs: list[Pair], sample_rate: int, cache_dir: str | Path | None)
     name changes with the original's path, size and time, so a changed original is copied anew.
     """
     folder = cache_folder(cache_dir, f"resampled-{sample_rate}")
-    sources = {path for pair in pairs if pair.rate != sample_rate for path in (pair.noisy, pair.clean)}
-    copies = {path: folder / f"{path.stem}-{digest(str(path.absolute()), stamp(path))}.wav" for path in sources}
+    sources = {path for pair in pairs if pair.rate != sample_rate for path in pair.files}
+    copies = {
+        path: folder / f"{path.stem}-{digest(str(path.absolute()), stamp(audio.container(path)))}.wav"
+        for path in sources
+    }
     missing = sorted(path for path, copy in copies.items() if not copy.exists())
 
     def copy(path: Path) -> None:
@@ -38,7 +41,7 @@ def resampled(pairs: list[Pair], sample_rate: int, cache_dir: str | Path | None)
         else replace(
             pair,
             noisy=copies[pair.noisy],
-            clean=copies[pair.clean],
+            clean=copies.get(pair.clean),
             frames=audio.resampled_length(pair.frames, pair.rate, sample_rate),
             rate=sample_rate,
         )

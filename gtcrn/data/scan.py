@@ -1,18 +1,25 @@
 """A look at every file before the first epoch, remembered until the file changes."""
 
-import json
 import os
-import uuid
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from math import inf, isnan, log10
+from math import inf, isnan, log10, nan
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from tqdm import tqdm
 from tqdm.contrib.concurrent import thread_map
 
 from gtcrn.data import audio
 from gtcrn.data.cache import cache_folder, digest, stamp
 from gtcrn.data.pairs import Pair
+from gtcrn.data.rows import Rows, write_rows
+from gtcrn.errors import UserError
+
+_SAVE_EVERY = 60  # s; a long scan that is interrupted goes on from there
 
 
 @dataclass(frozen=True)
@@ -24,6 +31,71 @@ class BadFile:
         return f"{self.path}: {self.problem}"
 
 
+def remembered(
+    memory: Path, keys: list[str], stamps: list[str], look: Callable[[str], dict], schema: pa.Schema, what: str
+) -> tuple[Path, np.ndarray]:
+    """What `look(key)` says of every key, taken from the Arrow file `memory` where the key's stamp is in it.
+
+    New and changed keys are looked at in parallel, with a progress bar that counts `what`. Returns the file,
+    with the columns of `schema`, of which the first is the key, and `stamp`; and the numbers of the keys' rows.
+    """
+    schema = schema.append(pa.field("stamp", pa.string()))
+    name = schema.names[0]
+    known = _recall(memory, schema)
+    wanted = pa.table({"key": pa.array(keys, pa.string()), "stamp": pa.array(stamps, pa.string())})
+
+    def rows_of_wanted() -> np.ndarray:
+        rows = pc.fill_null(pc.index_in(wanted["key"], known[name].combine_chunks()), -1).to_numpy()
+        if known.num_rows:
+            rows = np.where(pc.equal(known["stamp"].take(np.maximum(rows, 0)), wanted["stamp"]), rows, -1)
+        return rows
+
+    new = np.flatnonzero(rows_of_wanted() < 0).tolist()
+    if not new and memory.exists():
+        return memory, rows_of_wanted()
+    outdated = pa.array([keys[i] for i in new], pa.string())
+    known = known.filter(pc.invert(pc.is_in(known[name], outdated)))
+    fresh: list[dict] = []
+    saved = time.monotonic()
+
+    def save() -> pa.Table:
+        nonlocal saved
+        saved = time.monotonic()
+        table = pa.concat_tables([known, pa.Table.from_pylist(fresh, schema)])
+        write_rows(table, memory)
+        return table
+
+    with tqdm(total=len(new), desc="checking files", unit=what, disable=None) as bar:
+        for first in range(0, len(new), 256):
+            some = new[first : first + 256]
+            seen = thread_map(lambda i: look(keys[i]), some, disable=True)
+            fresh += [{name: keys[i], "stamp": stamps[i], **row} for i, row in zip(some, seen)]
+            bar.update(len(some))
+            if time.monotonic() - saved > _SAVE_EVERY:
+                save()
+    known = save()
+    return memory, rows_of_wanted()
+
+
+def _recall(memory: Path, schema: pa.Schema) -> pa.Table:
+    try:
+        table = Rows(memory).table
+        return table if table.schema.equals(schema) else schema.empty_table()
+    except UserError:  # none yet, or damaged: what it held is found again
+        return schema.empty_table()
+
+
+_PAIR = pa.schema(
+    [
+        ("files", pa.string()),  # joined by "|"
+        ("problems", pa.list_(pa.list_(pa.string()))),  # [path, problem] each
+        ("frames", pa.int64()),
+        ("rate", pa.int32()),
+        ("snr", pa.float64()),
+    ]
+)
+
+
 def scan(pairs: list[Pair], sample_rate: int, cache_dir: str | Path | None) -> tuple[list[Pair], list[BadFile]]:
     """Decodes every file once, in parallel, and sorts out the pairs that can't be trained on or scored.
 
@@ -33,29 +105,13 @@ def scan(pairs: list[Pair], sample_rate: int, cache_dir: str | Path | None) -> t
     if not pairs:
         return [], []
     # One memory per corpus, so that another split of the same files needs no new scan.
-    root = os.path.commonpath([path.absolute() for pair in pairs for path in (pair.noisy, pair.clean)])
-    memory = cache_folder(cache_dir, "scans") / f"{digest(root, sample_rate)}.json"
-    known = _recall(memory)
-
-    keys = [f"{pair.noisy.absolute()}|{pair.clean.absolute()}" for pair in pairs]
-    stamps = {key: [stamp(pair.noisy), stamp(pair.clean)] for key, pair in zip(keys, pairs)}
-    new = {key: pair for key, pair in zip(keys, pairs) if key not in known or known[key]["stamps"] != stamps[key]}
-    if new:
-        rows = thread_map(
-            lambda pair: _look_at(pair, sample_rate),
-            new.values(),
-            desc="checking files",
-            unit="pair",
-            disable=None,
-        )
-        known |= {key: {"stamps": stamps[key], **row} for key, row in zip(new, rows)}
-        partial = memory.with_suffix(f".{uuid.uuid4().hex[:8]}.partial")
-        partial.write_text(json.dumps(known))
-        os.replace(partial, memory)
-
+    root = os.path.commonpath([path.absolute() for pair in pairs for path in pair.files])
+    memory = cache_folder(cache_dir, "scans") / f"{digest(root, sample_rate)}.arrow"
+    by_key = {"|".join(str(path.absolute()) for path in pair.files): pair for pair in pairs}
+    stamps = ["|".join(str(stamp(audio.container(path))) for path in pair.files) for pair in by_key.values()]
+    file, rows = remembered(memory, list(by_key), stamps, lambda key: _look_at(by_key[key], sample_rate), _PAIR, "pair")
     good, bad = [], []
-    for key, pair in zip(keys, pairs):
-        row = known[key]
+    for pair, row in zip(by_key.values(), Rows(file).table.take(rows).to_pylist()):
         if row["problems"]:
             bad += [BadFile(Path(path), problem) for path, problem in row["problems"]]
         else:
@@ -64,27 +120,35 @@ def scan(pairs: list[Pair], sample_rate: int, cache_dir: str | Path | None) -> t
     return good, bad
 
 
-def _recall(memory: Path) -> dict[str, dict]:
-    try:
-        return json.loads(memory.read_text())
-    except (OSError, ValueError):  # none yet, or damaged: what it held is found again
-        return {}
-
-
 def _look_at(pair: Pair, sample_rate: int) -> dict:
-    problems = []
-    for path, other in ((pair.noisy, pair.clean), (pair.clean, pair.noisy)):
-        if not path.exists():
+    if pair.problem:
+        return {"problems": [(str(pair.noisy), pair.problem)]}
+    problems, facts = [], []
+    for path in pair.files:
+        if not audio.container(path).exists():
+            other = next(half for half in pair.files if half != path)
             problems.append((str(path), f"missing, while its other half {other} is there"))
-        elif problem := audio.check(path, sample_rate):
+            continue
+        facts.append(audio.examine(path))
+        problem = facts[-1].problem
+        if not problem and facts[-1].channels != 1:
+            problem = f"{facts[-1].channels} channels where mono is needed"
+        if not problem and facts[-1].rate < sample_rate:
+            problem = audio.wrong_rate(facts[-1].rate, sample_rate)
+        if problem:
             problems.append((str(path), problem))
     if problems:
         return {"problems": problems}
-    (noisy, rate), (clean, clean_rate) = audio.read(pair.noisy), audio.read(pair.clean)
-    if (len(noisy), rate) != (len(clean), clean_rate):
-        problem = f"{len(noisy)} samples at {rate} Hz, but its clean half has {len(clean)} at {clean_rate} Hz"
+    row = {"problems": [], "frames": facts[0].frames, "rate": facts[0].rate, "snr": nan}
+    if pair.clean is None:
+        return row
+    frames, rate = facts[1].frames, facts[1].rate
+    if (frames, rate) != (row["frames"], row["rate"]):
+        problem = f"{row['frames']} samples at {row['rate']} Hz, but its clean half has {frames} at {rate} Hz"
         return {"problems": [(str(pair.noisy), problem)]}
-    return {"problems": [], "frames": len(noisy), "rate": rate, "snr": measured_snr(noisy, clean)}
+    if isnan(pair.snr):
+        row["snr"] = measured_snr(audio.read(pair.noisy)[0], audio.read(pair.clean)[0])
+    return row
 
 
 def measured_snr(noisy: np.ndarray, clean: np.ndarray) -> float:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from gtcrn.data import audio
 from gtcrn.data.pairs import Pair, pair_folders
+from gtcrn.data.shards import subfolders
 from gtcrn.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -57,7 +58,7 @@ class VctkDemand:
         self.validation_speakers = list(validation_speakers)
         self.validation_files = list(validation_files or [])
         self.test, self.suffix = test, suffix
-        self.is_simple = (self.root / "noisy").is_dir() and (self.root / "clean").is_dir()
+        self.is_simple = {"noisy", "clean"} <= set(subfolders(self.root))
 
     def pairs(self, split: str) -> list[Pair]:
         """The pairs of `train`, `validation` or `test`, not yet scanned. Raises UserError if files lack."""
@@ -120,7 +121,7 @@ class VctkDemand:
         return pairs
 
     def _folder(self, stem: str) -> Path:
-        found = sorted(path for path in self.root.glob(stem + "*") if path.is_dir())
+        found = [self.root / name for name in subfolders(self.root) if name.startswith(stem)]
         if self.suffix is not None:
             found = [path for path in found if path.name == stem + self.suffix]
         if not found:

@@ -87,25 +87,25 @@ def test_resampling_keeps_the_tone_in_place(tone):
     assert np.abs(upsampled - expected)[2000:-2000].max() < 1e-4
 
 
-def test_check_says_what_is_wrong(tmp_path, tone):
-    def problem_of(wave, rate=RATE, lowest_rate=RATE):
-        audio.write(tmp_path / "a.wav", np.asarray(wave, np.float32), rate, "FLOAT")
-        return audio.check(tmp_path / "a.wav", lowest_rate)
+def test_examining_says_what_is_wrong(tmp_path, tone):
+    def facts_of(wave):
+        audio.write(tmp_path / "a.wav", np.asarray(wave, np.float32), RATE, "FLOAT")
+        return audio.examine(tmp_path / "a.wav")
 
-    assert problem_of(tone) is None
-    assert problem_of(np.pad(tone, (0, 10 * RATE))) is None
-    assert problem_of(tone, rate=8000, lowest_rate=None) is None
-    assert "8000 Hz" in problem_of(tone, rate=8000)
-    assert problem_of([]) == "empty"
-    assert "2 channels" in problem_of(np.stack([tone, tone], axis=1))
-    assert "NaN" in problem_of(np.where(np.arange(RATE) == 9000, np.nan, tone))
-    assert "infinite" in problem_of(np.where(np.arange(RATE) == 9000, np.inf, tone))
-    assert "silent" in problem_of(np.full(RATE, 3e-5))
-    assert audio.check(tmp_path / "none.wav").endswith("no such file")
+    good = facts_of(np.stack([tone, 0.5 * tone], axis=1))
+    assert (good.frames, good.rate, good.channels, good.problem) == (RATE, RATE, 2, "")
+    assert good.peak == pytest.approx(np.abs(tone).max())
+    assert good.rms == pytest.approx(np.sqrt(np.mean(tone**2) * 1.25 / 2), rel=1e-6)
+    assert facts_of(np.pad(tone, (0, 10 * RATE))).problem == ""
+    assert facts_of([]).problem == "empty"
+    assert "NaN" in facts_of(np.where(np.arange(RATE) == 9000, np.nan, tone)).problem
+    assert "infinite" in facts_of(np.where(np.arange(RATE) == 9000, np.inf, tone)).problem
+    assert "silent" in facts_of(np.full(RATE, 3e-5)).problem
+    assert audio.examine(tmp_path / "none.wav").problem.endswith("no such file")
     audio.write(tmp_path / "a.flac", np.tile(tone, 10), RATE)
     whole = (tmp_path / "a.flac").read_bytes()
     (tmp_path / "a.flac").write_bytes(whole[: len(whole) // 2])
-    assert audio.check(tmp_path / "a.flac") is not None
+    assert audio.examine(tmp_path / "a.flac").problem != ""
 
 
 def test_a_stream_of_chunks_is_the_same_file(tmp_path, tone):

@@ -61,7 +61,7 @@ def test_files_are_what_the_table_says(corpus):
     rows = {row["name"]: row for row in table(corpus)}
     for split in SIZES:
         for pair in corpus.pairs(split):
-            assert audio.check(pair.noisy, 16000) is None and audio.check(pair.clean, 16000) is None
+            assert all(audio.examine(path).problem == "" for path in pair.files)
             (noisy, rate), (clean, _) = audio.read(pair.noisy), audio.read(pair.clean)
             row = rows[pair.name]
             assert rate == 16000 and len(noisy) == len(clean)
@@ -112,4 +112,8 @@ def test_data_demo(corpus):
     data.setup()
     batch = next(iter(data.train_loader()))
     assert batch["noisy"].shape == batch["clean"].shape == (8, 32000)
-    assert [len(data.train_pairs), len(data.validation_pairs), len(data.test_pairs)] == [18, 3, 6]
+    assert [
+        len(data.dataset("train").pairs),
+        len(data.dataset("validation").pairs),
+        len(data.dataset("test").pairs),
+    ] == [18, 3, 6]

@@ -9,13 +9,14 @@ import torch
 
 from gtcrn.data import audio
 from gtcrn.data.module import SpeechData
+from gtcrn.data.sources import PairSource
 from gtcrn.data.vctk_demand import VctkDemand
 from gtcrn.errors import UserError
 
 
 def speech_data(corpus, cache, **changed) -> SpeechData:
     settings = dict(sample_rate=16000, segment_seconds=1.0, batch_size=2, num_workers=0, seed=5, cache_dir=cache)
-    return SpeechData(corpus, **(settings | changed))
+    return SpeechData(PairSource(corpus), **(settings | changed))
 
 
 def mini(recordings, cache, **changed) -> SpeechData:
@@ -85,7 +86,7 @@ def test_crops_are_cut_from_the_files_at_one_place(recordings, tmp_path):
     data = mini(recordings, tmp_path)
     data.setup()
     dataset = data.train_loader().dataset
-    for index, pair in enumerate(data.train_pairs):
+    for index, pair in enumerate(data.dataset("train").pairs):
         item = dataset[3, index]
         noisy, clean = audio.read(pair.noisy)[0], audio.read(pair.clean)[0]
         places = np.flatnonzero(noisy[: len(noisy) - 15999] == item["noisy"][0].item())
@@ -99,7 +100,7 @@ def test_whole_files_one_by_one(recordings, tmp_path):
     data = mini(recordings, tmp_path)
     data.setup()
     for loader in (data.validation_loader(), data.test_loader()):
-        for batch, pair in zip(loader, data.validation_pairs, strict=True):
+        for batch, pair in zip(loader, data.dataset("validation").pairs, strict=True):
             assert batch["noisy"].shape == batch["clean"].shape == (1, pair.frames)
             assert batch["noisy"].dtype == torch.float32
             assert batch["name"] == [pair.name]
@@ -110,8 +111,8 @@ def test_whole_files_one_by_one(recordings, tmp_path):
 def test_short_files_fill_the_crop(recordings, tmp_path, short):
     data = mini(recordings, tmp_path, segment_seconds=3.0, short=short)
     data.setup()
-    index = data.train_pairs.index(min(data.train_pairs, key=lambda pair: pair.frames))
-    pair = data.train_pairs[index]
+    index = data.dataset("train").pairs.index(min(data.dataset("train").pairs, key=lambda pair: pair.frames))
+    pair = data.dataset("train").pairs[index]
     wave = data.train_loader().dataset[0, index]["noisy"]
     assert wave.shape == (48000,)
     assert torch.equal(wave[: pair.frames], torch.from_numpy(audio.read(pair.noisy)[0]))
@@ -131,7 +132,7 @@ def test_the_dataset_travels_light(recordings, tmp_path):
 def test_snr_is_measured(recordings, tmp_path):
     data = mini(recordings, tmp_path)
     data.setup(("train",))
-    for pair in data.train_pairs:
+    for pair in data.dataset("train").pairs:
         noisy, clean = (audio.read(path)[0].astype(float) for path in (pair.noisy, pair.clean))
         assert pair.snr == pytest.approx(10 * np.log10((clean**2).sum() / ((noisy - clean) ** 2).sum()), abs=1e-3)
 
@@ -141,8 +142,11 @@ def test_full_band_files_are_resampled_once(full_band, tmp_path, monkeypatch):
     corpus = VctkDemand(full_band, ["28spk"], ["p226", "p287"])
     data = speech_data(corpus, cache)
     data.setup()
-    assert [len(pairs) for pairs in (data.train_pairs, data.validation_pairs, data.test_pairs)] == [2, 4, 1]
-    pair, original = data.test_pairs[0], corpus.pairs("test")[0]
+    assert [
+        len(pairs)
+        for pairs in (data.dataset("train").pairs, data.dataset("validation").pairs, data.dataset("test").pairs)
+    ] == [2, 4, 1]
+    pair, original = data.dataset("test").pairs[0], corpus.pairs("test")[0]
     wave, rate = audio.read(pair.noisy)
     assert (rate, pair.rate, len(wave)) == (16000, 16000, pair.frames)
     np.testing.assert_array_equal(wave, audio.resample(audio.read(original.noisy)[0], 48000, 16000))
@@ -153,7 +157,7 @@ def test_full_band_files_are_resampled_once(full_band, tmp_path, monkeypatch):
     monkeypatch.setattr("gtcrn.data.resampled.audio.resample", None)
     again = speech_data(corpus, cache)
     again.setup()
-    assert again.train_pairs == data.train_pairs
+    assert list(again.dataset("train").pairs) == list(data.dataset("train").pairs)
     assert {path: path.stat().st_mtime_ns for path in (cache / "resampled-16000").iterdir()} == copies
 
 
@@ -161,15 +165,15 @@ def test_a_copy_lost_or_outdated_is_made_anew(full_band, tmp_path):
     corpus = VctkDemand(full_band, ["28spk"], ["p226", "p287"])
     data = speech_data(corpus, tmp_path / "cache")
     data.setup(("test",))
-    before = data.test_pairs[0]
+    before = data.dataset("test").pairs[0]
     before.noisy.unlink()
     original = corpus.pairs("test")[0]
     for half in (original.noisy, original.clean):
         audio.write(half, audio.read(half)[0][:48000], 48000)
     data = speech_data(corpus, tmp_path / "cache")
     data.setup(("test",))
-    assert data.test_pairs[0].frames == audio.info(data.test_pairs[0].noisy).frames == 16000
-    assert data.test_pairs[0].clean != before.clean
+    assert data.dataset("test").pairs[0].frames == audio.info(data.dataset("test").pairs[0].noisy).frames == 16000
+    assert data.dataset("test").pairs[0].clean != before.clean
 
 
 def test_resampling_on_the_fly_gives_the_same_crops(full_band, tmp_path):
@@ -250,7 +254,7 @@ def test_bad_files_are_named_or_skipped(recordings, tmp_path, kind):
 
     data = speech_data(corpus, tmp_path / "cache", on_bad_file="skip")
     data.setup(("train", "validation"))
-    assert [pair.name for pair in data.train_pairs] == ["p287_001", "p287_003", "p287_004"]
+    assert [pair.name for pair in data.dataset("train").pairs] == ["p287_001", "p287_003", "p287_004"]
     assert [file.path for file in data.bad_files] == [culprit]
     assert len(batches(data.train_loader())["name"]) == 3
 
@@ -276,10 +280,10 @@ def test_a_test_set_that_was_trained_on_is_pointed_out(recordings, tmp_path, cap
 def test_a_damaged_memory_is_made_anew(recordings, tmp_path):
     mini(recordings, tmp_path).setup()
     (memory,) = (tmp_path / "scans").iterdir()
-    memory.write_text(memory.read_text()[:100])
+    memory.write_bytes(memory.read_bytes()[:100])
     data = mini(recordings, tmp_path)
     data.setup()
-    assert len(data.train_pairs) == 4
+    assert len(data.dataset("train").pairs) == 4
 
 
 def test_settings_are_checked(recordings, tmp_path):

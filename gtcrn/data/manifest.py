@@ -1,0 +1,260 @@
+"""What is known of the files of a corpus without opening them: a table with a row per file."""
+
+import logging
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from gtcrn.data import audio, shards
+from gtcrn.data.cache import cache_folder, digest, stamp
+from gtcrn.data.rows import Rows
+from gtcrn.data.scan import BadFile, remembered
+from gtcrn.data.seeding import share_of
+from gtcrn.errors import UserError
+
+log = logging.getLogger(__name__)
+
+FILE = "manifest.arrow"
+TABLES = (".arrow", ".feather", ".parquet")
+MAKE = "python run.py task=prepare prepare=manifest input=FOLDER"
+SPOT_CHECKS = 100  # files of a ready-made manifest that are looked for
+
+FACTS = pa.schema(
+    [
+        ("path", pa.string()),  # relative to the root in the schema's metadata, or to the table's own folder
+        ("seconds", pa.float64()),
+        ("frames", pa.int64()),
+        ("rate", pa.int32()),
+        ("channels", pa.int32()),
+        ("peak", pa.float32()),
+        ("rms", pa.float32()),
+        ("problem", pa.string()),  # why it is of no use, or ""
+    ]
+)
+
+
+@dataclass(frozen=True)
+class AudioFile:
+    """One file. seconds, frames, rate (Hz), channels: as it is on disk. peak, rms: of full scale."""
+
+    path: Path
+    seconds: float
+    frames: int
+    rate: int
+    channels: int
+    speaker: str
+    peak: float
+    rms: float
+    problem: str
+
+
+class Manifest(Rows[AudioFile]):
+    """The files of a corpus.
+
+    speaker: what tells the speaker (or, of noise, the recording): `prefix`, what stands before the first
+        underscore of a file's name; `folder`, the name of the folder it is in; or a regular expression with
+        one group, searched for in the path. None takes the manifest's own column, or `prefix` without one.
+    """
+
+    def __init__(self, file: Path, chosen: np.ndarray | None = None, speaker: str | None = None):
+        super().__init__(file, chosen)
+        self.speaker = speaker
+        missing = set(FACTS.names) - set(self.table.column_names)
+        if missing:
+            raise UserError(f"{file}: no manifest, it has no column {', '.join(sorted(missing))}; make one with {MAKE}")
+        root = (self.table.schema.metadata or {}).get(b"root", b"").decode()
+        self.root = Path(root) if root else file.parent
+
+    def make(self, values: dict) -> AudioFile:
+        known = {name: values[name] for name in FACTS.names}
+        speaker = values.get("speaker") if self.speaker is None else None
+        return AudioFile(
+            **known | {"path": self.root / known["path"], "speaker": speaker or self._speaker_of(known["path"])}
+        )
+
+    def speakers(self) -> np.ndarray:
+        """(len(self),) speaker of each file."""
+        if self.speaker is None and "speaker" in self.table.column_names:
+            return self.column("speaker")
+        return np.array([self._speaker_of(path) for path in self.column("path")], dtype=object)
+
+    def _speaker_of(self, path: str) -> str:
+        if self.speaker in (None, "prefix"):
+            return Path(path).stem.split("_")[0]
+        if self.speaker == "folder":
+            return Path(path).parent.name
+        found = re.search(self.speaker, path)
+        if not found:
+            raise UserError(f"speaker={self.speaker}: not found in {self.root / path}; it is searched for in the path")
+        return found.group(1)
+
+
+def facts_of(path: Path) -> dict:
+    """The columns of `FACTS`, but for the path."""
+    facts = asdict(audio.examine(path))
+    return facts | {"seconds": facts["frames"] / facts["rate"] if facts["rate"] else 0.0}
+
+
+def open_manifest(place: str | Path, key: str, cache_dir: str | Path | None, speaker: str | None = None) -> Manifest:
+    """The manifest of a folder, of a list of files, or as it is.
+
+    place: a folder, searched for audio at any depth; a text file with a path per line, relative to itself; or
+        a manifest (Arrow or Parquet), or a folder with a `manifest.arrow` or packed shards in it. Of folders
+        and lists every file is decoded once, in parallel, and again only when it changes. A ready-made
+        manifest is taken at its word after a look at some of its files.
+    key: the configuration's name for it, e.g. `data.noise`, for the errors.
+    """
+    place = Path(place).expanduser()
+    if not place.exists():
+        raise UserError(f"{key}={place}: no such file or folder")
+    ready = next((place / name for name in (shards.INDEX, FILE) if (place / name).is_file()), None)
+    if ready or place.suffix in TABLES:
+        return _ready_made(Manifest(ready or place, speaker=speaker), key)
+    if place.is_file():
+        if place.suffix != ".txt":
+            raise UserError(
+                f"{key}={place}: expected a folder, a list of files (.txt) or a manifest ({', '.join(TABLES)})"
+            )
+        lines = (line.strip() for line in place.read_text().splitlines())
+        found = [place.parent / Path(line).expanduser() for line in lines if line and not line.startswith("#")]
+        root, unreadable = Path(os.path.commonpath([place.parent, *found])), []
+        stamps = {os.path.relpath(path, root): str(stamp(path)) for path in found}
+    else:
+        root, stamps, unreadable = place.absolute(), {}, []
+        for path, seen in _walk(root):
+            if isinstance(seen, OSError):
+                unreadable.append((path, f"unreadable folder: {seen.strerror}"))
+            else:
+                stamps[os.path.relpath(path, root)] = seen
+    if not stamps:
+        raise UserError(f"{key}={place}: no audio files ({', '.join(audio.SUFFIXES)}) in it")
+    stamps |= {os.path.relpath(path, root): problem for path, problem in unreadable}
+    memory = cache_folder(cache_dir, "manifests") / f"{digest(str(root))}.arrow"
+    problems = {os.path.relpath(path, root): problem for path, problem in unreadable}
+
+    def look(path: str) -> dict:
+        if path in problems:
+            return dict(seconds=0, frames=0, rate=0, channels=0, peak=0, rms=0, problem=problems[path])
+        return facts_of(root / path)
+
+    schema = FACTS.with_metadata({"root": str(root)})
+    file, rows = remembered(memory, list(stamps), list(stamps.values()), look, schema, "file")
+    return Manifest(file, rows, speaker)
+
+
+def _walk(root: Path) -> Iterator[tuple[str, str | OSError]]:
+    """(path, stamp) of the audio files in and below a folder, by name; (path, error) of folders that can't be read."""
+    folders, seen = [str(root)], set()
+    while folders:
+        folder = folders.pop()
+        try:
+            identity = os.stat(folder).st_ino, os.stat(folder).st_dev
+            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        except OSError as error:
+            yield folder, error
+            continue
+        if identity in seen:  # a link that leads back
+            continue
+        seen.add(identity)
+        folders += [entry.path for entry in reversed(entries) if entry.is_dir()]
+        for entry in entries:
+            if audio.is_audio(Path(entry.name)) and not entry.is_dir():
+                yield entry.path, str(stamp(Path(entry.path)))
+
+
+def _ready_made(manifest: Manifest, key: str) -> Manifest:
+    if not len(manifest):
+        raise UserError(f"{key}={manifest.file}: the manifest has no rows")
+    for index in np.linspace(0, len(manifest) - 1, min(SPOT_CHECKS, len(manifest))).astype(int):
+        file = audio.container(manifest[index].path)
+        if not file.is_file():
+            raise UserError(f"{key}={manifest.file}: {file}, one of its files, is missing; make it anew with {MAKE}")
+    return manifest
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A named part of what is drawn from, and how often."""
+
+    name: str
+    files: Manifest
+    weight: float
+
+
+def open_corpora(
+    places: str | list | Mapping, key: str, cache_dir: str | Path | None, speaker: str | None = None
+) -> list[Corpus]:
+    """The corpora of one role, e.g. `data.speech`.
+
+    places: one place (see `open_manifest`), a list of places, or `{name: place}` or
+        `{name: {path: place, weight: 0.3, speaker: folder}}`. Without weights every file is drawn equally often.
+    """
+    if isinstance(places, str | Path):
+        places = [places]
+    if not isinstance(places, Mapping):
+        places = {Path(place).stem: place for place in places}
+    corpora = []
+    for name, entry in places.items():
+        entry = entry if isinstance(entry, Mapping) else {"path": entry}
+        if unknown := entry.keys() - {"path", "weight", "speaker"} or "path" not in entry:
+            wrong = "path is missing" if unknown is True else f"unknown {', '.join(sorted(unknown))}"
+            raise UserError(f"{key}.{name}: {wrong}; it takes path, weight and speaker")
+        files = open_manifest(entry["path"], f"{key}.{name}" if len(places) > 1 else key, cache_dir)
+        files.speaker = entry.get("speaker", speaker)
+        weight = entry.get("weight", len(files))
+        if not weight > 0:
+            raise UserError(f"{key}.{name}.weight={weight}: must be above 0")
+        corpora.append(Corpus(name, files, weight))
+    weighted = [name for name, entry in places.items() if isinstance(entry, Mapping) and "weight" in entry]
+    if weighted and len(weighted) < len(places):
+        raise UserError(
+            f"{key}: {', '.join(weighted)} has a weight and the others have none; give all or none a weight"
+        )
+    return corpora
+
+
+def usable(files: Manifest, sample_rate: int, least_seconds: float = 0.0) -> tuple[Manifest, list[BadFile]]:
+    """The files that can be drawn from, and what is wrong with the others."""
+    problem, rate, seconds = files.column("problem"), files.column("rate"), files.column("seconds")
+    slow, brief = rate < sample_rate, seconds < least_seconds
+    good = (problem == "") & ~slow & ~brief
+    bad = []
+    for index in np.flatnonzero(~good):
+        told = problem[index]
+        if not told and slow[index]:
+            told = audio.wrong_rate(rate[index], sample_rate)
+        bad.append(
+            BadFile(
+                files[index].path,
+                told or f"too short: {seconds[index]:.2f} s where at least {least_seconds:g} s are needed",
+            )
+        )
+    return files.select(good), bad
+
+
+def held_out(files: Manifest, shares: Mapping[str, float], what: str) -> dict[str, Manifest]:
+    """Splits files by speaker, e.g. `{"validation": 0.02, "test": 0.02}`; what is left is `train`.
+
+    A speaker's split depends on its name only, so that it stays when files are added. Every split gets at
+    least one speaker; where there are not enough, all splits get all files, with a warning about `what`.
+    """
+    encoded = pc.dictionary_encode(pa.array(files.speakers(), pa.string()))
+    places = np.array([share_of(name) for name in encoded.dictionary.to_pylist()])
+    if len(places) <= len(shares):
+        log.warning("%s: %d are too few to hold any out, so the same ones train, validate and test", what, len(places))
+        return {split: files for split in ("train", *shares)}
+    order, owner = np.argsort(places), np.zeros(len(places), int)
+    taken = 0
+    for number, share in enumerate(shares.values(), 1):
+        reached = sum(list(shares.values())[:number])
+        count = max(1, np.sum((places >= reached - share) & (places < reached)))
+        owner[order[taken : taken + count]] = number
+        taken += count
+    owners = owner[encoded.indices.to_numpy()]
+    return {split: files.select(owners == number) for number, split in enumerate(("train", *shares))}

@@ -1,0 +1,198 @@
+"""Noisy speech made of speech, noise and a room: the physics and the levels, without any files.
+
+    noisy = clean + reverberation + noise        to the rounding of float32
+
+`clean` is the target. What the room adds to it is `reverberation`: nothing where the target is the reverberant
+speech itself. The SNR is that of the speech as it sounds in the mixture (clean + reverberation) to the noise.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import inf, log10, nan
+
+import numpy as np
+import scipy.fft
+
+from gtcrn.errors import UserError
+
+PEAK = 0.99  # of full scale; what would clip is scaled down as a whole
+TARGETS = ("dry", "early", "reverberant")
+_FRAME = 0.02  # s
+_MARGIN = 10 ** (-15.9 / 10)  # of ITU-T P.56: what is further below the active level than 15.9 dB is a pause
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How mixtures are made; ranges are drawn from evenly.
+
+    snr: dB, see `active_snr`. level: dBFS, RMS of the mixture.
+    reverb: probability that the speech is put into a room.
+    target: `dry` (the speech as it arrives on the direct path), `early` (with the first `early_ms` of the
+        impulse response after it), `reverberant`, or a mix, e.g. `{dry: 0.5, early: 0.5}`.
+    noises: how many are summed, from and to.
+    noise_only, clean_only: shares of the items without speech and without noise.
+    band_limit: probability that everything above a frequency drawn from `band_limit_hz` is taken away.
+    """
+
+    snr: Sequence[float] = (-5.0, 20.0)
+    level: Sequence[float] = (-35.0, -15.0)
+    reverb: float = 0.3
+    target: str | Mapping[str, float] = "early"
+    early_ms: float = 100.0
+    noises: Sequence[int] = (1, 1)
+    noise_only: float = 0.0
+    clean_only: float = 0.0
+    band_limit: float = 0.0
+    band_limit_hz: Sequence[float] = (2500.0, 7500.0)
+
+    def __post_init__(self):
+        for name in ("snr", "level", "noises", "band_limit_hz"):
+            values = getattr(self, name)
+            if not isinstance(values, Sequence) or len(values) != 2 or values[0] > values[1]:
+                raise UserError(f"data.recipe.{name}={values}: give [lowest,highest]")
+        for name in ("reverb", "noise_only", "clean_only", "band_limit"):
+            value = getattr(self, name)
+            if not isinstance(value, float | int) or not 0 <= value <= 1:
+                raise UserError(f"data.recipe.{name}={value}: a probability lies between 0 and 1")
+        if self.noise_only + self.clean_only > 1:
+            raise UserError(f"data.recipe: noise_only={self.noise_only} and clean_only={self.clean_only} exceed 1")
+        if self.noises[0] < 1:
+            raise UserError(f"data.recipe.noises={self.noises}: at least 1; for items without noise, clean_only")
+        if self.level[1] > 0:
+            raise UserError(f"data.recipe.level={self.level}: dBFS, so at most 0")
+        if self.early_ms < 0:
+            raise UserError(f"data.recipe.early_ms={self.early_ms}: must be 0 or more")
+        targets = {self.target: 1} if isinstance(self.target, str) else dict(self.target)
+        if unknown := targets.keys() - set(TARGETS):
+            raise UserError(f"data.recipe.target={', '.join(unknown)}: takes {', '.join(TARGETS)}, or shares of them")
+        if not targets or min(targets.values()) < 0 or sum(targets.values()) <= 0:
+            raise UserError(f"data.recipe.target={self.target}: give shares above 0")
+
+    def draw_target(self, rng: np.random.Generator) -> str:
+        if isinstance(self.target, str):
+            return self.target
+        shares = np.array(list(self.target.values()), float)
+        return str(rng.choice(list(self.target), p=shares / shares.sum()))
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Waves (N,) float32 with noisy = clean + reverberation + noise.
+
+    snr: dB (inf without noise, -inf without speech). level: dBFS, RMS of noisy. target: see `Recipe`, "" without
+    a room. band_limit: Hz, nan for none.
+    """
+
+    noisy: np.ndarray
+    clean: np.ndarray
+    reverberation: np.ndarray
+    noise: np.ndarray
+    snr: float
+    level: float
+    target: str = ""
+    band_limit: float = nan
+
+
+def mix(
+    speech: np.ndarray | None,
+    noises: Sequence[np.ndarray],
+    rir: np.ndarray | None,
+    sample_rate: int,
+    recipe: Recipe,
+    rng: np.random.Generator,
+) -> Mixture:
+    """One mixture of speech (N,), noises (N,) each and a room impulse response (K,), at `sample_rate` Hz.
+
+    Without speech it is noise only, without noises speech only; one of them must be there.
+    """
+    snr, level = rng.uniform(*recipe.snr), rng.uniform(*recipe.level)
+    target = recipe.draw_target(rng)
+    limit = rng.uniform(*recipe.band_limit_hz) if rng.random() < recipe.band_limit else nan
+
+    shape = np.shape(noises[0] if speech is None else speech)
+    clean = reverberation = np.zeros(shape, np.float32)
+    if speech is not None:
+        clean = speech
+        if rir is not None:
+            clean, reverberation = in_room(speech, rir, target, round(recipe.early_ms * sample_rate / 1000))
+    # each noise as loud as the others
+    noise = sum((noise / max(rms(noise), 1e-8) for noise in noises), np.zeros(shape, np.float32))
+    if limit < sample_rate / 2:
+        clean, reverberation, noise = (low_pass(wave, limit, sample_rate) for wave in (clean, reverberation, noise))
+
+    wanted = clean + reverberation
+    if speech is not None and len(noises):
+        noise = noise * 10 ** ((active_snr(wanted, noise, sample_rate) - snr) / 20)
+    noisy = wanted + noise
+    gain = min(10 ** (level / 20) / max(rms(noisy), 1e-8), PEAK / max(np.abs(noisy).max(), np.abs(clean).max(), 1e-8))
+    clean, reverberation, noise = (np.float32(gain) * wave for wave in (clean, reverberation, noise))
+    noisy = clean + reverberation + noise
+    return Mixture(
+        noisy,
+        clean,
+        reverberation,
+        noise,
+        snr=-inf if speech is None else snr if len(noises) else inf,
+        level=20 * log10(max(rms(noisy), 1e-8)),
+        target=target if rir is not None and speech is not None else "",
+        band_limit=limit,
+    )
+
+
+def in_room(speech: np.ndarray, rir: np.ndarray, target: str, early: int) -> tuple[np.ndarray, np.ndarray]:
+    """The target (N,) and what the room adds to it (N,), both in time with the speech (N,).
+
+    rir: (K,), whose largest sample is the direct path; it becomes 1 at delay 0. early: samples after it that
+    belong to the target `early`.
+    """
+    direct = int(np.abs(rir).argmax())
+    rir = (rir / rir[direct])[: direct + len(speech)]
+    length = scipy.fft.next_fast_len(len(speech) + len(rir) - 1, real=True)
+    spectrum = scipy.fft.rfft(speech, length)
+
+    def heard(response: np.ndarray) -> np.ndarray:
+        wave = scipy.fft.irfft(spectrum * scipy.fft.rfft(response, length), length)
+        return wave[direct : direct + len(speech)]
+
+    reverberant = heard(rir)
+    if target == "reverberant":
+        return reverberant, np.zeros_like(reverberant)
+    clean = speech if target == "dry" else heard(rir[: direct + 1 + early])
+    return clean, reverberant - clean
+
+
+def low_pass(wave: np.ndarray, limit: float, sample_rate: int) -> np.ndarray:
+    """(N,) without what is above `limit` Hz; a zero-phase filter that falls to nothing within 5 % of it."""
+    spectrum = scipy.fft.rfft(wave)
+    frequency = np.arange(len(spectrum), dtype=np.float32) * (sample_rate / len(wave))
+    spectrum *= np.clip((1.05 * limit - frequency) / (0.05 * limit), 0, 1)
+    return scipy.fft.irfft(spectrum, len(wave))
+
+
+def rms(wave: np.ndarray) -> float:
+    """Root mean square of (N,)."""
+    return float(np.sqrt(np.vdot(wave, wave) / len(wave)))
+
+
+def active(speech: np.ndarray, sample_rate: int) -> np.ndarray:
+    """(N,) bool: where speech is active, in frames of 20 ms.
+
+    As in ITU-T P.56, a frame is active whose level is at most 15.9 dB below the mean level of the active ones.
+    """
+    frame = round(_FRAME * sample_rate)
+    padded = np.pad(speech, (0, -len(speech) % frame)).reshape(-1, frame)
+    energy = np.einsum("tn,tn->t", padded, padded, dtype=np.float64)
+    threshold = 0.0
+    while (raised := _MARGIN * energy[energy > threshold].mean()) > threshold * 1.001:
+        threshold = raised
+    return np.repeat(energy > threshold, frame)[: len(speech)]
+
+
+def active_snr(speech: np.ndarray, noise: np.ndarray, sample_rate: int) -> float:
+    """10 log10(sum speech^2 / sum noise^2) in dB of (N,) waves, summed where the speech is active.
+
+    Noise that pauses just there is taken to be 30 dB below its mean, so that it is not blown up without bounds.
+    """
+    where = active(speech, sample_rate)
+    energy = max(np.sum(noise[where] ** 2, dtype=np.float64), 1e-3 * rms(noise) ** 2 * where.sum())
+    return 10 * log10(np.sum(speech[where] ** 2, dtype=np.float64) / energy)

@@ -1,0 +1,35 @@
+"""Many small files in a few tar archives, for disks on which opening files is slow.
+
+A packed folder holds `shard-000000.tar` ... and `shards.arrow`, which says where in them each file lies: `name`
+(the path it had in the original folder), `path` (`shard-000000.tar@1536+48213`: offset and bytes) and what
+a manifest says of a file. The archives are plain tar, readable by any tool and as WebDataset.
+"""
+
+from pathlib import Path
+
+from gtcrn.data import audio
+from gtcrn.data.rows import Rows
+
+INDEX = "shards.arrow"
+
+
+def subfolders(folder: Path) -> list[str]:
+    """Names of the folders in a folder, packed or not."""
+    if (folder / INDEX).is_file():
+        return sorted({name.split("/")[0] for name in _names(folder) if "/" in name})
+    return sorted(path.name for path in folder.iterdir() if path.is_dir())
+
+
+def audio_files(folder: Path) -> dict[str, Path]:
+    """{path relative to the folder: where to read it} of the audio files in and below a folder, packed or not."""
+    for root in (folder, *folder.parents):
+        if (root / INDEX).is_file():
+            prefix = "" if root == folder else f"{folder.relative_to(root).as_posix()}/"
+            places = Rows(root / INDEX).column("path")
+            found = zip(_names(root), places)
+            return {name[len(prefix) :]: root / place for name, place in found if name.startswith(prefix)}
+    return {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*")) if audio.is_audio(path)}
+
+
+def _names(folder: Path) -> list[str]:
+    return Rows(folder / INDEX).column("name").tolist()
