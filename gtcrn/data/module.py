@@ -242,7 +242,7 @@ def finetune(
     if replay_root:
         replay: Source = PairSource(VctkDemand(replay_root, ["28spk"], replay_validation_speakers))
     else:
-        replay = MixSource(replay_speech, replay_noise, replay_rir, recipe, **fixed)
+        replay = MixSource(replay_speech, replay_noise, replay_rir, recipe, prefix="data.replay_", **fixed)
     if replay_hours:
         blend = BlendSource({"own": own, "replay": replay}, hours={"replay": replay_hours})
     else:

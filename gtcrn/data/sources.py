@@ -78,7 +78,7 @@ class MixSource:
     epoch_hours: of mixtures; None for one crop of each speech file.
     fixed_items, fixed_seconds: how many mixtures, and how long, validate; as many others test. They hold speech
         and noise, whatever the recipe's shares of items without.
-    denoise: see `MixedDataset`.
+    denoise: see `MixedDataset`. prefix: of the configuration's keys for speech, noise and rir, for the errors.
     """
 
     def __init__(
@@ -93,19 +93,18 @@ class MixSource:
         fixed_items: int = 100,
         fixed_seconds: float = 6.0,
         denoise: Callable[[np.ndarray], np.ndarray] | None = None,
+        prefix: str = "data.",
     ):
-        for key, value in (("speech", speech), ("noise", noise)):
+        for key, value in ((f"{prefix}speech", speech), (f"{prefix}noise", noise)):
             if not value:
-                raise UserError(
-                    f"data.{key} is not set: give a folder, a list of files or a manifest, data.{key}=FOLDER"
-                )
+                raise UserError(f"{key} is not set: give a folder, a list of files or a manifest, {key}=FOLDER")
         if not 0 < held_out < 0.5:
             raise UserError(f"data.held_out={held_out}: must lie between 0 and 0.5")
         if epoch_hours is not None and epoch_hours <= 0:
             raise UserError(f"data.epoch_hours={epoch_hours}: must be above 0")
         if fixed_items < 1 or fixed_seconds <= 0:
             raise UserError(f"data.fixed_items={fixed_items}, data.fixed_seconds={fixed_seconds}: must be above 0")
-        self.places = {"speech": speech, "noise": noise, "rir": rir}
+        self.places, self.prefix = {"speech": speech, "noise": noise, "rir": rir}, prefix
         self.recipe, self.speaker, self.held_out, self.epoch_hours = recipe, speaker, held_out, epoch_hours
         self.fixed_items, self.fixed_seconds, self.denoise = fixed_items, fixed_seconds, denoise
         self._opened = None
@@ -141,13 +140,13 @@ class MixSource:
             corpora, bad = {}, []
             for role, places in self.places.items():
                 speaker = self.speaker if role == "speech" else r"(.+)"  # of the rest, every file stands for itself
-                corpora[role] = []
-                for corpus in open_corpora(places, f"data.{role}", loading.cache_dir, speaker) if places else []:
+                key, corpora[role] = f"{self.prefix}{role}", []
+                for corpus in open_corpora(places, key, loading.cache_dir, speaker) if places else []:
                     files, useless = usable(corpus.files, loading.lowest_rate, 0.0 if role == "rir" else _SHORTEST)
                     bad += useless
                     if not len(files):
-                        raise UserError(f"data.{role}: {corpus.name} has no good file left, e.g. {useless[0]}")
-                    what = f"data.{role} {corpus.name}, {'speakers' if role == 'speech' else 'files'}"
+                        raise UserError(f"{key}: {corpus.name} has no good file left, e.g. {useless[0]}")
+                    what = f"{key} ({corpus.name}), {'speakers' if role == 'speech' else 'files'}"
                     corpora[role].append((corpus, held_out(files, shares, what)))
             self._opened = corpora, bad
         return self._opened

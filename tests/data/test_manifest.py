@@ -1,0 +1,218 @@
+"""Manifests of folders, lists and files that are ready: what is scanned, remembered, refreshed and refused."""
+
+import os
+import pickle
+import shutil
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from gtcrn.data import audio, manifest
+from gtcrn.data.manifest import held_out, open_corpora, open_manifest, usable
+from gtcrn.data.rows import write_rows
+from gtcrn.errors import UserError
+
+
+@pytest.fixture
+def tree(tmp_path, recordings):
+    """Nested folders with files at two rates."""
+    root = tmp_path / "corpus"
+    for source, place in (
+        ("dns_mini/extra_clean/LJ001-0001.wav", "lj/SSB0001/a_1.wav"),
+        ("dns_mini/extra_clean/LJ001-0002.wav", "lj/SSB0001/a_2.wav"),
+        ("dns_mini/clean/clean_fileid_0.wav", "dns/deep/down/SSB0002/b_1.wav"),
+    ):
+        (root / place).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(recordings / source, root / place)
+    return root
+
+
+def opened(place, tmp_path, **options):
+    return open_manifest(place, "data.speech", tmp_path / "cache", **options)
+
+
+def test_a_folder_is_searched_at_any_depth(tree, tmp_path):
+    files = opened(tree, tmp_path)
+    assert [file.path for file in files] == [
+        tree / "dns/deep/down/SSB0002/b_1.wav",
+        tree / "lj/SSB0001/a_1.wav",
+        tree / "lj/SSB0001/a_2.wav",
+    ]
+    first = files[0]
+    wave, rate = audio.read(first.path)
+    assert (first.frames, first.rate, first.channels) == (len(wave), rate, 1) == (480000, 16000, 1)
+    assert first.seconds == 30.0
+    assert first.peak == pytest.approx(np.abs(wave).max())
+    assert first.rms == pytest.approx(np.sqrt(np.mean(wave.astype(float) ** 2)), rel=1e-5)
+    assert files[1].rate == 22050
+
+
+def test_speakers_are_found_in_names_folders_and_paths(tree, tmp_path):
+    for speaker, expected in (
+        (None, ["b", "a", "a"]),
+        ("folder", ["SSB0002", "SSB0001", "SSB0001"]),
+        (r"SSB(\d+)", ["0002", "0001", "0001"]),
+    ):
+        files = opened(tree, tmp_path, speaker=speaker)
+        assert [file.speaker for file in files] == expected == files.speakers().tolist()
+    with pytest.raises(UserError, match=r"speaker=\(xyz\).*b_1.wav"):
+        opened(tree, tmp_path, speaker="(xyz)").speakers()
+
+
+def test_only_what_has_changed_is_looked_at_again(tree, tmp_path, monkeypatch):
+    opened(tree, tmp_path)
+    looked = []
+    facts_of = manifest.facts_of
+    monkeypatch.setattr(manifest, "facts_of", lambda path: looked.append(path.name) or facts_of(path))
+    opened(tree, tmp_path)
+    assert looked == []
+    (tree / "lj/SSB0001/a_2.wav").unlink()
+    audio.write(tree / "lj/SSB0001/a_1.wav", 0.1 * np.ones(16000, np.float32), 16000)
+    audio.write(tree / "lj/new.wav", 0.1 * np.ones(16000, np.float32), 16000)
+    files = opened(tree, tmp_path)
+    assert sorted(looked) == ["a_1.wav", "new.wav"]
+    assert [(file.path.name, file.seconds) for file in files] == [("b_1.wav", 30.0), ("new.wav", 1.0), ("a_1.wav", 1.0)]
+
+
+def test_a_link_that_leads_back_is_followed_once(tree, tmp_path):
+    os.symlink(tree, tree / "lj" / "again")
+    assert len(opened(tree, tmp_path)) == 3
+
+
+def test_a_list_of_files(tree, tmp_path):
+    listed = tree / "some files.txt"
+    (tree / "with space.wav").write_bytes((tree / "lj/SSB0001/a_2.wav").read_bytes())
+    listed.write_text(f"# the best\n{tree}/lj/SSB0001/a_1.wav\n\nwith space.wav\nno such.wav\n")
+    files, bad = usable(opened(listed, tmp_path), 16000)
+    assert [file.path.name for file in files] == ["a_1.wav", "with space.wav"]
+    assert [(file.path.name, file.problem) for file in bad] == [("no such.wav", "not readable as audio: no such file")]
+
+
+def test_bad_files_are_named(tree, tmp_path, recordings, monkeypatch):
+    wave = audio.read(tree / "lj/SSB0001/a_1.wav")[0]
+    nan = wave.copy()
+    nan[5] = np.nan
+    audio.write(tree / "nan.wav", nan, 16000, "FLOAT")
+    audio.write(tree / "silent.wav", 0 * wave, 16000)
+    audio.write(tree / "empty.wav", wave[:0], 16000)
+    audio.write(tree / "brief.wav", wave[:1600], 16000)
+    audio.write(tree / "low.wav", wave, 8000)
+    (tree / "garbage.wav").write_bytes(b"RIFF")
+    whole = (tree / "lj/SSB0001/a_1.wav").read_bytes()
+    audio.write(tree / "cut.flac", wave, 16000)
+    (tree / "cut.flac").write_bytes((tree / "cut.flac").read_bytes()[:20000])
+    (tree / "cut.wav").write_bytes(whole[:20001])
+    scandir = os.scandir
+
+    def closed(folder):
+        if str(folder).endswith("deep"):
+            raise PermissionError(13, "Permission denied")
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    files, bad = usable(opened(tree, tmp_path), 16000, least_seconds=0.5)
+    problems = {file.path.name: file.problem for file in bad}
+    assert [file.path.name for file in files] == ["a_1.wav", "a_2.wav"]
+    assert problems.keys() == {
+        "nan.wav", "silent.wav", "empty.wav", "brief.wav", "low.wav", "garbage.wav", "cut.flac", "cut.wav", "deep"
+    }  # fmt: skip
+    for name, told in dict(
+        nan="NaN", silent="silent", empty="empty", brief="0.10 s where at least 0.5 s", low="8000 Hz where at least 16000",
+        garbage="not readable",
+    ).items():  # fmt: skip
+        assert told in problems[f"{name}.wav"]
+    assert problems["deep"] == "unreadable folder: Permission denied"
+
+
+@pytest.mark.parametrize("suffix", [".arrow", ".parquet"])
+def test_a_ready_made_manifest_is_opened_as_it_is(tree, tmp_path, suffix, monkeypatch):
+    scanned = opened(tree, tmp_path)
+    table = scanned.table.take(np.array([0, 2])).replace_schema_metadata(None)
+    table = table.append_column("speaker", pa.array(["ann", "ben"]))
+    file = tree / f"ready{suffix}"
+    write_rows(table, file) if suffix == ".arrow" else pyarrow.parquet.write_table(table, file)
+    monkeypatch.setattr(manifest, "facts_of", None)
+    files = opened(file, tmp_path)
+    assert [(row.path, row.speaker) for row in files] == [(scanned[0].path, "ann"), (scanned[2].path, "ben")]
+    scanned[2].path.unlink()
+    with pytest.raises(UserError, match="a_2.wav, one of its files, is missing; make it anew with python run.py"):
+        opened(file, tmp_path)
+
+
+def test_what_is_no_place_is_refused(tree, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "notes.doc").touch()
+    (tmp_path / "bad.arrow").write_bytes(b"nothing")
+    write_rows(pa.table({"a": [1]}), tmp_path / "other.arrow")
+    for place, told in (
+        ("none", "no such file or folder"),
+        ("empty", "no audio files"),
+        ("notes.doc", "expected a folder, a list"),
+        ("bad.arrow", "not readable as a table"),
+        ("other.arrow", "has no column .*path"),
+    ):
+        with pytest.raises(UserError, match=f"{place}.*{told}"):
+            opened(tmp_path / place, tmp_path)
+
+
+def test_corpora_with_weights_rates_and_speakers(tree, tmp_path):
+    places = {"lj": {"path": str(tree / "lj"), "weight": 0.3}, "dns": {"path": str(tree / "dns"), "weight": 0.7}}
+    places["dns"]["speaker"] = "folder"
+    lj, dns = open_corpora(places, "data.speech", tmp_path)
+    assert (lj.name, lj.weight, len(lj.files), dns.name, dns.weight) == ("lj", 0.3, 2, "dns", 0.7)
+    assert dns.files[0].speaker == "SSB0002"
+    one, other = open_corpora([str(tree / "lj"), str(tree / "dns")], "data.speech", tmp_path)
+    assert (one.weight, other.weight) == (2, 1)
+    for wrong, told in (
+        ({"lj": {"weight": 1}}, "lj: path is missing"),
+        ({"lj": {"path": str(tree), "wieght": 1}}, "lj: unknown wieght"),
+        ({"lj": {"path": str(tree), "weight": 0}}, "lj.weight=0"),
+        ({"lj": {"path": str(tree), "weight": 1}, "dns": str(tree)}, "all or none"),
+        ({"lj": str(tree / "none"), "dns": str(tree)}, "data.speech.lj=.*none: no such"),
+    ):
+        with pytest.raises(UserError, match=told):
+            open_corpora(wrong, "data.speech", tmp_path)
+
+
+def test_speakers_are_held_out_and_stay_so(tmp_path):
+    def manifest_of(count):
+        rows = {"path": [f"{i % count:04d}_{i}.wav" for i in range(5 * count)]}
+        rows |= {name: [1] * (5 * count) for name in ("seconds", "frames", "rate", "channels", "peak", "rms")}
+        write_rows(pa.table(rows | {"problem": [""] * (5 * count)}), tmp_path / f"{count}.arrow")
+        return manifest.Manifest(tmp_path / f"{count}.arrow")
+
+    shares = {"validation": 0.1, "test": 0.1}
+    splits = {}
+    for count in (1000, 1500):
+        files = manifest_of(count)
+        parts = held_out(files, shares, "speech")
+        splits[count] = {name: set(part.speakers()) for name, part in parts.items()}
+        assert sum(len(part) for part in parts.values()) == len(files)
+        assert not splits[count]["train"] & (splits[count]["validation"] | splits[count]["test"])
+        assert 0.07 * count < len(splits[count]["test"]) < 0.13 * count
+    for name in ("train", "validation", "test"):
+        assert splits[1000][name] <= splits[1500][name]
+    few = held_out(manifest_of(3), shares, "speech")
+    assert [len(few[name]) for name in ("train", "validation", "test")] == [5, 5, 5]
+
+
+def test_too_few_to_hold_out_is_said(tree, tmp_path, caplog):
+    files = opened(tree, tmp_path)
+    parts = held_out(files, {"validation": 0.1, "test": 0.1}, "data.noise")
+    assert all(len(part) == 3 for part in parts.values())
+    assert "data.noise: 2 are too few" in caplog.text
+
+
+def test_rows_travel_to_other_processes_light(tree, tmp_path):
+    files = opened(tree, tmp_path).select(np.array([2, 0]))
+    copy = pickle.loads(pickle.dumps(files))
+    assert list(copy) == list(files)
+    assert len(pickle.dumps(files)) < 1000
+    audio.write(tree / "new.wav", 0.1 * np.ones(16000, np.float32), 16000)
+    travelling = pickle.dumps(files)
+    opened(tree, tmp_path)  # another run scans the folder anew
+    with pytest.raises(UserError, match="changed by another run"):
+        pickle.loads(travelling)[0]
+    assert files[0].path.name == "a_2.wav"  # what was open stays open
