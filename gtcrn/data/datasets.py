@@ -8,7 +8,6 @@ A recording without a clean half has no `clean`. A key is `(epoch, index)`, or t
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite
 from typing import Protocol
 
 import numpy as np
@@ -17,7 +16,7 @@ import torch
 from gtcrn.data import audio
 from gtcrn.data.manifest import AudioFile, Corpus
 from gtcrn.data.mixing import Recipe, mix
-from gtcrn.data.pairs import Pair
+from gtcrn.data.pairs import Pair, PairTable
 from gtcrn.data.seeding import generator
 from gtcrn.data.turns import Turns, counts_of
 from gtcrn.errors import UserError
@@ -72,7 +71,7 @@ class PairedDataset:
 
     def __init__(
         self,
-        pairs: Sequence[Pair],
+        pairs: PairTable,
         sample_rate: int,
         segment: int | None = None,
         seed: int = 0,
@@ -108,10 +107,12 @@ class PairedDataset:
 
     def describe(self) -> str:
         """`11572 files, 9.41 h, 28 speakers, SNR 0.0 to 15.0 dB`"""
-        speakers = len({pair.speaker for pair in self.pairs})
-        line = f"{len(self)} files, {_length(sum(pair.seconds for pair in self.pairs))}, {speakers} speakers"
-        snrs = [pair.snr for pair in self.pairs if isfinite(pair.snr)]
-        return f"{line}, SNR {min(snrs):.1f} to {max(snrs):.1f} dB" if snrs else line
+        seconds = np.sum(self.pairs.column("frames") / self.pairs.column("rate"))
+        speakers = len(set(self.pairs.column("speaker")))
+        line = f"{len(self)} files, {_length(seconds)}, {speakers} speakers"
+        snrs = self.pairs.column("snr")
+        snrs = snrs[np.isfinite(snrs)]
+        return f"{line}, SNR {snrs.min():.1f} to {snrs.max():.1f} dB" if len(snrs) else line
 
     def _start(self, pair: Pair, epoch: int, index: int) -> int:
         if self.segment is None:

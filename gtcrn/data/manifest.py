@@ -3,19 +3,18 @@
 import logging
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from gtcrn.data import audio, shards
 from gtcrn.data.cache import cache_folder, digest, stamp
 from gtcrn.data.rows import Rows
 from gtcrn.data.scan import BadFile, remembered
-from gtcrn.data.seeding import share_of
+from gtcrn.data.seeding import shares_of
 from gtcrn.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -58,8 +57,9 @@ class Manifest(Rows[AudioFile]):
     """The files of a corpus.
 
     speaker: what tells the speaker (or, of noise, the recording): `prefix`, what stands before the first
-        underscore of a file's name; `folder`, the name of the folder it is in; or a regular expression with
-        one group, searched for in the path. None takes the manifest's own column, or `prefix` without one.
+        underscore of a file's name; `folder`, the name of the folder it is in; `file`, each file by itself; or
+        a regular expression with one group, searched for in the path. None takes the manifest's own column,
+        or `prefix` without one.
     """
 
     def __init__(self, file: Path, chosen: np.ndarray | None = None, speaker: str | None = None):
@@ -72,27 +72,39 @@ class Manifest(Rows[AudioFile]):
         self.root = Path(root) if root else file.parent
 
     def make(self, values: dict) -> AudioFile:
-        known = {name: values[name] for name in FACTS.names}
-        speaker = values.get("speaker") if self.speaker is None else None
-        return AudioFile(
-            **known | {"path": self.root / known["path"], "speaker": speaker or self._speaker_of(known["path"])}
-        )
+        known = {name: values[name] for name in FACTS.names} | {"path": self.root / values["path"]}
+        if self.speaker is None and "speaker" in values:
+            return AudioFile(**known, speaker=values["speaker"])
+        return AudioFile(**known, speaker=_speaker_rule(self.speaker or "prefix")(values["path"]))
 
     def speakers(self) -> np.ndarray:
         """(len(self),) speaker of each file."""
         if self.speaker is None and "speaker" in self.table.column_names:
             return self.column("speaker")
-        return np.array([self._speaker_of(path) for path in self.column("path")], dtype=object)
+        rule = _speaker_rule(self.speaker or "prefix")
+        return np.array([rule(path) for path in self.column("path")], dtype=object)
 
-    def _speaker_of(self, path: str) -> str:
-        if self.speaker in (None, "prefix"):
-            return Path(path).stem.split("_")[0]
-        if self.speaker == "folder":
-            return Path(path).parent.name
-        found = re.search(self.speaker, path)
-        if not found:
-            raise UserError(f"speaker={self.speaker}: not found in {self.root / path}; it is searched for in the path")
-        return found.group(1)
+
+def _speaker_rule(rule: str) -> Callable[[str], str]:
+    """From a path to its speaker; see `Manifest`."""
+    if rule == "prefix":
+        return lambda path: path[path.rfind("/") + 1 : path.rfind(".")].split("_", 1)[0]
+    if rule == "folder":
+        return lambda path: path.rpartition("/")[0].rpartition("/")[2]
+    if rule == "file":
+        return str
+    try:
+        search = re.compile(rule).search
+    except re.error as error:
+        raise UserError(f"speaker={rule}: not a regular expression ({error})") from None
+
+    def found(path: str) -> str:
+        match = search(path)
+        if not match or not match.groups():
+            raise UserError(f"speaker={rule}: finds no (group) in {path}; it is searched for in the path")
+        return match.group(1)
+
+    return found
 
 
 def facts_of(path: Path) -> dict:
@@ -244,17 +256,18 @@ def held_out(files: Manifest, shares: Mapping[str, float], what: str) -> dict[st
     A speaker's split depends on its name only, so that it stays when files are added. Every split gets at
     least one speaker; where there are not enough, all splits get all files, with a warning about `what`.
     """
-    encoded = pc.dictionary_encode(pa.array(files.speakers(), pa.string()))
-    places = np.array([share_of(name) for name in encoded.dictionary.to_pylist()])
-    if len(places) <= len(shares):
-        log.warning("%s: %d are too few to hold any out, so the same ones train, validate and test", what, len(places))
+    places = shares_of(files.speakers())
+    speakers = np.unique(places)
+    if len(speakers) <= len(shares):
+        log.warning(
+            "%s: %d are too few to hold any out, so the same ones train, validate and test", what, len(speakers)
+        )
         return {split: files for split in ("train", *shares)}
-    order, owner = np.argsort(places), np.zeros(len(places), int)
-    taken = 0
-    for number, share in enumerate(shares.values(), 1):
-        reached = sum(list(shares.values())[:number])
-        count = max(1, np.sum((places >= reached - share) & (places < reached)))
-        owner[order[taken : taken + count]] = number
-        taken += count
-    owners = owner[encoded.indices.to_numpy()]
-    return {split: files.select(owners == number) for number, split in enumerate(("train", *shares))}
+    firsts, reached = [], 0.0  # of the next split
+    for share in shares.values():
+        inside = np.sum((speakers >= reached) & (speakers < reached + share))
+        enough_left = len(speakers) - len(shares) + len(firsts)
+        firsts.append(min((firsts or [0])[-1] + max(1, inside), enough_left))
+        reached += share
+    owners = np.searchsorted(speakers[firsts], places, "right")
+    return {split: files.select(owners == number) for number, split in enumerate((*shares, "train"))}

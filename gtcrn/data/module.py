@@ -89,8 +89,7 @@ class SpeechData:
         self._datasets |= {split: dataset for split, (dataset, _) in opened.items()}
         train, test = self._datasets.get("train"), self._datasets.get("test")
         if isinstance(train, PairedDataset) and isinstance(test, PairedDataset):
-            trained = {pair.noisy for pair in train.pairs}
-            if shared := sum(pair.noisy in trained for pair in test.pairs):
+            if shared := len(set(test.pairs.column("noisy")) & set(train.pairs.column("noisy"))):
                 log.warning(
                     "%d of the test files are training files: their scores say nothing about new recordings",
                     shared,

@@ -139,7 +139,7 @@ class MixSource:
             shares = {"validation": self.held_out, "test": self.held_out}
             corpora, bad = {}, []
             for role, places in self.places.items():
-                speaker = self.speaker if role == "speech" else r"(.+)"  # of the rest, every file stands for itself
+                speaker = self.speaker if role == "speech" else "file"
                 key, corpora[role] = f"{self.prefix}{role}", []
                 for corpus in open_corpora(places, key, loading.cache_dir, speaker) if places else []:
                     files, useless = usable(corpus.files, loading.lowest_rate, 0.0 if role == "rir" else _SHORTEST)

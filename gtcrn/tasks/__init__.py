@@ -18,7 +18,9 @@ def run(cfg: DictConfig) -> None:
     try:
         importlib.import_module(f"gtcrn.tasks.{cfg.task}").run(cfg)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        # one from a loader's worker process comes with that process's traceback before it
+        message = str(error).strip().splitlines()[-1].removeprefix(f"{UserError.__module__}.{UserError.__name__}: ")
+        print(f"error: {message}", file=sys.stderr)
         if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
             raise
         sys.exit(2)

@@ -189,7 +189,7 @@ def test_own_material_and_replay_by_ratio_and_hours(recordings, tmp_path, origin
         replay_validation_speakers=["p000"],
         replay_ratio=0.75,
         replay_hours=None,
-        speaker=r"(.+)",
+        speaker="file",
         recipe=Recipe(),
         held_out=0.1,
         epoch_hours=None,
