@@ -19,6 +19,7 @@ from gtcrn.data.mixing import Recipe, mix
 from gtcrn.data.pairs import Pair, PairTable
 from gtcrn.data.seeding import generator
 from gtcrn.data.turns import Turns, counts_of
+from gtcrn.dsp.alignment import Denoise
 from gtcrn.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -148,7 +149,7 @@ class MixedDataset:
         items: int,
         seed: int,
         short: str = "pad",
-        denoise: Callable[[np.ndarray], np.ndarray] | None = None,
+        denoise: Denoise | None = None,
     ):
         self.speech, self.noise, self.rir, self.recipe = speech, noise, rir, recipe
         self.sample_rate, self.segment, self.seed, self.short = sample_rate, segment, seed, short

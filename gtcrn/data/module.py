@@ -4,7 +4,6 @@ import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
@@ -16,6 +15,7 @@ from gtcrn.data.sampler import EpochSampler
 from gtcrn.data.scan import BadFile
 from gtcrn.data.sources import BlendSource, Loading, MixSource, PairSource, Source, TestedElsewhere
 from gtcrn.data.vctk_demand import VctkDemand
+from gtcrn.dsp.alignment import Denoise
 from gtcrn.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -188,7 +188,7 @@ def dns(
     fixed_items: int,
     fixed_seconds: float,
     test_root: str | None = None,
-    denoiser: Callable[[np.ndarray], np.ndarray] | None = None,
+    denoiser: Denoise | None = None,
     **loading,
 ) -> SpeechData:
     """`data=dns` and, with a denoiser, `data=timbre`: see `MixSource`, and `SpeechData` for the other keys.

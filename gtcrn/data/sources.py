@@ -1,12 +1,10 @@
 """Where items come from: a corpus of pairs, mixtures of speech, noise and rooms, or several of these together."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
-
-import numpy as np
 
 from gtcrn.data.datasets import BlendedDataset, Dataset, MixedDataset, PairedDataset
 from gtcrn.data.manifest import Corpus, Manifest, held_out, open_corpora, usable
@@ -15,10 +13,12 @@ from gtcrn.data.pairs import Pair, tabled
 from gtcrn.data.resampled import resampled
 from gtcrn.data.scan import BadFile, scan
 from gtcrn.data.turns import counts_of
+from gtcrn.dsp.alignment import Aligned, Denoise
 from gtcrn.errors import UserError
 
 log = logging.getLogger(__name__)
 
+_PROBES = 5  # crops of speech from which a denoiser's delay is measured
 _SHORTEST = 0.5  # s; noise that is repeated more often than this allows is a buzz, and speech half a word
 
 
@@ -78,7 +78,8 @@ class MixSource:
     epoch_hours: of mixtures; None for one crop of each speech file.
     fixed_items, fixed_seconds: how many mixtures, and how long, validate; as many others test. They hold speech
         and noise, whatever the recipe's shares of items without.
-    denoise: see `MixedDataset`. prefix: of the configuration's keys for speech, noise and rir, for the errors.
+    denoise: see `MixedDataset`; its delay is measured on the speech and taken out.
+    prefix: of the configuration's keys for speech, noise and rir, for the errors.
     """
 
     def __init__(
@@ -92,7 +93,7 @@ class MixSource:
         epoch_hours: float | None = None,
         fixed_items: int = 100,
         fixed_seconds: float = 6.0,
-        denoise: Callable[[np.ndarray], np.ndarray] | None = None,
+        denoise: Denoise | None = None,
         prefix: str = "data.",
     ):
         for key, value in ((f"{prefix}speech", speech), (f"{prefix}noise", noise)):
@@ -107,6 +108,7 @@ class MixSource:
         self.places, self.prefix = {"speech": speech, "noise": noise, "rir": rir}, prefix
         self.recipe, self.speaker, self.held_out, self.epoch_hours = recipe, speaker, held_out, epoch_hours
         self.fixed_items, self.fixed_seconds, self.denoise = fixed_items, fixed_seconds, denoise
+        self._aligned: Denoise | None = None
         self._opened = None
 
     def open(self, split: str, loading: Loading) -> tuple[MixedDataset, list[BadFile]]:
@@ -129,9 +131,22 @@ class MixSource:
             items=items,
             seed=seed,
             short=loading.short,
-            denoise=self.denoise,
+            denoise=self._align(corpora, loading),
         )
         return dataset, bad
+
+    def _align(self, corpora: dict[str, list[tuple[Corpus, dict[str, Manifest]]]], loading: Loading) -> Denoise | None:
+        """The denoiser without its delay, which is measured once, on a few crops of clean speech."""
+        if self.denoise and not self._aligned:
+            speech = [replace(corpus, files=files["train"]) for corpus, files in corpora["speech"]]
+            recipe = Recipe(reverb=0, clean_only=1)
+            probes = MixedDataset(speech, [], [], recipe, loading.sample_rate, 2 * loading.sample_rate, _PROBES, seed=0)
+            waves = [probes.explain(index).waves["clean"] for index in range(_PROBES)]
+            self._aligned = Aligned(self.denoise, waves, max_delay=loading.sample_rate // 2)
+            if delay := self._aligned.delay:
+                milliseconds = 1000 * delay / loading.sample_rate
+                log.info("the denoiser's output is late by %d samples (%.1f ms), taken out", delay, milliseconds)
+        return self._aligned
 
     def _corpora(self, loading: Loading) -> tuple[dict[str, list[tuple[Corpus, dict[str, Manifest]]]], list[BadFile]]:
         """By role, the corpora with their good files by split; and the bad ones."""

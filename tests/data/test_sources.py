@@ -278,3 +278,26 @@ def test_settings_are_checked(recordings, tmp_path):
         with pytest.raises(UserError, match=f"data.{key}"):
             mixed(recordings, tmp_path, **{key: value})
     assert isinstance(mixed(recordings, tmp_path, rir=None).source, MixSource)
+
+
+class Late:
+    """A denoiser that halves its input and gives it back late."""
+
+    def __init__(self, delay: int):
+        self.delay = delay
+
+    def __call__(self, wave: np.ndarray) -> np.ndarray:
+        return np.float32(0.5) * np.pad(wave, (self.delay, 0))[: len(wave)]
+
+
+@pytest.mark.parametrize("delay", [0, 137])
+def test_degraded_items_are_in_time_with_the_clean_ones(recordings, tmp_path, delay, caplog):
+    with caplog.at_level(logging.INFO):
+        data = mixed(recordings, tmp_path, dict(reverb=1.0), denoiser=Late(delay))
+    assert ("late by 137 samples (8.6 ms)" in caplog.text) == (delay == 137)
+    explained = data.dataset("train").explain((0, 1))
+    np.testing.assert_array_equal(explained.waves["noisy"], np.float32(0.5) * explained.waves["mixture"])
+    waves = explained.waves
+    assert np.abs(waves["mixture"] - waves["clean"] - waves["reverberation"] - waves["noise"]).max() < 1e-6
+    item = data.dataset("train")[0, 1]
+    assert np.array_equal(item["noisy"], waves["noisy"]) and np.array_equal(item["clean"], waves["clean"])
