@@ -1,32 +1,38 @@
-"""Pairs as the DNS Challenge's synthesiser writes them, its synthetic test sets and its blind test set.
+"""Pairs as the DNS Challenge's synthesiser writes them, and the challenge's synthetic and blind test sets.
 
 Reddy et al., "The INTERSPEECH 2020 Deep Noise Suppression Challenge", Interspeech 2020.
 """
 
 import re
+from collections import Counter
+from collections.abc import Iterable
 from math import nan
 from pathlib import Path
 
 from gtcrn.data.pairs import Pair
-from gtcrn.data.seeding import share_of
+from gtcrn.data.seeding import shares_of
 from gtcrn.data.shards import audio_files, subfolders
 from gtcrn.errors import UserError
 
 TESTS = ("auto", "no_reverb", "with_reverb", "blind", "validation", "all")
-_MISNAMED = "misnamed: no fileid_N at the end of its name"
 LAYOUT = "noisy and clean (and noise), whose files end in fileid_N"
+
+_ENDING = re.compile(r"(?:clean_)?fileid_(\d+)$")
+_MISNAMED = -1  # stands for the number of a file whose name does not end in one
 
 
 class DnsPairs:
-    """Gives the pairs of a split, matched by the number N in `..._fileid_N.wav`.
+    """Gives the pairs of a split, matched by the number N of `..._fileid_N.wav` and `clean_fileid_N.wav`.
 
     root: the folder with `noisy/` and `clean/`; only needed to train and validate, and for `test=validation|all`.
-    test_root: the folder of the test sets: `synthetic/no_reverb/{noisy,clean}` and `synthetic/with_reverb/...`
-        at any depth, or `noisy/` and `clean/` themselves; for `test=blind` any folder of recordings.
-    test: `auto` = all synthetic sets in test_root, or the validation pairs without a test_root; `no_reverb` or
-        `with_reverb` = one of them; `blind` = recordings without a clean half, which only measures that need no
-        reference can score; `validation`; `all` = every pair of root.
-    validation_share: of the readers (`reader_06709` in the names; elsewhere of the files), never trained on.
+    test_root: the folder of the test sets: all folders in it, at any depth, with `noisy/` and `clean/`, such as
+        `synthetic/no_reverb` (of 2020) and `track_1/synthetic` (of 2021); for `test=blind` any folder of recordings.
+    test: `auto` = all sets in test_root, or the validation pairs without a test_root; `no_reverb` or `with_reverb` =
+        the sets of that name; `blind` = recordings without a clean half, which only measures that need no reference
+        can score; `validation`; `all` = every pair of root.
+    validation_share: of the readers (`reader_06709` in the names; elsewhere of the files), which never train. A file
+        may join clips of several readers: it is left out if some of them train and others validate. Names are cut
+        off after 100 letters, so of such files no more than the first two readers are known.
     SNRs are read from the names (`..._snr12_tl-25_...`) and measured where they are not told.
     """
 
@@ -41,76 +47,110 @@ class DnsPairs:
 
     def pairs(self, split: str) -> list[Pair]:
         """The pairs of `train`, `validation` or `test`, not yet scanned. Raises UserError if folders lack."""
-        if split == "test" and self.test == "blind":
-            found = audio_files(_folder(self.test_root, "data.test_root")).items()
-            return [Pair(str(Path(name).with_suffix("")), path, None, _speaker_of(name)) for name, path in found]
         if split == "test" and self.test_root and self.test not in ("validation", "all"):
-            return self._synthetic(_folder(self.test_root, "data.test_root"))
+            content = "recordings" if self.test == "blind" else LAYOUT
+            return self._test_set(_folder(self.test_root, "data.test_root", content))
         root = _folder(self.root, "data.root")
         if not {"noisy", "clean"} <= set(subfolders(root)):
             raise UserError(f"data.root={root} should hold {LAYOUT}")
         pairs = _pairs(root)
         if split == "test" and self.test == "all":
             return pairs
-        held_out = {pair.speaker for pair in pairs if share_of(pair.speaker) < self.validation_share}
-        if not held_out:
-            held_out = {min((pair.speaker for pair in pairs), key=share_of)}
-        chosen = [pair for pair in pairs if (pair.speaker in held_out) == (split != "train")]
-        if not chosen:
+        readers = {reader for pair in pairs if not pair.problem for reader in _readers_of(pair.name)}
+        shares = dict(zip(readers, shares_of(list(readers))))
+        held_out = max(self.validation_share, min(shares.values(), default=0))  # at least one reader
+        wanted = {reader for reader, share in shares.items() if (share > held_out) == (split == "train")}
+        chosen = [pair for pair in pairs if pair.problem or wanted.issuperset(_readers_of(pair.name))]
+        if readers and all(pair.problem for pair in chosen):
             raise UserError(
-                f"data.root={root}: {len(pairs)} pairs of one reader are too few to train and validate; for such a "
-                "folder, data=vctk_demand data.validation_files=[...] names single files"
+                f"data.root={root}: its {len(readers)} reader(s) are too few to train and validate; for such a folder, "
+                "data=vctk_demand data.validation_files=[...] names single files"
             )
         return chosen
 
-    def _synthetic(self, root: Path) -> list[Pair]:
-        wanted = ("no_reverb", "with_reverb") if self.test == "auto" else (self.test,)
-        if self.test == "auto" and {"noisy", "clean"} <= set(subfolders(root)):
-            return _pairs(root)
-        folders = [path for name in wanted for path in sorted(root.rglob(name)) if path.is_dir()]
-        if root.name in wanted:
-            folders = [root]
+    def _test_set(self, root: Path) -> list[Pair]:
+        files = audio_files(root)
+        if self.test == "blind":
+            if not files:
+                raise UserError(f"data.test_root={root} holds no audio files")
+            return [_pair(Path(file), path, None) for file, path in files.items()]
+        folders = [folder for folder in _sets(files) if self.test in ("auto", (root / folder).name)]
         if not folders:
-            raise UserError(f"data.test_root={root} has no folder {' or '.join(wanted)} with {LAYOUT}")
-        return [pair for folder in folders for pair in _pairs(folder, f"{folder.name}/")]
+            named = "" if self.test == "auto" else f" {self.test}"
+            raise UserError(
+                f"data.test_root={root} has no folder{named} with {LAYOUT}; recordings alone need data.test=blind"
+            )
+        return [pair for folder in folders for pair in _pairs(root / folder, folder)]
 
 
-def _folder(place: str | None, key: str) -> Path:
+def _folder(place: str | None, key: str, content: str = LAYOUT) -> Path:
     if place is None:
-        raise UserError(f"{key} is not set: give {key}=FOLDER, with {LAYOUT}")
+        raise UserError(f"{key} is not set: give {key}=FOLDER, with {content}")
     if not Path(place).expanduser().is_dir():
-        raise UserError(f"{key}={place} is not a folder; it should hold {LAYOUT}")
+        raise UserError(f"{key}={place} is not a folder; it should hold {content}")
     return Path(place).expanduser()
 
 
-def _pairs(root: Path, prefix: str = "") -> list[Pair]:
-    noisy, misnamed = _by_number(root / "noisy")
-    clean, others = _by_number(root / "clean")
-    pairs = []
-    for number in sorted(noisy.keys() | clean.keys()):
-        name, path = noisy.get(number) or (f"fileid_{number}", root / "noisy" / f"fileid_{number}.wav")
-        _, other = clean.get(number) or ("", root / "clean" / f"clean_fileid_{number}.wav")
-        snr = re.search(r"snr(-?\d+)", name)
-        pairs.append(Pair(prefix + name, path, other, _speaker_of(name), float(snr.group(1)) if snr else nan))
-    pairs += [Pair(prefix + name, path, None, "", problem=_MISNAMED) for name, path in misnamed + others]
-    if not pairs:
+def _sets(files: Iterable[str]) -> list[Path]:
+    """The folders with files in their `noisy/` and in their `clean/`."""
+    parents = {parent for file in files for parent in Path(file).parents}
+    return sorted(
+        parent.parent for parent in parents if parent.name == "noisy" and parent.with_name("clean") in parents
+    )
+
+
+def _pairs(root: Path, group: Path = Path()) -> list[Pair]:
+    """The pairs of a folder by number, `group` before their names. A file that has no other half has a `problem`."""
+    noisy, clean = audio_files(root / "noisy"), audio_files(root / "clean")
+    if not noisy and not clean:
         raise UserError(f"{root / 'noisy'} and {root / 'clean'} hold no audio files")
+    by_number: dict[int, list[str]] = {}
+    for file in clean:
+        by_number.setdefault(_number(file), []).append(file)
+    by_number.pop(_MISNAMED, None)
+    halves = {file: _clean_half(file, by_number.get(_number(file), [])) for file in noisy}
+    uses = Counter(halves.values())
+    pairs = [_bad(root / "clean" / file, "its noisy half is missing") for file in clean if not uses[file]]
+    for file, half in sorted(halves.items(), key=lambda item: _number(item[0])):
+        if half is None:
+            pairs.append(_bad(root / "noisy" / file, "its clean half is missing"))
+        elif uses[half] > 1:
+            pairs.append(_bad(root / "noisy" / file, f"has {root / 'clean' / half} in common with another noisy file"))
+        else:
+            pairs.append(_pair(group / Path(file).name, noisy[file], clean[half]))
     return pairs
 
 
-def _by_number(folder: Path) -> tuple[dict[int, tuple[str, Path]], list[tuple[str, Path]]]:
-    """{N: (name without suffix, where to read it)}, and the files whose name does not end in fileid_N."""
-    numbered, misnamed = {}, []
-    for relative, path in audio_files(folder).items():
-        name = Path(relative).stem
-        number = re.search(r"fileid_(\d+)$", name)
-        if number:
-            numbered[int(number.group(1))] = name, path
-        else:
-            misnamed.append((name, path))
-    return numbered, misnamed
+def _pair(file: Path, noisy: Path, clean: Path | None) -> Pair:
+    name = str(file.with_suffix(""))
+    return Pair(name, noisy, clean, _readers_of(name)[0], _snr_of(name))
 
 
-def _speaker_of(name: str) -> str:
-    reader = re.search(r"reader_\d+", name)
-    return reader.group() if reader else name
+def _number(file: str | Path) -> int:
+    ending = _ENDING.search(Path(file).stem)
+    return int(ending.group(1)) if ending else _MISNAMED
+
+
+def _clean_half(file: str, candidates: list[str]) -> str | None:
+    """Of the clean files of its number, the one that shares most of its beginning. There are several where sets share
+    a folder: `synthetic_singing_..._fileid_7` goes with `synthetic_singing_clean_fileid_7`.
+    """
+    beginnings = {other: _ENDING.sub("", Path(other).stem) for other in candidates}
+    fitting = [other for other in candidates if Path(file).stem.startswith(beginnings[other])]
+    return max(fitting, key=lambda other: len(beginnings[other]), default=None)
+
+
+def _bad(path: Path, problem: str) -> Pair:
+    if _number(path) == _MISNAMED:
+        problem = "misnamed: no fileid_N at the end of its name"
+    return Pair(path.stem, path, None, "", problem=problem)
+
+
+def _readers_of(name: str) -> list[str]:
+    return re.findall(r"reader_\d+", name) or [name]
+
+
+def _snr_of(name: str) -> float:
+    """12 of `..._snr12_tl-25_...`, 17.74 of `..._SNR_17.74dB_...`; the last one, as sources' names come before."""
+    told = re.findall(r"_snr_?(-?\d+(?:\.\d+)?)", name, re.IGNORECASE)
+    return float(told[-1]) if told else nan

@@ -163,7 +163,10 @@ def dns_pairs(
     root: str | dict | None, test_root: str | None, test: str, validation_share: float, **loading
 ) -> SpeechData:
     """`data=dns_pairs`: see `DnsPairs`, and `SpeechData` for the other keys."""
-    return SpeechData(_pair_source(root, lambda place: DnsPairs(place, test_root, test, validation_share)), **loading)
+    source = _pair_source(root, lambda place: DnsPairs(place, test_root, test, validation_share))
+    if test_root:  # one test set, however many corpora train
+        source = TestedElsewhere(source, PairSource(DnsPairs(root, test_root, test, validation_share)))
+    return SpeechData(source, **loading)
 
 
 def _pair_source(root: str | dict | None, corpus: Callable[[str | None], object]) -> Source:
@@ -188,18 +191,19 @@ def dns(
     fixed_items: int,
     fixed_seconds: float,
     test_root: str | None = None,
+    test: str = "auto",
     denoiser: Denoise | None = None,
     **loading,
 ) -> SpeechData:
     """`data=dns` and, with a denoiser, `data=timbre`: see `MixSource`, and `SpeechData` for the other keys.
 
-    test_root: a folder of test sets (see `DnsPairs`) to test on instead of held-out mixtures.
+    test_root, test: test sets (see `DnsPairs`) to test on instead of held-out mixtures.
     """
     source: Source = MixSource(
         speech, noise, rir, recipe, speaker, held_out, epoch_hours, fixed_items, fixed_seconds, denoiser
     )
     if test_root:
-        source = TestedElsewhere(source, PairSource(DnsPairs(None, test_root, "auto", 0.5)))
+        source = TestedElsewhere(source, PairSource(DnsPairs(None, test_root, test, held_out)))
     return SpeechData(source, **loading)
 
 

@@ -102,15 +102,17 @@ def scan(pairs: list[Pair], sample_rate: int, cache_dir: str | Path | None) -> t
     Returns the good pairs with length, rate and SNR filled in (an SNR already known stays), and what is wrong
     with the others. Files below `sample_rate` are bad; those above are for the caller to resample.
     """
+    bad = [BadFile(pair.noisy, pair.problem) for pair in pairs if pair.problem]
+    pairs = [pair for pair in pairs if not pair.problem]
     if not pairs:
-        return [], []
+        return [], bad
     # One memory per corpus, so that another split of the same files needs no new scan.
     root = os.path.commonpath([path.absolute() for pair in pairs for path in pair.files])
     memory = cache_folder(cache_dir, "scans") / f"{digest(root, sample_rate)}.arrow"
     by_key = {"|".join(str(path.absolute()) for path in pair.files): pair for pair in pairs}
     stamps = ["|".join(str(stamp(audio.container(path))) for path in pair.files) for pair in by_key.values()]
     file, rows = remembered(memory, list(by_key), stamps, lambda key: _look_at(by_key[key], sample_rate), _PAIR, "pair")
-    good, bad = [], []
+    good = []
     for pair, row in zip(by_key.values(), Rows(file).table.take(rows).to_pylist()):
         if row["problems"]:
             bad += [BadFile(Path(path), problem) for path, problem in row["problems"]]
@@ -121,13 +123,11 @@ def scan(pairs: list[Pair], sample_rate: int, cache_dir: str | Path | None) -> t
 
 
 def _look_at(pair: Pair, sample_rate: int) -> dict:
-    if pair.problem:
-        return {"problems": [(str(pair.noisy), pair.problem)]}
     problems, facts = [], []
     for path in pair.files:
         if not audio.container(path).exists():
-            other = next(half for half in pair.files if half != path)
-            problems.append((str(path), f"missing, while its other half {other} is there"))
+            other = "".join(f", while its other half {half} is there" for half in pair.files if half != path)
+            problems.append((str(path), f"missing{other}"))
             continue
         facts.append(audio.examine(path))
         problem = facts[-1].problem

@@ -19,7 +19,3 @@ def generator(purpose: str, *numbers: int) -> np.random.Generator:
 def shares_of(names: Sequence[str]) -> np.ndarray:
     """Numbers in [0, 1) that depend on nothing but the names, to hold out e.g. the speakers below 0.05."""
     return hash_array(np.array(names, dtype=object), categorize=False) / 2**64
-
-
-def share_of(name: str) -> float:
-    return float(shares_of([name])[0])

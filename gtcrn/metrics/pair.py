@@ -59,17 +59,18 @@ class Scores(NamedTuple):
 
 
 def evaluate_pair(
-    clean: np.ndarray, enhanced: np.ndarray, sample_rate: int, metrics: Sequence[str] = DEFAULT_METRICS
+    clean: np.ndarray | None, enhanced: np.ndarray, sample_rate: int, metrics: Sequence[str] = DEFAULT_METRICS
 ) -> Scores:
-    """Score `enhanced` against `clean`, both (N,) in [-1, 1] at `sample_rate` Hz.
+    """Score `enhanced` against `clean`, both (N,) in [-1, 1] at `sample_rate` Hz. Without a clean signal (None)
+    only the `DNSMOS_METRICS` have a value.
 
     A metric that has no meaning for the pair (silence, too short, not finite) is nan with its reason and
     never an exception. Raises `UserError` for an unknown metric, one whose package is missing, or
     signals that differ in shape.
     """
     check_metrics(metrics)
-    if clean.ndim != 1 or clean.shape != enhanced.shape:
-        shapes = f"clean {clean.shape} and enhanced {enhanced.shape}"
+    if enhanced.ndim != 1 or (clean is not None and clean.shape != enhanced.shape):
+        shapes = f"clean {None if clean is None else clean.shape} and enhanced {enhanced.shape}"
         raise UserError(f"{shapes}: must be (N,) and of the same length")
     measures = _Measures(clean, enhanced, sample_rate)
     values, failures = {}, {}
@@ -95,12 +96,14 @@ def check_metrics(metrics: Sequence[str]) -> None:
 class _Measures:
     """Each measure is computed when it is asked for, and those that others build on only once."""
 
-    def __init__(self, clean: np.ndarray, enhanced: np.ndarray, sample_rate: int):
-        self.clean = clean.astype(np.float64)
+    def __init__(self, clean: np.ndarray | None, enhanced: np.ndarray, sample_rate: int):
+        self.clean = None if clean is None else clean.astype(np.float64)
         self.enhanced = enhanced.astype(np.float64)
         self.sample_rate = sample_rate
 
     def require_signals(self, reference: bool) -> None:
+        if reference and self.clean is None:
+            raise MetricFailure("no clean reference")
         if not len(self.enhanced):
             raise MetricFailure("empty")
         if not np.isfinite(self.enhanced).all() or (reference and not np.isfinite(self.clean).all()):
@@ -108,13 +111,16 @@ class _Measures:
         if reference and not self.clean.any():
             raise MetricFailure("silent reference")
 
-    def _at(self, sample_rate: int) -> tuple[np.ndarray, np.ndarray]:
+    def _at(self, sample_rate: int) -> tuple[np.ndarray | None, np.ndarray]:
         if sample_rate == self.sample_rate:
             return self.clean, self.enhanced
-        return tuple(soxr.resample(wave, self.sample_rate, sample_rate, "VHQ") for wave in (self.clean, self.enhanced))
+        return tuple(
+            wave if wave is None else soxr.resample(wave, self.sample_rate, sample_rate, "VHQ")
+            for wave in (self.clean, self.enhanced)
+        )
 
     @cached_property
-    def _wideband(self) -> tuple[np.ndarray, np.ndarray]:
+    def _wideband(self) -> tuple[np.ndarray | None, np.ndarray]:
         if self.sample_rate < _WIDEBAND:
             raise MetricFailure(f"needs at least {_WIDEBAND} Hz")
         return self._at(_WIDEBAND)

@@ -23,17 +23,18 @@ _TOLERANCE = 0.010  # s by which lengths may differ (codecs and resamplers); the
 class Pair:
     """What is scored: mono audio files, or arrays (N,) in [-1, 1].
 
-    noisy: scored beside `enhanced` where given. info: further columns of the result, e.g. {"snr": 5.0}.
+    clean: None where there is no reference. noisy: scored beside `enhanced` where given. info: further columns of
+    the result, e.g. {"snr": 5.0}.
     """
 
     name: str
-    clean: str | Path | np.ndarray
+    clean: str | Path | np.ndarray | None
     enhanced: str | Path | np.ndarray
     noisy: str | Path | np.ndarray | None = None
     info: Mapping[str, object] = field(default_factory=dict)
 
     def signals(self) -> dict[str, str | Path | np.ndarray]:
-        """clean, enhanced and, where given, noisy"""
+        """Where given, clean and noisy, and always enhanced. All are compared with the first."""
         signals = {"clean": self.clean, "enhanced": self.enhanced, "noisy": self.noisy}
         return {role: signal for role, signal in signals.items() if signal is not None}
 
@@ -52,7 +53,8 @@ def score_pairs(
     stay alive for a while, so that the next call begins at once.
 
     Before anything is scored, raises `UserError` that names the file for one that is missing,
-    unreadable, not mono, or differs from its clean file in rate or by more than 10 ms in length.
+    unreadable, not mono, or differs from its clean file (without one, the noisy from the enhanced) in rate
+    or by more than 10 ms in length.
     """
     check_metrics(metrics)
     if workers == 0:
@@ -75,11 +77,11 @@ def _score(pair: Pair, metrics: tuple[str, ...], sample_rate: int | None) -> dic
             signal, sample_rate = soundfile.read(signal, dtype="float32")
         waves[role] = signal
     length = min(map(len, waves.values()))
-    clean = waves.pop("clean")[:length]
+    waves = {role: wave[:length] for role, wave in waves.items()}
     values, failures = {}, {}
     for role in ("noisy", "enhanced"):
         if role in waves:
-            scores = evaluate_pair(clean, waves[role][:length], sample_rate, metrics)
+            scores = evaluate_pair(waves.get("clean"), waves[role], sample_rate, metrics)
             values |= {f"{role}_{metric}": value for metric, value in scores.values.items()}
             failures |= {f"{role}_{metric}": reason for metric, reason in scores.failures.items()}
     reasons = "; ".join(f"{column}: {reason}" for column, reason in failures.items())
@@ -91,13 +93,13 @@ def _check(pair: Pair, sample_rate: int | None) -> None:
     for role, signal in pair.signals().items():
         name = f"{pair.name} ({role})" if isinstance(signal, np.ndarray) else str(signal)
         shapes[name] = _shape(name, signal, sample_rate)
-    clean_length, clean_rate = next(iter(shapes.values()))
+    reference, (reference_length, reference_rate) = next(iter(shapes.items()))
     for name, (length, rate) in shapes.items():
-        if rate != clean_rate:
-            raise UserError(f"{name}: {rate} Hz, but its clean signal has {clean_rate} Hz; resample one")
-        if abs(length - clean_length) > _TOLERANCE * rate:
+        if rate != reference_rate:
+            raise UserError(f"{name}: {rate} Hz, but {reference} has {reference_rate} Hz; resample one")
+        if abs(length - reference_length) > _TOLERANCE * rate:
             raise UserError(
-                f"{name}: {length} samples, but its clean signal has {clean_length}; "
+                f"{name}: {length} samples, but {reference} has {reference_length}; "
                 f"they may differ by {math.floor(_TOLERANCE * rate)} (10 ms)"
             )
 

@@ -13,6 +13,7 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue
 
+from gtcrn.data.module import SpeechData
 from gtcrn.errors import UserError
 from gtcrn.models.enhancer import Enhancer
 from gtcrn.models.pretrained import load
@@ -95,3 +96,14 @@ def load_or_build(cfg: DictConfig) -> Enhancer:
     # data follows the model in hand: its sample rate, not the configured model's
     cfg.model.sample_rate = enhancer.sample_rate
     return enhancer
+
+
+def build_data(cfg: DictConfig, enhancer: Enhancer) -> SpeechData:
+    """The data of `data=`, at the enhancer's rate."""
+    data = build(cfg.data)
+    if data.sample_rate != enhancer.sample_rate:
+        raise UserError(
+            f"data.sample_rate={data.sample_rate} Hz, but the model's is {enhancer.sample_rate} Hz: make them equal, "
+            f"e.g. model.sample_rate={data.sample_rate}"
+        )
+    return data

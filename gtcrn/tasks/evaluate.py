@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -18,9 +18,10 @@ from gtcrn.analysis.figures import spectrogram_figure
 from gtcrn.data import audio
 from gtcrn.data.module import SpeechData
 from gtcrn.errors import UserError
-from gtcrn.metrics import Pair, score_pairs
+from gtcrn.metrics import DNSMOS_METRICS, Pair, score_pairs
+from gtcrn.metrics.pair import check_metrics
 from gtcrn.models.enhancer import Enhancer
-from gtcrn.tasks.building import build, configure_torch, load_or_build
+from gtcrn.tasks.building import build_data, configure_torch, load_or_build
 
 log = logging.getLogger(__name__)
 
@@ -31,15 +32,16 @@ def run(cfg: DictConfig) -> None:
     if cfg.enhanced or cfg.clean or cfg.pairs:
         if cfg.ckpt:
             raise UserError("ckpt= makes enhanced audio, enhanced= and pairs= name finished audio: leave one out")
-        scores = score_pairs(finished_pairs(cfg), list(cfg.metrics.test), workers=cfg.metrics.workers)
+        metrics = computable(cfg.metrics.test, reference=bool(cfg.clean or cfg.pairs))
+        scores = score_pairs(finished_pairs(cfg), metrics, workers=cfg.metrics.workers)
         report(scores, folder, title="finished audio")
     else:
         if not cfg.ckpt:
-            raise UserError("task=evaluate needs ckpt=…, or enhanced=… and clean=…; see python run.py --help")
+            raise UserError("task=evaluate needs ckpt=…, or enhanced=… (and clean=…); see python run.py --help")
         if cfg.split not in ("test", "validation"):
             raise UserError(f"split={cfg.split}: must be test or validation")
         enhancer = load_or_build(cfg)
-        data = build(cfg.data)
+        data = build_data(cfg, enhancer)
         data.setup((cfg.split,))
         for line in data.describe():
             log.info(line)
@@ -47,15 +49,31 @@ def run(cfg: DictConfig) -> None:
     log.info("scores.csv, scores.md and summary.json are in %s", folder)
 
 
+def computable(metrics: Sequence[str], reference: bool) -> list[str]:
+    """The metrics to compute: without a clean reference those that need none, or all of these if none is named.
+
+    Raises UserError for an unknown metric, or one whose package is missing.
+    """
+    check_metrics(metrics)
+    if reference:
+        return list(metrics)
+    if left_out := [name for name in metrics if name not in DNSMOS_METRICS]:
+        log.info("no clean reference: left out %s", ", ".join(left_out))
+    chosen = [name for name in metrics if name in DNSMOS_METRICS] or list(DNSMOS_METRICS)
+    check_metrics(chosen)
+    return chosen
+
+
 def evaluate_split(
     enhancer: Enhancer, data: SpeechData, split: str, metrics: DictConfig, folder: Path
 ) -> dict[str, float]:
-    """Enhances every pair of a split, scores noisy and enhanced audio side by side and writes it all.
+    """Enhances every file of a split, scores noisy and enhanced audio side by side and writes it all.
 
     Returns the means, `{noisy,enhanced,improvement}_<metric>`.
     """
+    chosen = computable(metrics.test, reference="clean" in data.dataset(split)[0])
     pairs = list(enhanced_pairs(enhancer, data, split, folder / "enhanced"))
-    scores = score_pairs(pairs, list(metrics.test), enhancer.sample_rate, metrics.workers)
+    scores = score_pairs(pairs, chosen, enhancer.sample_rate, metrics.workers)
     draw_examples(pairs, scores, enhancer.sample_rate, folder)
     return report(scores, folder, title=f"{split}: {len(pairs)} files, padding={enhancer.padding}")
 
@@ -65,17 +83,14 @@ def enhanced_pairs(enhancer: Enhancer, data: SpeechData, split: str, folder: Pat
     loader = data.test_loader() if split == "test" else data.validation_loader()
     for item in tqdm(loader, "enhancing", unit="file", disable=None):
         (name,) = item["name"]
-        waves = {
-            "noisy": item["noisy"][0].numpy(),
-            "clean": item["clean"][0].numpy(),
-            "enhanced": enhancer(item["noisy"])[0][0].numpy(),
-        }
-        audio.write(folder / f"{name}.wav", waves["enhanced"], enhancer.sample_rate, subtype="FLOAT")
-        yield Pair(name, **waves, info={"snr": float(item["snr"])})
+        enhanced = enhancer(item["noisy"])[0][0].numpy()
+        audio.write(folder / f"{name}.wav", enhanced, enhancer.sample_rate, subtype="FLOAT")
+        clean = item["clean"][0].numpy() if "clean" in item else None
+        yield Pair(name, clean, enhanced, item["noisy"][0].numpy(), info={"snr": float(item["snr"])})
 
 
 def finished_pairs(cfg: DictConfig) -> list[Pair]:
-    """The pairs of `enhanced=` and `clean=` by relative name, or of the lines of `pairs=`."""
+    """The files of `enhanced=`, with those of `clean=` and `noisy=` by relative name; or the lines of `pairs=`."""
     if cfg.pairs:
         listed = Path(cfg.pairs)
         if not listed.is_file():
@@ -91,10 +106,10 @@ def finished_pairs(cfg: DictConfig) -> list[Pair]:
         if not pairs:
             raise UserError(f"pairs={listed}: holds no pairs")
         return pairs
-    if not (cfg.enhanced and cfg.clean):
-        raise UserError("enhanced= and clean= belong together: folders (or files) of the same names")
-    enhanced, clean = _audio_in(Path(cfg.enhanced), "enhanced"), _audio_in(Path(cfg.clean), "clean")
-    noisy = _audio_in(Path(cfg.noisy), "noisy") if cfg.noisy else {}
+    if not cfg.enhanced:
+        raise UserError(f"clean={cfg.clean} needs enhanced=…, a folder (or file) of the same names")
+    enhanced = _audio_in(Path(cfg.enhanced), "enhanced")
+    clean, noisy = (_audio_in(Path(cfg[role]), role) if cfg[role] else {} for role in ("clean", "noisy"))
     for folder, files in (("clean", clean), ("noisy", noisy)):
         missing = sorted(enhanced.keys() - files.keys())
         if missing and files:
@@ -106,7 +121,7 @@ def finished_pairs(cfg: DictConfig) -> list[Pair]:
             "%d clean file(s) have no enhanced one and are not scored: %s", len(left_over), ", ".join(left_over[:5])
         )
     return [
-        Pair(name or path.stem, clean=clean[name], enhanced=path, noisy=noisy.get(name))
+        Pair(name or path.stem, clean=clean.get(name), enhanced=path, noisy=noisy.get(name))
         for name, path in sorted(enhanced.items())
     ]
 
@@ -138,7 +153,8 @@ def draw_examples(pairs: list[Pair], scores: pd.DataFrame, sample_rate: int, fol
     chosen = {"worst": ranked[0], "median": ranked[len(ranked) // 2], "best": ranked[-1]}
     for rank, index in chosen.items():
         pair = pairs[index]
-        waves = {"noisy": pair.noisy, "enhanced": pair.enhanced, "clean": pair.clean}
+        signals = pair.signals()
+        waves = {role: signals[role] for role in ("noisy", "enhanced", "clean") if role in signals}
         figure = spectrogram_figure(waves, sample_rate, title=f"{pair.name} ({rank} {column.split('_', 1)[1]})")
         figure.savefig(folder / f"{rank}_{Path(pair.name).name}.png", dpi=140)
 

@@ -102,6 +102,15 @@ def test_terminal_fits_80_columns():
     assert "P.862.2" in text
 
 
+def test_measures_without_reference():
+    names = {f"{condition}_{old}": f"{condition}_{new}" for condition in ("noisy", "enhanced")
+             for old, new in (("pesq_wb", "dnsmos_ovrl"), ("si_sdr", "dnsmos_p808"))}  # fmt: skip
+    scores = make_scores(snrs=(math.nan, 21.0)).rename(columns=names)
+    text = tables.markdown(scores)
+    assert "| DNSMOS OVRL | 1.15 ± 0.21 | 2.30 ± 0.41 | +1.15 ± 0.21 |" in text
+    assert "| 21 dB | 2 | 1.20 → 2.40 | 7.00 → 11.00 |" in text and "PESQ" not in text
+
+
 def test_csv_round_trip(tmp_path):
     scores = make_scores()
     scores.loc[0, ["enhanced_pesq_wb", "failures"]] = [math.nan, "enhanced_pesq_wb: silent reference"]

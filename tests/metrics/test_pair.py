@@ -141,9 +141,29 @@ def test_long_files_have_no_pesq_but_all_else(pair):
 def test_dnsmos_needs_no_reference():
     pytest.importorskip("speechmos")
     speech = np.clip(20 * noise(0, 4 * RATE), -2, 2)  # beyond full scale on purpose
-    values, failures = evaluate_pair(np.zeros_like(speech), speech, RATE, DNSMOS_METRICS)
+    values, failures = evaluate_pair(None, speech, RATE, DNSMOS_METRICS)
     assert not failures and set(values) == set(DNSMOS_METRICS)
     assert all(1 <= value <= 5 for value in values.values())
+
+
+def test_dnsmos_is_of_16_khz(recordings):
+    """A file at 48 kHz has the scores that the package itself gives the same file at 16 kHz."""
+    pytest.importorskip("speechmos")
+    import soundfile
+    import soxr
+
+    wave, _ = soundfile.read(recordings / "vctk_demand_mini" / "noisy" / "p287_001.wav", dtype="float32")
+    values, _ = evaluate_pair(None, soxr.resample(wave, RATE, 48000, "VHQ"), 48000, DNSMOS_METRICS)
+    expected = dict(dnsmos_sig=3.3337, dnsmos_bak=2.6183, dnsmos_ovrl=2.3682, dnsmos_p808=2.8205)
+    assert values == pytest.approx(expected, abs=0.01)
+    _, failures = evaluate_pair(None, wave[::2], 8000, DNSMOS_METRICS)
+    assert failures == dict.fromkeys(DNSMOS_METRICS, "needs at least 16000 Hz")
+
+
+def test_without_a_clean_signal_nothing_else_has_a_value():
+    values, failures = evaluate_pair(None, noise(0), RATE)
+    assert failures == dict.fromkeys(DEFAULT_METRICS, "no clean reference")
+    assert all(map(math.isnan, values.values()))
 
 
 def test_missing_dnsmos_package_is_one_line(monkeypatch):
@@ -158,6 +178,8 @@ def test_wrong_use_is_named():
         evaluate_pair(noise(0), noise(1), RATE, ["pesk"])
     with pytest.raises(UserError, match="same length"):
         evaluate_pair(noise(0), noise(1, 10), RATE)
+    with pytest.raises(UserError, match=r"enhanced \(2, 16000\): must be \(N,\)"):
+        evaluate_pair(None, noise(0).reshape(2, -1), RATE)
 
 
 def test_the_pesq_variant_is_stated():

@@ -70,6 +70,16 @@ def test_noisy_is_optional_and_lengths_may_differ_by_10_ms():
     assert "noisy_si_sdr" not in scores
 
 
+def test_pairs_with_and_without_a_clean_signal_side_by_side():
+    pairs = [Pair("with", noise(0), noise(0) + noise(1), noise(2)), Pair("without", None, noise(1), noise(2)[:-9])]
+    scores = score_pairs(pairs, ["si_sdr"], sample_rate=RATE, workers=1, progress=False)
+    assert list(scores["enhanced_si_sdr"].isna()) == list(scores["noisy_si_sdr"].isna()) == [False, True]
+    assert list(scores["failures"]) == [
+        "",
+        "noisy_si_sdr: no clean reference; enhanced_si_sdr: no clean reference",
+    ]
+
+
 @pytest.fixture
 def files(tmp_path):
     def write(name: str, wave: np.ndarray, rate: int = RATE) -> str:
@@ -96,6 +106,9 @@ def test_files_that_do_not_fit_are_named(files, make, complaint):
     assert enhanced in str(error.value)
     with pytest.raises(UserError, match=complaint):
         score_pairs([Pair("p", clean, clean, noisy=enhanced)], ["si_sdr"], workers=1, progress=False)
+    with pytest.raises(UserError, match=complaint) as error:
+        score_pairs([Pair("p", None, clean, noisy=enhanced)], ["si_sdr"], workers=1, progress=False)
+    assert enhanced in str(error.value)
 
 
 def test_arrays_need_a_rate_and_one_channel():
