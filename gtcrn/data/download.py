@@ -1,0 +1,361 @@
+"""A corpus from its published address: archives received, verified and unpacked.
+
+What is being received or unpacked lives in the folder `.incomplete` until one rename makes it whole, so the process
+may be killed at any moment and started again.
+"""
+
+import hashlib
+import json
+import logging
+import re
+import shutil
+import time
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import requests
+from filelock import FileLock, Timeout
+from tqdm import tqdm
+
+from gtcrn.errors import UserError
+
+log = logging.getLogger(__name__)
+
+CHECKSUMS = "checksums.sha256"
+_UNPACKED = 1.4  # times the size of its archive; clean speech, which packs best, needs 1.38
+_BLOCK = 2**16  # bytes
+_LONGEST_WAIT = 60  # s
+
+
+class Corrupt(Exception):
+    """Why an archive is not what was published."""
+
+
+@dataclass(frozen=True)
+class Archive:
+    """`NAME.zip`, which unpacks to the folder `NAME`. None: not known, and so not compared."""
+
+    name: str
+    part: str
+    url: str
+    bytes: int | None = None
+    md5: str | None = None
+    files: int | None = None
+
+    def places(self, root: Path) -> tuple[Path, Path, Path]:
+        """Where it is received, where it lies whole, and where it is unpacked."""
+        incomplete = root / ".incomplete"
+        return incomplete / f"{self.name}.part", root / f"{self.name}.zip", incomplete / self.name
+
+    def is_unpacked(self, root: Path) -> bool:
+        folder = root / self.name
+        if not folder.exists():
+            return False
+        present = sum(1 for path in folder.rglob("*") if path.is_file())
+        if present < (self.files or 1):
+            raise UserError(
+                f"{folder}: holds {present} of {self.files or 'its'} files; remove or rename it, then repeat"
+            )
+        log.info("%s: complete with %d files, skipped", folder, present)
+        return True
+
+
+class Corpus:
+    """The archives of a corpus, by name with the other fields of `Archive`, of which `parts` are wanted.
+
+    record, licence, citation: where a person finds the corpus, its terms, and what to cite.
+    url: address of a mirror that holds the archives as NAME.zip, instead of their own addresses.
+    keep_archives: leave them beside the folders they unpacked to.
+    retries: failures in a row, without one new byte between, before giving up.
+    timeout: seconds of silence that count as a failure.
+    """
+
+    def __init__(
+        self,
+        archives: dict[str, dict],
+        parts: list[str] | str,
+        record: str,
+        licence: str,
+        citation: str,
+        url: str | None = None,
+        keep_archives: bool = False,
+        retries: int = 8,
+        timeout: float = 60.0,
+    ):
+        parts = [parts] if isinstance(parts, str) else parts
+        known = list(dict.fromkeys(entry["part"] for entry in archives.values()))
+        for part in parts or ["nothing"]:
+            if part not in known:
+                raise UserError(f"download.parts names {part}; choose from {', '.join(known)}")
+        if retries < 0 or timeout <= 0:
+            raise UserError(f"download.retries={retries}, download.timeout={timeout}: at least 0, and more than 0 s")
+        self.archives = []
+        for name, entry in archives.items():
+            if entry["part"] in parts:
+                own = {"url": f"{url.rstrip('/')}/{name}.zip"} if url else {}
+                self.archives.append(Archive(name, **entry | own))
+        self.record, self.licence, self.citation = record, licence, citation
+        self.keep_archives, self.retries, self.timeout = keep_archives, retries, timeout
+
+    def fetch(self, root: Path, wait: Callable[[float], None] = time.sleep) -> list[Path]:
+        """Brings what is not there yet into `root`; returns the folders of all wanted archives.
+
+        wait: pauses for so many seconds between two attempts. Raises `UserError` if the folder cannot be written or
+        has no room, and if an archive cannot be had or is not, twice, what was published.
+        """
+        lock = root / ".incomplete" / "lock"
+        try:
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(lock, timeout=0):
+                self._bring(root, wait)
+                lock.unlink()
+            with suppress(OSError):  # it may hold the beginning of another part
+                lock.parent.rmdir()
+        except Timeout:
+            raise UserError(f"output={root}: another download is at work there; let it finish") from None
+        except OSError as error:
+            raise UserError(f"output={root}: cannot be written: {error.strerror or error}") from error
+        return [root / archive.name for archive in self.archives]
+
+    def _bring(self, root: Path, wait: Callable[[float], None]) -> None:
+        advice = (
+            f"repeat the command to go on, or put the archive, from {self.record} or elsewhere, into {root}, "
+            "or name a mirror by download.url=ADDRESS"
+        )
+        link = Link(self.retries, self.timeout, wait, advice)
+        pending = [archive for archive in self.archives if not archive.is_unpacked(root)]
+        self._require_space(root, pending, link)
+        for archive in pending:
+            self._install(root, archive, link)
+
+    def _require_space(self, root: Path, pending: list[Archive], link: "Link") -> None:
+        present, sizes = 0, []
+        for archive in pending:
+            part, zipped, folder = archive.places(root)
+            present += sum(_size(file) for file in (part, zipped, *folder.rglob("*")) if file.is_file())
+            sizes.append(_size(zipped) or archive.bytes or link.size(archive.url))
+        archives = sum(sizes) if self.keep_archives else max(sizes, default=0)
+        needed, free = _UNPACKED * sum(sizes) + archives - present, shutil.disk_usage(root).free
+        if needed > free:
+            raise UserError(
+                f"output={root}: {needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB free; "
+                "make room, choose another folder, or fewer download.parts=[...]"
+            )
+
+    def _install(self, root: Path, archive: Archive, link: "Link") -> None:
+        part, zipped, folder = archive.places(root)
+        for again in (True, False):
+            if not zipped.is_file():  # one brought by hand serves as well
+                link.receive(archive, part, zipped)
+            try:
+                sums = read_checksums(root)
+                sums[zipped.name] = verify(zipped, archive, sums.get(zipped.name))
+                unpack(zipped, folder, archive.files)
+                break
+            except Corrupt as reason:
+                zipped.unlink()
+                shutil.rmtree(folder, ignore_errors=True)
+                if not again:
+                    raise UserError(f"{zipped}: {reason}, a second time, and removed; {link.advice}") from None
+                log.warning("%s: %s; removed and fetched again", zipped, reason)
+        written = folder.with_name(CHECKSUMS)
+        written.write_text("".join(f"{sums[name]}  {name}\n" for name in sorted(sums)))
+        written.replace(root / CHECKSUMS)
+        folder.replace(root / archive.name)
+        if not self.keep_archives:
+            zipped.unlink()
+
+
+class Link:
+    """HTTP with patience: what fails in passing is tried again after 2, 4, 8, ... s.
+
+    retries, timeout, wait: see `Corpus`; advice: what a user may do when patience ends.
+    """
+
+    def __init__(self, retries: int, timeout: float, wait: Callable[[float], None], advice: str):
+        self.retries, self.timeout, self.wait, self.advice = retries, timeout, wait, advice
+        self.session = requests.Session()
+        self.session.headers["Accept-Encoding"] = "identity"  # a range of what was compressed on the way is no use
+
+    def size(self, url: str) -> int:
+        """Bytes, as announced; 0 where nothing is. By GET, since the repository answers HEAD with a page."""
+
+        def ask() -> int:
+            with self._open(url) as response:
+                return _version(response)["total"] or 0
+
+        return self._patiently(ask, url)
+
+    def receive(self, archive: Archive, part: Path, whole: Path) -> None:
+        """Completes the file `part` and renames it. Beside it is noted which version of the archive it belongs to."""
+        note = part.with_suffix(".json")
+        self._patiently(lambda: self._receive(archive, part, note), archive.url, lambda: _size(part))
+        part.replace(whole)
+        note.unlink()
+
+    def _receive(self, archive: Archive, part: Path, note: Path) -> int:
+        have, version = _begun(part, note)
+        if have and have == version["total"]:
+            return have
+        headers = {"Range": f"bytes={have}-", "If-Range": version["validator"]} if have else {}
+        with self._open(archive.url, headers) as response:
+            if response.status_code == 200:
+                have, version = 0, _version(response)
+            elif not _continues(response, have, version):
+                note.unlink()
+                return self._receive(archive, part, note)
+            total = version["total"]
+            if archive.bytes and total not in (None, archive.bytes):
+                raise UserError(f"{archive.url}: offers {total} bytes, published were {archive.bytes}; {self.advice}")
+            with (
+                part.open("ab" if have else "wb") as file,
+                tqdm(desc=part.stem, total=total, initial=have, unit="B", unit_scale=True, disable=None) as bar,
+            ):
+                if not have:  # and the old bytes are gone
+                    note.write_text(json.dumps(version))
+                for block in response.iter_content(_BLOCK):
+                    file.write(block)
+                    bar.update(len(block))
+        if total not in (None, _size(part)):
+            raise requests.ConnectionError(f"ended after {_size(part)} of {total} bytes")
+        return _size(part)
+
+    def _open(self, url: str, headers: dict[str, str] | None = None) -> requests.Response:
+        response = self.session.get(url, headers=headers, stream=True, timeout=self.timeout)
+        status = response.status_code
+        if status >= 500 or status in (408, 429):
+            raise requests.HTTPError(f"HTTP {status} {response.reason}")
+        if status not in ((200, 206, 416) if headers else (200,)):
+            raise UserError(f"{url}: HTTP {status} {response.reason}; {self.advice}")
+        if response.headers.get("Content-Type", "").startswith("text/html"):
+            raise UserError(f"{url}: answers with a web page instead of the archive; {self.advice}")
+        return response
+
+    def _patiently(self, attempt: Callable[[], int], url: str, progress: Callable[[], int] = lambda: 0) -> int:
+        failures, furthest = 0, progress()
+        while True:
+            try:
+                return attempt()
+            except requests.RequestException as error:
+                failures = 1 if progress() > furthest else failures + 1
+                furthest = max(furthest, progress())
+                reason = _innermost(error)
+                if failures > self.retries or isinstance(error, ValueError):  # which is an address that is none
+                    raise UserError(f"{url}: {reason}; {self.advice}") from error
+                seconds = min(2**failures, _LONGEST_WAIT)
+                log.warning("%s: %s; going on in %d s", url, reason, seconds)
+                self.wait(seconds)
+
+
+def verify(zipped: Path, archive: Archive, sha256: str | None) -> str:
+    """The archive's SHA-256. Raises `Corrupt` if its MD5 or SHA-256 is not the expected one, and `UserError` if the
+    MD5, which was published, is: then it is the user's own record of the SHA-256 that is wrong.
+    """
+    md5_found, sha256_found = hashlib.md5(usedforsecurity=False), hashlib.sha256()
+    with (
+        zipped.open("rb") as file,
+        tqdm(desc=f"verifying {zipped.name}", total=_size(zipped), unit="B", unit_scale=True, disable=None) as bar,
+    ):
+        while block := file.read(_BLOCK):
+            md5_found.update(block)
+            sha256_found.update(block)
+            bar.update(len(block))
+    if archive.md5 not in (None, md5_found.hexdigest()):
+        raise Corrupt(f"its MD5 is {md5_found.hexdigest()} instead of {archive.md5}")
+    if sha256 not in (None, sha256_found.hexdigest()):
+        problem = f"its SHA-256 is {sha256_found.hexdigest()}, by {CHECKSUMS} it should be {sha256}"
+        if archive.md5:
+            raise UserError(f"{zipped}: {problem}, but its MD5 is the published one; mend that line")
+        raise Corrupt(problem)
+    return sha256_found.hexdigest()
+
+
+def unpack(zipped: Path, folder: Path, files: int | None) -> None:
+    """Unpacks into `folder`; members that are there already, by size and CRC-32, stay.
+
+    A top folder named like `folder` is left out, as are the files that macOS adds. Raises `Corrupt` if a member is
+    damaged or would land outside the folder, and if there are not `files` of them.
+    """
+    with _naming_damage():
+        archive = zipfile.ZipFile(zipped)
+        infos = [info for info in archive.infolist() if not info.is_dir() and "__MACOSX" not in info.filename]
+    with archive:
+        members = {_target(folder, info.filename): info for info in infos}
+        if files not in (None, len(members)):
+            raise Corrupt(f"it holds {len(members)} files instead of {files}")
+        for target, info in tqdm(members.items(), f"unpacking {zipped.name}", unit="file", disable=None):
+            if _size(target) == info.file_size and zlib.crc32(target.read_bytes()) == info.CRC:
+                continue
+            with _naming_damage():
+                content = archive.read(info)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(content)
+
+
+def read_checksums(root: Path) -> dict[str, str]:
+    """SHA-256 by file name, from a file as sha256sum writes it; {} where there is none."""
+    path, sums = root / CHECKSUMS, {}
+    if path.exists():
+        for line in path.read_text(errors="replace").splitlines():
+            if not (fields := re.fullmatch(r"([0-9a-fA-F]{64}) [ *](.+)", line)):
+                raise UserError(f"{path}: {line!r} is not a SHA-256 and a file name; mend or remove it")
+            sums[fields[2]] = fields[1].lower()
+    return sums
+
+
+def _innermost(error: Exception) -> str:
+    """The plain words within the exceptions that requests and urllib3 wrap into one another."""
+    while isinstance(inner := getattr(error, "reason", next(iter(error.args), None)), Exception):
+        error = inner
+    return inner if isinstance(inner, str) else str(error)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _begun(part: Path, note: Path) -> tuple[int, dict]:
+    """How many bytes there are to go on from, and of which version; (0, {}) where that cannot be told."""
+    try:
+        version = json.loads(note.read_text())
+    except (OSError, ValueError):
+        return 0, {}
+    return (_size(part), version) if version["validator"] else (0, {})
+
+
+def _version(response: requests.Response) -> dict:
+    length = response.headers.get("Content-Length")
+    return {"validator": _validator(response), "total": int(length) if length else None}
+
+
+def _validator(response: requests.Response) -> str | None:
+    """What changes when the file does. A weak ETag, W/"...", does not promise the same bytes."""
+    etag = response.headers.get("ETag", "W/")
+    return response.headers.get("Last-Modified") if etag.startswith("W/") else etag
+
+
+def _continues(response: requests.Response, have: int, version: dict) -> bool:
+    """Whether the answer is the rest of the same version: not every server that knows ranges heeds If-Range."""
+    place = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
+    same = _validator(response) in (None, version["validator"])
+    return same and place is not None and (int(place[1]), int(place[2])) == (have, version["total"])
+
+
+def _target(folder: Path, member: str) -> Path:
+    parts = PurePosixPath(member).parts
+    target = folder.joinpath(*parts[1:] if parts[:1] == (folder.name,) else parts)
+    if folder.resolve() not in target.resolve().parents:
+        raise Corrupt(f"its member {member} would land outside the folder")
+    return target
+
+
+@contextmanager
+def _naming_damage() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # zipfile meets damage with a dozen kinds
+        raise Corrupt(f"it is damaged: {str(error) or type(error).__name__}") from error

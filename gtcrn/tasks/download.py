@@ -1,0 +1,46 @@
+"""task=download: a corpus from its published address into the folders that data=… reads."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import rich.box
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from gtcrn.data import audio
+from gtcrn.errors import UserError
+from gtcrn.tasks.building import build, require
+
+log = logging.getLogger(__name__)
+
+
+def run(cfg: DictConfig) -> None:
+    root = Path(require(cfg, "output")).expanduser()
+    corpus = build(cfg.download)
+    log.info("%s\nlicence: %s", corpus.citation, corpus.licence)
+    try:
+        with logging_redirect_tqdm():  # lines of the log stand above the progress bars
+            folders = corpus.fetch(root)
+    except KeyboardInterrupt:
+        raise UserError(f"interrupted; the same command goes on where it stopped, in {root}") from None
+    console = Console()
+    console.print(contents(folders))
+    name = HydraConfig.get().runtime.choices["download"]  # named like the data group that reads it
+    console.print(f"next: python run.py data={name} data.root={root}", highlight=False, soft_wrap=True)
+
+
+def contents(folders: list[Path]) -> Table:
+    """Files and hours of each folder."""
+    table = Table("folder", box=rich.box.SIMPLE_HEAD)
+    for name in ("files", "hours"):
+        table.add_column(name, justify="right")
+    for folder in folders:
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        hours = sum(audio.info(path).duration for path in files if audio.is_audio(path)) / 3600
+        table.add_row(str(folder), f"{len(files):,}", f"{hours:.2f}" if hours else "–")
+    return table

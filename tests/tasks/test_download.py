@@ -1,0 +1,139 @@
+"""task=download as a user meets it, against Python's own web server on this machine."""
+
+import functools
+import io
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import zipfile
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from hydra import compose, initialize_config_dir
+
+from gtcrn.data.vctk_demand import VctkDemand
+from gtcrn.errors import UserError
+from gtcrn.tasks import download
+
+RUN = Path(__file__).parents[2] / "run.py"
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def address(tmp_path):
+    """Of a server of the test set, with two utterances of 18 s, and its log."""
+    folder = tmp_path / "server"
+    folder.mkdir()
+    for name in ("clean_testset_wav", "noisy_testset_wav"):
+        with zipfile.ZipFile(folder / f"{name}.zip", "w") as archive:
+            for number in (1, 2):
+                buffer = io.BytesIO()
+                wave = np.random.default_rng(number).uniform(-0.5, 0.5, 18 * 8000)
+                soundfile.write(buffer, wave, 8000, format="WAV")
+                archive.writestr(f"{name}/p232_00{number}.wav", buffer.getvalue())
+    with zipfile.ZipFile(folder / "logfiles.zip", "w") as archive:
+        archive.writestr("log_testset.txt", "p232_001 bus 17.5\np232_002 cafe 12.5\n")
+    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder))) as server:
+        server.handle_error = lambda *_: None  # clients that only ask for the size go away
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def start(folder, *overrides):
+    return subprocess.Popen(
+        [sys.executable, str(RUN), "task=download", *overrides],
+        cwd=folder,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def unknown(*names):
+    """Overrides: these are not the published archives."""
+    return [f"download.archives.{name}.{key}=null" for name in names for key in ("bytes", "md5", "files")]
+
+
+def test_a_corpus_arrives(tmp_path, address):
+    archives = unknown("clean_testset_wav", "noisy_testset_wav", "logfiles")
+    overrides = ("output=corpus", "download.parts=[testset,logfiles]", f"download.url={address}", *archives)
+    for skipped in (0, 2):
+        process = start(tmp_path, *overrides)
+        shown, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors
+        assert "licence: CC BY 4.0" in shown
+        assert re.search(r"corpus/noisy_testset_wav +2 +0\.01 *$", shown, re.M)
+        assert re.search(r"corpus/logfiles +1 +– *$", shown, re.M)
+        assert shown.endswith("next: python run.py data=vctk_demand data.root=corpus\n")
+        assert shown.count("complete with 2 files, skipped") == skipped
+    assert [pair.snr for pair in VctkDemand(tmp_path / "corpus", ["28spk"], ["p226"]).pairs("test")] == [17.5, 12.5]
+
+
+def test_mistakes_are_told_in_a_line(tmp_path):
+    process = start(tmp_path, "output=corpus", "download.parts=[testsets]")
+    shown, errors = process.communicate(timeout=300)
+    assert process.returncode == 2 and "Traceback" not in shown
+    choices = "testset, logfiles, trainset_28spk, trainset_56spk"
+    assert errors == f"error: download.parts names testsets; choose from {choices}\n"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ((), "task=download needs output=…"),
+        (("output=FOLDER/file/a",), "file/a: cannot be written: Not a directory"),
+        (("output=FOLDER", "download.retries=many"), "download.retries=many: expected int"),
+        (("output=FOLDER", "download.parts=[trainset_28spk]", "download.url=mirror"), "Invalid URL 'mirror/"),
+        (("output=FOLDER", "download.parts=[trainset_28spk]"), "HTTP 404 File not found"),
+        (("output=FOLDER", "download.parts=[logfiles]"), r"offers \d+ bytes, published were 115932"),
+        (
+            ("output=FOLDER", "download.parts=[logfiles]", "download.archives.logfiles.bytes=null"),
+            "its MD5 is [0-9a-f]{32} instead of 0d16f5b6afe12d64238d1e4a0e6ff6e8, a second time",
+        ),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path, address, overrides, message):
+    (tmp_path / "file").write_text("")
+    overrides = [override.replace("FOLDER", str(tmp_path)) for override in overrides]
+    with initialize_config_dir(str(RUN.parent / "conf"), version_base="1.3"):
+        cfg = compose("config", ["task=download", f"download.url={address}", *overrides])
+    with pytest.raises(UserError, match=message) as failure:
+        download.run(cfg)
+    assert "\n" not in str(failure.value)
+
+
+def test_an_interruption_is_told_in_a_line(tmp_path):
+    """Ctrl-C while a server, one that takes the connection and never speaks, is waited for."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        process = start(tmp_path, "output=corpus", f"download.url=http://127.0.0.1:{silent.getsockname()[1]}")
+        connection, _ = silent.accept()
+        connection.recv(1)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert errors == "error: interrupted; the same command goes on where it stopped, in corpus\n"
+
+
+def test_the_published_archives_are_well_formed():
+    with initialize_config_dir(str(RUN.parent / "conf"), version_base="1.3"):
+        archives = compose("config", ["task=download"]).download.archives
+    assert all(re.fullmatch("[0-9a-f]{32}", archive.md5) for archive in archives.values())
+    for key in ("md5", "url"):
+        assert len({archive[key] for archive in archives.values()}) == len(archives) == 7
+    for part, files in (("testset", 824), ("trainset_28spk", 11572), ("trainset_56spk", 23075)):
+        for half in ("clean", "noisy"):
+            archive = archives[f"{half}_{part}_wav"]
+            assert (archive.part, archive.files) == (part, files)
