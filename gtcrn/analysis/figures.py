@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import matplotlib
 import numpy as np
@@ -17,6 +17,7 @@ _WINDOW = 0.032  # s
 _HOP = 0.008  # s
 _PIXELS = 1500  # no more frames than a figure can show
 
+_LEVEL = "level [dB re full-scale sine]"
 _STYLE = {"font.size": 9, "axes.linewidth": 0.6, "xtick.major.width": 0.6, "ytick.major.width": 0.6}
 
 
@@ -33,9 +34,8 @@ def spectrogram_figure(
     the second has less energy (blue) or more (red) than the first.
     """
     spectrograms = {name: _spectrogram(wave, sample_rate) for name, wave in waves.items()}
-    top = max(np.percentile(spectrogram, _PERCENTILE) for spectrogram in spectrograms.values())
-    top = 5 * np.ceil(max(top, -100) / 5)  # all silent: any scale will do
-    peak = max(max(np.abs(wave).max(initial=0) for wave in waves.values()), 1e-3)
+    limits = _limits(spectrograms.values())
+    peak = _peak(waves.values())
     duration = max(len(wave) for wave in waves.values()) / sample_rate
 
     ratios = [ratio for _ in waves for ratio in (1, 3)] + ([3] if difference else [])
@@ -54,12 +54,11 @@ def spectrogram_figure(
                 len(wave) / sample_rate,
                 sample_rate,
                 colours="magma",
-                limits=(top - _RANGE, top),
+                limits=limits,
             )
-        label = "level [dB re full-scale sine]"
-        _colour_bar(figure, image, panels[: 2 * len(waves)], label, aspect=12 * len(waves))
+        _colour_bar(figure, image, panels[: 2 * len(waves)], _LEVEL, aspect=12 * len(waves))
         if difference:
-            before, after = (np.maximum(spectrograms[name], top - _RANGE) for name in difference)
+            before, after = (np.maximum(spectrograms[name], limits[0]) for name in difference)
             n_frames = min(before.shape[1], after.shape[1])
             change = after[:, :n_frames] - before[:, :n_frames]
             seconds = min(len(waves[name]) for name in difference) / sample_rate
@@ -76,6 +75,48 @@ def spectrogram_figure(
     return figure
 
 
+def items_figure(items: Sequence[tuple[str, Mapping[str, np.ndarray]]], sample_rate: int) -> Figure:
+    """A row per item, (title, waves by name), with its waves side by side; one scale in dB for all.
+
+    The waves are (N,) in [-1, 1], of the same names in all items. Those of an item share one time axis.
+    """
+    columns = len(items[0][1])
+    spectrograms = [[_spectrogram(wave, sample_rate) for wave in waves.values()] for _, waves in items]
+    limits = _limits(spectrogram for row in spectrograms for spectrogram in row)
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(5 * columns + 1, 2 * len(items) + 0.4), dpi=100, layout="constrained")
+        figure.get_layout_engine().set(h_pad=0.02, hspace=0.01)
+        panels = figure.subplots(2 * len(items), columns, squeeze=False, height_ratios=[1, 4] * len(items))
+        for (title, waves), row, above, below in zip(items, spectrograms, panels[::2], panels[1::2]):
+            peak = _peak(waves.values())
+            duration = max(len(wave) for wave in waves.values()) / sample_rate
+            for panel in (*above, *below):
+                panel.set_xlim(0, duration)
+            for name, spectrogram, upper, lower in zip(waves, row, above, below):
+                seconds = len(waves[name]) / sample_rate
+                _draw_wave(upper, waves[name], sample_rate, peak, title)
+                upper.tick_params(bottom=False, labelbottom=False)
+                image = _draw_spectrogram(lower, spectrogram, seconds, sample_rate, colours="magma", limits=limits)
+                box = {"facecolor": "black", "alpha": 0.5, "linewidth": 0, "pad": 2}
+                lower.text(0.014, 0.94, name, transform=lower.transAxes, color="white", va="top", bbox=box)
+                title = ""  # stands above the first column and reaches over the others
+        for panel in panels[-1]:
+            panel.set_xlabel("time [s]")
+        _colour_bar(figure, image, panels, _LEVEL, aspect=25 * len(items))
+    return figure
+
+
+def _limits(spectrograms: Iterable[np.ndarray]) -> tuple[float, float]:
+    """The scale in dB that suits all of them."""
+    top = max(np.percentile(spectrogram, _PERCENTILE) for spectrogram in spectrograms)
+    top = 5 * np.ceil(max(top, -100) / 5)  # all silent: any scale will do
+    return top - _RANGE, top
+
+
+def _peak(waves: Iterable[np.ndarray]) -> float:
+    return max(max(np.abs(wave).max(initial=0) for wave in waves), 1e-3)
+
+
 def _spectrogram(wave: np.ndarray, sample_rate: int) -> np.ndarray:
     """(F, T) in dB, 0 dB = full-scale sine."""
     window = hann(round(_WINDOW * sample_rate), sym=False)
@@ -86,7 +127,7 @@ def _spectrogram(wave: np.ndarray, sample_rate: int) -> np.ndarray:
     return 20 * np.log10(np.maximum(2 * magnitude, 1e-10))
 
 
-def _draw_wave(panel, wave: np.ndarray, sample_rate: int, peak: float, name: str) -> None:
+def _draw_wave(panel, wave: np.ndarray, sample_rate: int, peak: float, title: str) -> None:
     """The envelope, least and most of each pixel: a million samples need not be drawn one by one."""
     width = max(1, len(wave) // _PIXELS)
     blocks = wave[: len(wave) // width * width].reshape(-1, width)
@@ -94,7 +135,7 @@ def _draw_wave(panel, wave: np.ndarray, sample_rate: int, peak: float, name: str
     panel.fill_between(time, blocks.min(axis=1), blocks.max(axis=1), color="#31456b", linewidth=0.3)
     panel.set_ylim(-1.05 * peak, 1.05 * peak)
     panel.set_yticks([])
-    panel.set_title(name, loc="left", fontsize=9, pad=3)
+    panel.set_title(title, loc="left", fontsize=9, pad=3)
     panel.spines[:].set_visible(False)
 
 

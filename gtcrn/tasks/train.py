@@ -21,9 +21,9 @@ from gtcrn.analysis.cost import Cost, measure
 from gtcrn.errors import UserError
 from gtcrn.metrics.pair import check_metrics
 from gtcrn.models.pretrained import RECORD, load, read_checkpoint
-from gtcrn.tasks.building import build, configure_torch, model_record
-from gtcrn.tasks.evaluate import evaluate_split
-from gtcrn.training.callbacks import ValidationClips, ValidationScores
+from gtcrn.tasks.building import build, build_data, configure_torch, model_record
+from gtcrn.tasks.evaluate import computable, evaluate_split
+from gtcrn.training.callbacks import DataWait, ValidationClips, ValidationScores
 from gtcrn.training.data import SpeechDataModule
 
 log = logging.getLogger(__name__)
@@ -47,12 +47,15 @@ def run(cfg: DictConfig) -> None:
         cost.macs_exact / 1e6,
         cost.latency_ms,
     )
-    data = build(cfg.data)
+    data = build_data(cfg, enhancer)
     data.setup()
     for line in data.describe():
         log.info(line)
+    if cfg.evaluate:  # told now, not after hours
+        computable(cfg.metrics.test, reference="clean" in data.dataset("test")[0])
 
-    callbacks = make_callbacks(cfg, run_dir)
+    data_wait = DataWait()
+    callbacks = [*make_callbacks(cfg, run_dir), data_wait]
     loggers = make_loggers(cfg, run_dir, resume)
     failed = True
     try:
@@ -68,6 +71,7 @@ def run(cfg: DictConfig) -> None:
             "cost": summary_of(cost),
             "steps": trainer.global_step,
             "validation": {name: float(value) for name, value in trainer.callback_metrics.items()},
+            "data_wait": data_wait.share,
             "bad_files": [str(bad) for bad in data.bad_files],
         }
         best = run_dir / "checkpoints" / "best.ckpt"
@@ -187,8 +191,6 @@ def make_callbacks(cfg: DictConfig, run_dir: Path) -> list[Callback]:
     mode = "min" if "loss" in cfg.monitor else "max"
     metric = cfg.monitor.removeprefix("val/")
     check_metrics(cfg.metrics.validation)
-    if cfg.evaluate:
-        check_metrics(cfg.metrics.test)
     if not cfg.monitor.startswith("val/") or metric not in ("loss", *cfg.metrics.validation):
         raise UserError(
             f"monitor={cfg.monitor}: not logged; use val/loss or one of metrics.validation={cfg.metrics.validation}"

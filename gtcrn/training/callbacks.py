@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytorch_lightning as pl
 from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
@@ -18,6 +20,8 @@ from gtcrn.errors import UserError
 from gtcrn.metrics import Pair, score_pairs
 
 log = logging.getLogger(__name__)
+
+_MUCH_WAITING = 0.05
 
 
 class ValidationScores(pl.Callback):
@@ -109,6 +113,56 @@ class ValidationClips(pl.Callback):
                 for role, wave in waves.items():
                     logger.experiment.add_audio(f"clips/{name}/{role}", wave[None], trainer.global_step, rate)
                 logger.experiment.add_figure(f"spectrograms/{name}", figure, trainer.global_step)
+
+
+class DataWait(pl.Callback):
+    """Measures the share of the time in which training waits for the next batch, and logs it as `train/data_wait`.
+
+    It is taken from the end of one batch to that of the next, and the wait from the end to the next beginning. So
+    neither starting the loader's workers before the first batch of an epoch counts, nor validation, nor checkpoints
+    between epochs. What is logged and shown after a batch counts as waiting; it takes about a millisecond.
+    clock: gives seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter):
+        self.clock = clock
+        self._begun, self._ended = 0.0, None
+        self._epoch, self._run = np.zeros(2), np.zeros(2)  # s, waited and in all
+        self._told = False
+
+    @property
+    def share(self) -> float | None:
+        """Of the epochs so far, 0 to 1; None before two batches have followed one another."""
+        waited, seconds = self._run
+        return waited / seconds if seconds else None
+
+    def on_train_batch_start(self, *args) -> None:
+        self._begun = self.clock()
+
+    def on_train_batch_end(self, *args) -> None:
+        ended = self.clock()
+        if self._ended is not None:
+            self._epoch += (self._begun - self._ended, ended - self._ended)
+        self._ended = ended
+
+    def on_validation_start(self, *args) -> None:
+        self._ended = None
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        waited, seconds = self._epoch
+        self._run += self._epoch
+        self._epoch, self._ended = np.zeros(2), None
+        if not seconds:
+            return
+        module.log("train/data_wait", waited / seconds, sync_dist=True)
+        if waited / seconds > _MUCH_WAITING and not self._told and trainer.is_global_zero:
+            self._told = True
+            log.info(
+                "training waited %.0f %% of the time for data: raise data.num_workers (now %d), or see what takes it "
+                "with task=profile profile=data",
+                100 * waited / seconds,
+                trainer.train_dataloader.num_workers,
+            )
 
 
 def _log_table(trainer: pl.Trainer, key: str, table: pd.DataFrame) -> None:

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from gtcrn.analysis.figures import _spectrogram, spectrogram_figure
+from gtcrn.analysis.figures import _spectrogram, items_figure, spectrogram_figure
 
 RATE = 16000
 
@@ -54,6 +54,29 @@ def test_silence_short_and_long(tmp_path, seconds):
     figure.savefig(tmp_path / "figure.png")
     assert all(image.get_array().shape[1] <= 2 * 1500 for image in images(figure))
     spectrogram_figure({"silence": waves["enhanced"]}, RATE).savefig(tmp_path / "silence.png")
+
+
+def test_items_stand_side_by_side_under_their_titles(tmp_path):
+    items = [
+        (
+            f"item {number}",
+            {"noisy": tone(1000, 0.5, seconds) + tone(3000, 0.1, seconds), "clean": tone(1000, 0.5, seconds)},
+        )
+        for number, seconds in enumerate((0.5, 1.0, 0.01))
+    ]
+    figure = items_figure(items, RATE)
+    assert [axes.get_title(loc="left") for axes in figure.axes if axes.get_title(loc="left")] == [
+        "item 0",
+        "item 1",
+        "item 2",
+    ]
+    assert len(images(figure)) == 6 and len({image.get_clim() for image in images(figure)}) == 1
+    assert [image.get_extent()[1] for image in images(figure)] == [0.5, 0.5, 1.0, 1.0, 0.01, 0.01]
+    noisy, clean = (image.get_array() for image in images(figure)[2:4])
+    row = round(3000 / (RATE / 2) * (len(noisy) - 1))
+    assert noisy[row].mean() == pytest.approx(-20, abs=1) and clean[row].mean() < -60
+    figure.savefig(tmp_path / "items.png")
+    assert (tmp_path / "items.png").stat().st_size > 20_000
 
 
 def test_pyplot_is_not_imported():

@@ -1,0 +1,148 @@
+"""task=inspect: items of a corpus taken apart, to hear, to see and to read what a model is trained on."""
+
+from __future__ import annotations
+
+import logging
+from math import inf, isnan, log10
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import rich.box
+from omegaconf import DictConfig, ListConfig
+from pandas.api.types import is_numeric_dtype
+from rich.console import Console
+from rich.table import Table
+
+from gtcrn.analysis.figures import items_figure
+from gtcrn.data import audio
+from gtcrn.data.datasets import Explained
+from gtcrn.data.module import SPLITS, SpeechData
+from gtcrn.errors import UserError
+from gtcrn.tasks.building import build
+
+log = logging.getLogger(__name__)
+
+PICTURED = 24  # items; a larger picture opens slowly
+DRAWN = ("noisy", "clean", "mixture")
+HEADINGS = {  # of what stands first
+    "name": "name",
+    "snr": "SNR, dB",
+    "level": "level, dBFS",
+    "noisy_peak": "peak, dBFS",
+    "noisy_rms": "RMS, dBFS",
+    "room": "room",
+    "target": "target",
+    "band_limit": "band limit, Hz",
+}
+TITLE = {
+    "snr": "SNR {} dB",
+    "noisy_rms": "RMS {} dBFS",
+    "room": "room {}",
+    "target": "target {}",
+    "band_limit": "band limit {} Hz",
+}
+
+
+def run(cfg: DictConfig) -> None:
+    if cfg.split not in SPLITS:
+        raise UserError(f"split={cfg.split}: must be one of {', '.join(SPLITS)}")
+    for key, least in (("epoch", 0), ("n", 1)):
+        if type(cfg[key]) is not int or cfg[key] < least:
+            raise UserError(f"{key}={cfg[key]}: must be a whole number of at least {least}")
+    data = build(cfg.data)
+    data.on_bad_file = "skip"  # what would end a training run is only shown here
+    data.setup((cfg.split,))
+    dataset, folder = data.dataset(cfg.split), Path(cfg.run_dir)
+    items = {index: dataset.explain((cfg.epoch, index)) for index in chosen(cfg, len(dataset))}
+    for index, item in items.items():
+        for part, wave in item.waves.items():
+            audio.write(folder / f"{index:03d}_{part}.wav", wave, data.sample_rate, subtype="FLOAT")
+    table = tabulate(items)
+    table.to_csv(folder / "items.csv", float_format="%.6g")
+    draw(items, table, data.sample_rate, folder / "items.png")
+    heading = f"{cfg.split}, epoch {cfg.epoch}, {data.sample_rate} Hz"
+    (folder / "items.md").write_text(f"# {heading}\n\n{markdown(table, data)}")
+    for line in data.describe():
+        log.info(line)
+    Console().print(terminal(table, heading))
+    log.info("WAVs of all parts, items.png, items.csv and items.md are in %s", folder)
+
+
+def chosen(cfg: DictConfig, length: int) -> list[int]:
+    """The indices that `index` and `n` name, in a dataset of `length` items."""
+    listed = isinstance(cfg.index, ListConfig)
+    named = list(cfg.index) if listed else [cfg.index]
+    if not named or any(type(index) is not int or not 0 <= index < length for index in named):
+        raise UserError(f"index={cfg.index}: the {cfg.split} set has the items 0 to {length - 1}")
+    if listed:
+        return named
+    last = min(cfg.index + cfg.n, length)
+    if last - cfg.index < cfg.n:
+        log.info("n=%d: the %s set has only %d items from index %d on", cfg.n, cfg.split, last - cfg.index, cfg.index)
+    return list(range(cfg.index, last))
+
+
+def tabulate(items: dict[int, Explained]) -> pd.DataFrame:
+    """A row per item: what its dataset says of it, and the levels of all parts."""
+    rows = [item.facts | {"room": Path(item.facts.get("rir", "")).stem} | levels(item) for item in items.values()]
+    known = [{key: value for key, value in row.items() if value == value and value != ""} for row in rows]
+    table = pd.DataFrame(known, index=pd.Index(items, name="index"))
+    first = [key for key in HEADINGS if key in table]
+    return table[[*first, *table.columns.difference(first, sort=False)]]
+
+
+def levels(item: Explained) -> dict[str, float]:
+    """Peak and RMS of every part in dBFS: `noisy_peak`, `noisy_rms` …"""
+    measured = {}
+    for part, wave in item.waves.items():
+        amplitudes = {"peak": np.abs(wave).max(), "rms": np.sqrt(np.mean(wave**2, dtype=np.float64))}
+        for name, amplitude in amplitudes.items():
+            measured[f"{part}_{name}"] = 20 * log10(amplitude) if amplitude > 0 else -inf
+    return measured
+
+
+def draw(items: dict[int, Explained], table: pd.DataFrame, sample_rate: int, file: Path) -> None:
+    if len(items) > PICTURED:
+        log.info("%s shows the first %d items", file.name, PICTURED)
+    rows = [
+        (title(index, table.loc[index]), {part: item.waves[part] for part in DRAWN if part in item.waves})
+        for index, item in list(items.items())[:PICTURED]
+    ]
+    items_figure(rows, sample_rate).savefig(file)
+
+
+def title(index: int, row: pd.Series) -> str:
+    """`003  000003_LJ001-0008    SNR 12.3 dB    RMS -25.1 dBFS    room rir2    target early`"""
+    told = [words.format(cell(row[key])) for key, words in TITLE.items() if key in row and not pd.isna(row[key])]
+    return "    ".join([f"{index:03d}  {row['name']}", *told])
+
+
+def cell(value: str | float) -> str:
+    if isinstance(value, str):
+        return value
+    return "–" if isnan(value) else f"{value:.1f}".replace("inf", "∞")
+
+
+def terminal(table: pd.DataFrame, title: str) -> Table:
+    shown = Table("", title=title, title_justify="left", box=rich.box.SIMPLE_HEAD)
+    keys = [key for key in HEADINGS if key in table and key != "level"]  # which is the RMS, but for a denoiser
+    for key in keys:
+        heading = HEADINGS[key].replace(", ", "\n")
+        shown.add_column(heading, justify="right" if is_numeric_dtype(table[key]) else "left", overflow="fold")
+    for index, row in table.iterrows():
+        shown.add_row(f"{index:03d}", *(cell(row[key]) for key in keys))
+    return shown
+
+
+def markdown(table: pd.DataFrame, data: SpeechData) -> str:
+    """What is there, a line per item with all that is known of it, the picture, and the bad files."""
+    table = table[[key for key in table if key in HEADINGS or not key.endswith(("_peak", "_rms"))]]
+    dashes = ["--:" if is_numeric_dtype(table[key]) else "---" for key in table]
+    lines = [["", *(HEADINGS.get(key, key) for key in table)], ["--:", *dashes]]
+    lines += [[f"{index:03d}", *map(cell, row)] for index, row in table.iterrows()]
+    parts = [*data.describe(), "\n".join("| " + " | ".join(line) + " |" for line in lines), "![](items.png)"]
+    if data.bad_files:
+        parts.append(f"Bad files, {len(data.bad_files)}; training needs data.on_bad_file=skip to go on without them:")
+        parts.append("\n".join(f"- {bad}" for bad in data.bad_files))
+    return "\n\n".join(parts) + "\n"
