@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -61,18 +62,18 @@ def summarise_by_snr(scores: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 def markdown(scores: pd.DataFrame) -> str:
     """The report: all metrics, then the main ones by SNR where known, then what the numbers are."""
-    parts = [_markdown_table(*_overall(scores))]
+    parts = [markdown_table(*_overall(scores))]
     if by_snr := summarise_by_snr(scores):
-        parts.append(_markdown_table(*_by_snr(by_snr)))
+        parts.append(markdown_table(*_by_snr(by_snr)))
     parts.append("\n".join(f"- {note}" for note in notes(scores)))
     return "\n\n".join(parts) + "\n"
 
 
 def terminal(scores: pd.DataFrame, title: str = "") -> list[rich.table.Table]:
     """The same tables for `rich.print`; the notes stand under the last one."""
-    tables = [_rich_table(title, *_overall(scores))]
+    tables = [rich_table(title, *_overall(scores))]
     if by_snr := summarise_by_snr(scores):
-        tables.append(_rich_table("by input SNR", *_by_snr(by_snr)))
+        tables.append(rich_table("by input SNR", *_by_snr(by_snr)))
     tables[-1].caption = "\n".join(notes(scores))
     tables[-1].caption_justify = "left"
     return tables
@@ -147,15 +148,17 @@ def _interval(metric: str, row: pd.Series, condition: str) -> str:
     return mean if np.isnan(half_width) else f"{mean} ± {_number(metric, half_width)}"
 
 
-def _markdown_table(header: list[str], rows: list[list[str]]) -> str:
-    lines = [header, ["---"] + ["--:"] * (len(header) - 1), *rows]
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown, its first column to the left and the others to the right."""
+    lines = [list(header), ["---"] + ["--:"] * (len(header) - 1), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def _rich_table(title: str, header: list[str], rows: list[list[str]]) -> rich.table.Table:
+def rich_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> rich.table.Table:
+    """The same for `rich.print`."""
     table = rich.table.Table(title=title or None, title_justify="left", box=rich.box.SIMPLE_HEAD)
-    for i, name in enumerate(header):
-        table.add_column(name, justify="right" if i else "left", no_wrap=True)
+    for column, name in enumerate(header):
+        table.add_column(name, justify="right" if column else "left", no_wrap=True)
     for row in rows:
         table.add_row(*row)
     return table

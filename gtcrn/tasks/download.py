@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-import rich.box
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from gtcrn.analysis.tables import rich_table
 from gtcrn.data import audio
 from gtcrn.errors import UserError
 from gtcrn.tasks.building import build, require
@@ -36,11 +36,9 @@ def run(cfg: DictConfig) -> None:
 
 def contents(folders: list[Path]) -> Table:
     """Files and hours of each folder."""
-    table = Table("folder", box=rich.box.SIMPLE_HEAD)
-    for name in ("files", "hours"):
-        table.add_column(name, justify="right")
+    rows = []
     for folder in folders:
         files = [path for path in folder.rglob("*") if path.is_file()]
         hours = sum(audio.info(path).duration for path in files if audio.is_audio(path)) / 3600
-        table.add_row(str(folder), f"{len(files):,}", f"{hours:.2f}" if hours else "–")
-    return table
+        rows.append((folder.name, f"{len(files):,}", f"{hours:.2f}" if hours else "–"))
+    return rich_table("", ("folder", "files", "hours"), rows)

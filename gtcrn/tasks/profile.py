@@ -5,17 +5,15 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Sequence
 from dataclasses import asdict
 from math import isnan
 from pathlib import Path
 
-import rich.box
 from omegaconf import DictConfig
 from rich.console import Console
-from rich.table import Table
 
 from gtcrn.analysis.cost import measure
+from gtcrn.analysis.tables import rich_table
 from gtcrn.analysis.throughput import loader_pace, pace, table_cost
 from gtcrn.data.datasets import MixedDataset, PairedDataset
 from gtcrn.errors import UserError
@@ -54,7 +52,7 @@ def profile_model(cfg: DictConfig, console: Console) -> dict:
         (name, f"{macs / 1e6:.3f}", f"{100 * macs / cost.macs_exact:.1f} %")
         for name, macs in cost.macs_by_module.items()
     ]
-    console.print(_table("exact MACs by module", ("module", "MMACs/s", "share"), shares))
+    console.print(rich_table("exact MACs by module", ("module", "MMACs/s", "share"), shares))
     totals = [
         ("parameters, trainable", f"{cost.parameters_trainable:,}"),
         ("parameters, with the fixed ERB matrices where authors count them", f"{cost.parameters_all:,}"),
@@ -62,7 +60,7 @@ def profile_model(cfg: DictConfig, console: Console) -> dict:
         ("MMACs/s, thop", f"{cost.macs_thop / 1e6:.3f}"),
         ("state of one stream, KiB", f"{cost.state_bytes / 1024:.1f}"),
     ]
-    console.print(_table("totals", ("quantity", "value"), totals))
+    console.print(rich_table("totals", ("quantity", "value"), totals))
     latency = [
         ("window", f"{cost.window_ms:.1f}"),
         ("hop", f"{cost.hop_ms:.1f}"),
@@ -70,7 +68,7 @@ def profile_model(cfg: DictConfig, console: Console) -> dict:
         ("hop + delay of the streamed output", f"{cost.latency_ms:.1f}"),
         ("compute per hop, eager PyTorch, one thread, median", f"{cost.compute_ms:.2f}"),
     ]
-    console.print(_table("latency budget", ("part", "ms"), latency))
+    console.print(rich_table("latency budget", ("part", "ms"), latency))
     console.print(NOTES, highlight=False)
     return asdict(cost)
 
@@ -99,7 +97,7 @@ def profile_data(cfg: DictConfig, console: Console) -> dict:
         ("  items per second", f"{loader.items_per_second:.0f}", ""),
         ("  until the first batch", f"{loader.first_batch:.2f} s", ""),
     ]
-    console.print(_table("training items", ("quantity", "value", "target"), items))
+    console.print(rich_table("training items", ("quantity", "value", "target"), items))
     log.info("opening a made-up corpus, which takes up to a minute …")
     table = table_cost(cfg.manifest_rows)
     seconds = _against(table.open_seconds, "≤", MOST_SECONDS)
@@ -107,7 +105,7 @@ def profile_data(cfg: DictConfig, console: Console) -> dict:
     for name, memory in (("the training process", table.main), ("a loader worker", table.worker)):
         megabytes = " / ".join(f"{value:.0f}" for value in memory.values())
         opening.append((f"memory of {name}, MB", megabytes, _against(memory["rss"], "≤", MOST_MEGABYTES)))
-    console.print(_table(f"a made-up corpus of {table.rows:,} files", ("quantity", "value", "target"), opening))
+    console.print(rich_table(f"a made-up corpus of {table.rows:,} files", ("quantity", "value", "target"), opening))
     console.print(DATA_NOTES, highlight=False)
     return {"setup_seconds": setup_seconds, "process": asdict(alone), "loader": asdict(loader), "table": asdict(table)}
 
@@ -119,11 +117,3 @@ def _against(value: float, sign: str, target: float | None) -> str:
     met = value >= target if sign == "≥" else value <= target
     return f"{sign} {target}, {'met' if met else 'missed'}"
 
-
-def _table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    table = Table(title=title, title_justify="left", box=rich.box.SIMPLE_HEAD)
-    for column, name in enumerate(header):
-        table.add_column(name, justify="right" if column else "left")
-    for row in rows:
-        table.add_row(*row)
-    return table

@@ -120,8 +120,8 @@ def test_bad_files_are_named(tree, tmp_path, recordings, monkeypatch):
         "nan.wav", "silent.wav", "empty.wav", "brief.wav", "low.wav", "garbage.wav", "cut.flac", "cut.wav", "deep"
     }  # fmt: skip
     for name, told in dict(
-        nan="NaN", silent="silent", empty="empty", brief="0.10 s where at least 0.5 s", low="8000 Hz where at least 16000",
-        garbage="not readable",
+        nan="NaN", silent="silent", empty="empty", brief="0.10 s where at least 0.5 s",
+        low="8000 Hz where at least 16000", garbage="not readable",
     ).items():  # fmt: skip
         assert told in problems[f"{name}.wav"]
     assert problems["deep"] == "unreadable folder: Permission denied"
