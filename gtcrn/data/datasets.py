@@ -87,20 +87,16 @@ class PairedDataset:
     def __getitem__(self, key: Key) -> dict:
         epoch, index = _epoch_and_index(key)
         pair = self.pairs[index]
-        start = self._start(pair, epoch, index)
-        waves = {"noisy": self._crop(pair.noisy, start)}
-        if pair.clean is not None:
-            waves["clean"] = self._crop(pair.clean, start)
-        waves = {role: torch.from_numpy(wave) for role, wave in waves.items()}
-        return {**waves, "name": pair.name, "snr": pair.snr, "index": index}
+        waves = self._waves(pair, self._start(pair, epoch, index))
+        tensors = {role: torch.from_numpy(wave) for role, wave in waves.items()}
+        return {**tensors, "name": pair.name, "snr": pair.snr, "index": index}
 
     def explain(self, key: Key) -> Explained:
         epoch, index = _epoch_and_index(key)
         pair = self.pairs[index]
         start = self._start(pair, epoch, index)
-        waves = {"noisy": self._crop(pair.noisy, start)}
+        waves = self._waves(pair, start)
         if pair.clean is not None:
-            waves["clean"] = self._crop(pair.clean, start)
             waves["noise"] = waves["noisy"] - waves["clean"]
         seconds = start / self.sample_rate
         facts = {"name": pair.name, "speaker": pair.speaker, "noisy": f"{pair.noisy} from {seconds:.2f} s"}
@@ -121,10 +117,13 @@ class PairedDataset:
         spare = audio.resampled_length(pair.frames, pair.rate, self.sample_rate) - self.segment
         return int(generator("crop", self.seed, epoch, index).integers(spare + 1)) if spare > 0 else 0
 
-    def _crop(self, path, start: int) -> np.ndarray:
+    def _waves(self, pair: Pair, start: int) -> dict[str, np.ndarray]:
+        """noisy and, where there is one, clean."""
+        halves = zip(("noisy", "clean"), pair.files)
         if self.segment is None:
-            return audio.load(path, self.sample_rate)
-        return _fitted(audio.load(path, self.sample_rate, start, self.segment), self.segment, self.short)
+            return {role: audio.load(path, self.sample_rate) for role, path in halves}
+        crops = {role: audio.load(path, self.sample_rate, start, self.segment) for role, path in halves}
+        return {role: _fitted(crop, self.segment, self.short) for role, crop in crops.items()}
 
 
 class MixedDataset:
