@@ -26,6 +26,8 @@ SILENCE = 1e-4  # a file whose peak stays below this (-80 dBFS) holds nothing bu
 _UNREADABLE, _UNWRITABLE = "not readable as audio", "can't be written"
 _BLOCK = 2**16  # frames; libsndfile's Vorbis encoder overflows its stack when given minutes at once
 _PACKED = re.compile(r"(.+\.tar)@(\d+)\+(\d+)")
+_CUT_WAV = re.compile(r"data : (\d+) \(should be (\d+)\)")  # libsndfile reads it without a word, but for its log
+_STREAMED = 2**31 - 2**12  # bytes; from here on a WAV was written by a program that did not know its length
 
 
 def is_audio(path: Path) -> bool:
@@ -168,6 +170,7 @@ def examine(path: str | Path) -> Facts:
     try:
         with _naming(path, _UNREADABLE), soundfile.SoundFile(_opened(path)) as file:
             header = file.frames, file.samplerate, file.channels
+            cut = _CUT_WAV.search(file.extra_info)
             while len(block := file.read(_BLOCK, dtype="float32")):
                 peak = max(peak, float(np.abs(block).max()))  # NaN, if there is one, goes into the squares
                 squares += float(np.vdot(block, block))
@@ -181,6 +184,8 @@ def examine(path: str | Path) -> Facts:
         problem = "NaN or infinite samples"
     elif frames < header[0]:
         problem = f"truncated: {frames} of {header[0]} frames can be decoded"
+    elif cut and int(cut[2]) < int(cut[1]) < _STREAMED:
+        problem = f"truncated: {cut[2]} of {cut[1]} bytes are there"
     elif peak < SILENCE:
         problem = "silent (peak below -80 dBFS)"
     if problem:

@@ -75,14 +75,15 @@ class Manifest(Rows[AudioFile]):
         known = {name: values[name] for name in FACTS.names} | {"path": self.root / values["path"]}
         if self.speaker is None and "speaker" in values:
             return AudioFile(**known, speaker=values["speaker"])
-        return AudioFile(**known, speaker=_speaker_rule(self.speaker or "prefix")(values["path"]))
+        return AudioFile(**known, speaker=_speaker_rule(self.speaker or "prefix")(values.get("name", values["path"])))
 
     def speakers(self) -> np.ndarray:
         """(len(self),) speaker of each file."""
         if self.speaker is None and "speaker" in self.table.column_names:
             return self.column("speaker")
         rule = _speaker_rule(self.speaker or "prefix")
-        return np.array([rule(path) for path in self.column("path")], dtype=object)
+        paths = self.column("name" if "name" in self.table.column_names else "path")  # which packed files had
+        return np.array([rule(path) for path in paths], dtype=object)
 
 
 def _speaker_rule(rule: str) -> Callable[[str], str]:
@@ -113,7 +114,9 @@ def facts_of(path: Path) -> dict:
     return facts | {"seconds": facts["frames"] / facts["rate"] if facts["rate"] else 0.0}
 
 
-def open_manifest(place: str | Path, key: str, cache_dir: str | Path | None, speaker: str | None = None) -> Manifest:
+def open_manifest(
+    place: str | Path, key: str, cache_dir: str | Path | None, speaker: str | None = None, anew: bool = False
+) -> Manifest:
     """The manifest of a folder, of a list of files, or as it is.
 
     place: a folder, searched for audio at any depth; a text file with a path per line, relative to itself; or
@@ -121,11 +124,13 @@ def open_manifest(place: str | Path, key: str, cache_dir: str | Path | None, spe
         and lists every file is decoded once, in parallel, and again only when it changes. A ready-made
         manifest is taken at its word after a look at some of its files.
     key: the configuration's name for it, e.g. `data.noise`, for the errors.
+    anew: search a folder even if it has a manifest.
     """
     place = Path(place).expanduser()
     if not place.exists():
         raise UserError(f"{key}={place}: no such file or folder")
-    ready = next((place / name for name in (shards.INDEX, FILE) if (place / name).is_file()), None)
+    names = (shards.INDEX,) if anew else (shards.INDEX, FILE)
+    ready = next((place / name for name in names if (place / name).is_file()), None)
     if ready or place.suffix in TABLES:
         return _ready_made(Manifest(ready or place, speaker=speaker), key)
     if place.is_file():

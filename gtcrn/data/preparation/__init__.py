@@ -1,0 +1,1 @@
+"""A corpus made fit for training: parallel, restartable jobs from one folder into another. See `jobs`."""

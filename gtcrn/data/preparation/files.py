@@ -1,0 +1,172 @@
+"""The audio files that go into a job, and those that come out of it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import soundfile
+
+from gtcrn.data import audio
+from gtcrn.data.manifest import FACTS, FILE, AudioFile, Manifest, facts_of
+from gtcrn.data.preparation.jobs import Source
+from gtcrn.data.preparation.place import Place
+from gtcrn.data.rows import write_rows
+from gtcrn.errors import UserError
+
+MANIFEST = [*FACTS, pa.field("speaker", pa.string()), pa.field("sha256", pa.string())]  # those that are there
+_BLOCK = 300  # s read at once, so that memory does not grow with a file
+
+
+class Files:
+    """The files of a manifest as sources (see `jobs.Sources`), named by their paths in the corpus."""
+
+    def __init__(self, manifest: Manifest):
+        self.manifest = manifest
+
+    def __len__(self) -> int:
+        return len(self.manifest)
+
+    def __getitem__(self, some: slice) -> Files:
+        return Files(self.manifest.select(np.arange(*some.indices(len(self)))))
+
+    def __iter__(self) -> Iterator[Source]:
+        for name, file in zip(self.names(), self.manifest):
+            yield Source(name, str(file.path), file, [audio.container(file.path)])
+
+    def names(self) -> list[str]:
+        """Paths relative to the corpus, of packed files those that they had before."""
+        return self._strings("name" if "name" in self.manifest.table.column_names else "path")
+
+    def paths(self) -> list[Path]:
+        """Where to read them."""
+        return [self.manifest.root / path for path in self._strings("path")]
+
+    def _strings(self, column: str) -> list[str]:
+        values, chosen = self.manifest.table[column], self.manifest.chosen
+        return (values if chosen is None else values.take(pa.array(chosen))).to_pylist()
+
+    def check_names(self, with_suffix: bool) -> None:
+        """Raises UserError if two files would become one, or one would come to lie outside the output folder."""
+        seen: dict[str, str] = {}
+        for name in self.names():
+            if name.startswith("/") or "/../" in f"/{name}":
+                raise UserError(f"{self.manifest.file}: {name} is no path below the folder of its corpus")
+            key = name if with_suffix else name.rpartition(".")[0]
+            if key in seen:
+                raise UserError(f"input: {seen[key]} and {name} would become one file; rename one of them")
+            seen[key] = name
+
+
+def blocks(file: AudioFile, length: int | None = None, hop: int | None = None) -> Iterator[np.ndarray]:
+    """All of a file, (N, C) float32 each; or pieces of it, `length` samples that begin every `hop` samples.
+
+    The last one may be shorter. Raises UserError if the file is not what its manifest says.
+    """
+    length = length or _BLOCK * file.rate
+    for start in range(0, file.frames, hop or length):
+        block, rate = audio.read(file.path, start, length)
+        if rate != file.rate or len(block) != min(length, file.frames - start):
+            raise UserError(f"{file.path}: truncated, or changed since its manifest was made")
+        if not np.isfinite(block).all():
+            raise UserError(f"{file.path}: NaN or infinite samples")
+        yield block.reshape(len(block), -1)
+        if start + length >= file.frames:
+            return
+
+
+@dataclass(frozen=True)
+class Format:
+    """How audio is written."""
+
+    suffix: str
+    subtype: str
+
+    def gain(self, peak: float) -> float:
+        """What a wave with this peak is multiplied by so that it does not clip."""
+        return 1.0 if peak <= 1 or self.subtype == "FLOAT" else (1 - 2**-15) / float(peak)
+
+    def named(self, name: str) -> str:
+        """The name with this format's suffix."""
+        return f"{name.rpartition('.')[0]}{self.suffix}"
+
+    def write(self, path: Path, waves: Iterable[np.ndarray], rate: int, channels: int) -> float:
+        """Writes waves, (N,) or (N, C), one after another, and returns their peak."""
+        peak = 0.0
+        with soundfile.SoundFile(path, "w", rate, channels, self.subtype) as file:
+            for wave in waves:
+                peak = max(peak, float(np.abs(wave).max(initial=0)))
+                file.write(wave)
+        return peak
+
+
+FORMATS = {"flac": Format(".flac", "PCM_16"), "wav": Format(".wav", "PCM_16"), "float": Format(".wav", "FLOAT")}
+
+
+def format_named(name: str) -> Format:
+    if name not in FORMATS:
+        raise UserError(f"prepare.format={name} is not one of {', '.join(FORMATS)}")
+    return FORMATS[name]
+
+
+def row_of(path: Path, name: str, speaker: str, checksum: bool) -> dict:
+    """The row of a manifest for the file at `path`, which will have the name `name`; UserError if it is of no use."""
+    facts = facts_of(path)
+    if facts["problem"]:
+        raise UserError(f"{name} would be {facts['problem']}")
+    row = {"path": name, **facts, "speaker": speaker}
+    return row | {"sha256": sha256(path)} if checksum else row
+
+
+def write_manifest(rows: pa.Table, place: Place) -> None:
+    """The manifest of the output folder, in the order in which a search of it would find the files."""
+    names = rows["path"].to_pylist()
+    order = sorted(range(len(names)), key=lambda number: _order_of(names[number]))
+    schema = pa.schema([column for column in MANIFEST if column.name in rows.column_names])
+    with place.new(FILE) as waiting:
+        write_rows(rows.select(schema.names).cast(schema).take(order), waiting)
+
+
+def table_of(manifest: Manifest, folder: Path) -> pa.Table:
+    """The table of a manifest that is to lie in `folder`, with its speakers."""
+    table, chosen = manifest.table, manifest.chosen
+    table = table if chosen is None else table.take(pa.array(chosen))
+    table = table.select([name for name in table.column_names if name not in ("stamp", "speaker")])
+    table = table.append_column("speaker", pa.array(manifest.speakers(), pa.string()))
+    elsewhere = manifest.root.absolute() != folder.absolute()
+    return table.replace_schema_metadata({"root": str(manifest.root.absolute())} if elsewhere else None)
+
+
+def _order_of(name: str) -> list[tuple[bool, str]]:
+    """Of a folder, its files come first and then its folders."""
+    *folders, last = name.split("/")
+    return [(True, folder) for folder in folders] + [(False, last)]
+
+
+def span(path: Path) -> tuple[Path, int, int]:
+    """The file on disk, and of it the first byte and how many belong to `path`, which may be packed."""
+    container = audio.container(path)
+    packed = str(path).removeprefix(str(container))  # "@1536+48213"
+    if not packed:
+        return path, 0, path.stat().st_size
+    offset, size = packed[1:].split("+")
+    return container, int(offset), int(size)
+
+
+def content(path: Path) -> bytes:
+    """The bytes of a file, packed or not. Raises UserError if they can't be read."""
+    try:
+        container, offset, size = span(path)
+        with open(container, "rb") as file:
+            file.seek(offset)
+            return file.read(size)
+    except OSError as error:
+        raise UserError(f"{path}: not readable: {error.strerror}") from error
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(content(path)).hexdigest()

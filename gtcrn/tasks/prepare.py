@@ -1,0 +1,137 @@
+"""task=prepare: a corpus made fit for training, from one folder into another."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from gtcrn.analysis import quality_report
+from gtcrn.data.manifest import FILE, Manifest, open_manifest, usable
+from gtcrn.data.preparation.jobs import FAILURES, carry_out
+from gtcrn.data.preparation.place import Place
+from gtcrn.data.preparation.selection import TABLE
+from gtcrn.data.scan import BadFile
+from gtcrn.errors import UserError
+from gtcrn.tasks.building import build
+
+log = logging.getLogger(__name__)
+
+NEEDS = {
+    "resample": ("input", "output"),
+    "segment": ("input", "output"),
+    "filter": ("input", "output"),
+    "pack": ("input", "output"),
+    "degrade": ("output",),
+    "manifest": ("input",),
+}
+WITHOUT_EFFECT = ("data.batch_size", "data.num_workers", "data.on_bad_file", "data.cache_dir")
+
+
+def run(cfg: DictConfig) -> None:
+    name = HydraConfig.get().runtime.choices["prepare"]
+    check(cfg, name)
+    try:
+        with logging_redirect_tqdm():
+            bad, where = write_manifest(cfg) if name == "manifest" else carry_out_step(cfg, name)
+    except KeyboardInterrupt:
+        raise UserError("interrupted; the same command goes on where it stopped") from None
+    if bad and cfg.on_bad_file == "fail":
+        raise UserError(
+            f"{len(bad)} of no use, the first: {bad[0]}; all are in {where}, the rest is done. "
+            "Mend them and run this again, or accept it with on_bad_file=skip"
+        )
+
+
+def check(cfg: DictConfig, name: str) -> None:
+    missing = [f"{key}=…" for key in NEEDS[name] if cfg[key] is None]
+    if missing:
+        others = "|".join(other for other in NEEDS if other != name)
+        raise UserError(
+            f"task=prepare prepare={name} needs {' and '.join(missing)} (other steps are prepare={others}); "
+            "see python run.py --help"
+        )
+    for key, least in (("max_files", 1), ("workers", 1), ("shard_index", 0), ("shard_count", 1)):
+        is_left_open = cfg[key] is None and key in ("max_files", "workers")
+        if not is_left_open and (type(cfg[key]) is not int or cfg[key] < least):
+            raise UserError(f"{key}={cfg[key]}: must be a whole number of at least {least}")
+    if cfg.on_bad_file not in ("fail", "skip"):
+        raise UserError(f"on_bad_file={cfg.on_bad_file} is not one of fail, skip")
+    if cfg.input is not None and cfg.output is not None and name != "manifest":
+        source, target = (Path(cfg[key]).expanduser().resolve() for key in ("input", "output"))
+        if source.is_dir() and (source == target or source in target.parents or target in source.parents):
+            raise UserError(f"input={cfg.input} and output={cfg.output}: one lies in the other; name another output")
+
+
+def open_input(cfg: DictConfig, anew: bool = False) -> tuple[Manifest, Manifest, list[BadFile]]:
+    """All files, the good ones, and what is wrong with the others. anew: see `open_manifest`."""
+    files = open_manifest(cfg.input, "input", cfg.cache_dir, cfg.speaker, anew)
+    if cfg.max_files:
+        files = files.select(np.arange(min(cfg.max_files, len(files))))
+    good, bad = usable(files, sample_rate=0)
+    for file in bad:
+        log.warning("%s", file)
+    return files, good, bad
+
+
+def carry_out_step(cfg: DictConfig, name: str) -> tuple[list[BadFile], str]:
+    """Bad files, and where they are listed."""
+    place = Place(Path(cfg.output).expanduser(), cfg.shard_index, cfg.shard_count)
+    step = build(cfg.prepare, data=build(cfg.data)) if name == "degrade" else build(cfg.prepare)
+    if name == "degrade":
+        sources, bad = step.sources()[: cfg.max_files], []
+    else:
+        _, good, bad = open_input(cfg)
+        sources = step.sources(good)
+    with place.occupied():
+        settled = recipe(cfg, name)
+        place.agree(settled, adjustable=[key for key in settled if name == "filter" and key.startswith("prepare.")])
+        outcome = carry_out(step, sources, place, bad, cfg.workers, again=not cfg.skip_existing)
+        if outcome.complete and name == "filter":
+            quality_report.write(pd.read_csv(place.root / TABLE), step.limits, place)
+    counts = "".join(f"; {count} {what}" for what, count in sorted(outcome.counts.items()) if count)
+    if not outcome.complete:
+        log.info("this share is done; the last of the %d runs writes the tables of all of them", cfg.shard_count)
+        return outcome.bad, "the log above"
+    log.info("%d %s(s) done, %d of no use%s: %s", len(sources), step.unit, len(outcome.bad), counts, place.root)
+    return outcome.bad, str(place.root / FAILURES)
+
+
+def recipe(cfg: DictConfig, name: str) -> dict[str, object]:
+    """All that the output depends on, by the keys of the command line."""
+    place = cfg.input and str(Path(cfg.input).expanduser().resolve())
+    settings = {"step": name, "input": place, "speaker": cfg.speaker, **flat(cfg.prepare, "prepare")}
+    if name == "degrade":
+        settings |= flat(cfg.data, "data")
+    return {key: value for key, value in settings.items() if key not in WITHOUT_EFFECT}
+
+
+def flat(config: DictConfig, prefix: str) -> dict[str, object]:
+    """{"prepare.sample_rate": 16000, …}"""
+    values = {}
+    for key in config:
+        value = config[key]
+        if isinstance(value, DictConfig):
+            values |= flat(value, f"{prefix}.{key}")
+        else:
+            values[f"{prefix}.{key}"] = OmegaConf.to_container(value) if isinstance(value, ListConfig) else value
+    return values
+
+
+def write_manifest(cfg: DictConfig) -> tuple[list[BadFile], str]:
+    """The task's step `manifest`: bad files, and where they are listed."""
+    if cfg.shard_count > 1:
+        raise UserError("prepare=manifest is work for one machine: leave out shard_count")
+    source = Path(cfg.input).expanduser()
+    if cfg.output is None and source.is_file():
+        raise UserError(f"input={cfg.input} is no folder, so say where the manifest is to be: output=FILE.arrow")
+    file = Path(cfg.output).expanduser() if cfg.output else source / FILE
+    files, _, bad = open_input(cfg, anew=True)
+    build(cfg.prepare, files=files, file=file, cache_dir=cfg.cache_dir)
+    log.info("%d file(s), %.2f h, %d of no use: %s", len(files), files.column("seconds").sum() / 3600, len(bad), file)
+    return bad, str(file.with_name(FAILURES))

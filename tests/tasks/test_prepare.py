@@ -1,0 +1,159 @@
+"""task=prepare as a user meets it."""
+
+import csv
+import json
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib.image
+import numpy as np
+import pytest
+import soundfile
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+
+from gtcrn.data.manifest import open_manifest
+from gtcrn.errors import UserError
+from gtcrn.tasks import prepare
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def folder(recordings, tmp_path):
+    """A corpus with three good files and three that are of no use."""
+    corpus = tmp_path / "corpus"
+    (corpus / "sub").mkdir(parents=True)
+    for number, path in enumerate(sorted((recordings / "dns_mini" / "extra_clean").glob("*.wav"))[:3]):
+        (corpus / ("sub" if number else "") / path.name).symlink_to(path)
+    (corpus / "garbage.wav").write_text("garbage")
+    soundfile.write(corpus / "silent.wav", np.zeros(22050), 22050)
+    whole = (corpus / "sub" / "LJ001-0002.wav").read_bytes()
+    (corpus / "sub" / "truncated.wav").write_bytes(whole[: len(whole) // 2])
+    return tmp_path
+
+
+def run(folder, step, *overrides):
+    """The task in this process, on `folder/corpus` into `folder/<step>` unless told otherwise."""
+    places = [f"cache_dir={folder}/cache", f"data.cache_dir={folder}/cache", "workers=1"]
+    if step != "degrade":
+        places += [f"input={folder}/corpus"]
+    if step != "manifest":
+        places += [f"output={folder}/{step}"]
+    overrides = ["task=prepare", f"prepare={step}", *places, *overrides]
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = compose("config", overrides, return_hydra_config=True)
+    HydraConfig.instance().set_config(cfg)
+    prepare.run(cfg)
+
+
+@pytest.fixture(autouse=True)
+def no_hydra_left():
+    yield
+    HydraConfig.instance().cfg = None
+
+
+@pytest.mark.parametrize("step", ["resample", "segment", "filter", "pack", "manifest"])
+def test_bad_files_are_named_and_the_rest_is_done(folder, step, caplog):
+    overrides = ["prepare.least_seconds=1"] if step == "segment" else []
+    output = folder / ("corpus" if step == "manifest" else step)
+    with pytest.raises(UserError) as error:
+        run(folder, step, *overrides)
+    assert str(error.value).startswith("3 of no use, the first: ")
+    assert f"all are in {output / 'failures.csv'}" in str(error.value) and "\n" not in str(error.value)
+    with open(output / "failures.csv") as file:
+        told = {Path(row["path"]).name: row["problem"] for row in csv.DictReader(file)}
+    assert {name: problem.split(" ")[0].rstrip(":") for name, problem in told.items()} == {
+        "garbage.wav": "not",
+        "silent.wav": "silent",
+        "truncated.wav": "truncated",
+    }
+    assert sum(any(name in message for name in told) for message in caplog.messages) >= 3
+    good = [file for file in open_manifest(output, "input", None) if not file.problem]
+    assert len(good) == 3
+
+
+def test_filter_reports(folder):
+    run(folder, "filter", "prepare.least_snr=30", "on_bad_file=skip")
+    output = folder / "filter"
+    report = (output / "report.md").read_text()
+    assert report.startswith("# 2 of 6 files kept")
+    assert "| snr below 30 | 1 |" in report and "| being of no use (failures.csv) | 3 |" in report
+    assert "| sub/LJ001-0002.wav | 22.57 |" in report
+    assert matplotlib.image.imread(output / "report.png").shape[:2] == (810, 1350)
+    run(folder, "filter", "prepare.least_snr=20", "on_bad_file=skip")
+    assert (output / "report.md").read_text().startswith("# 3 of 6 files kept")
+    assert json.loads((output / "prepare.json").read_text())["prepare.least_snr"] == 20
+
+
+def test_degrade_records_its_data(folder, recordings):
+    mini = recordings / "dns_mini"
+    places = [f"data.speech={mini}/extra_clean", f"data.noise={mini}/noise", f"data.rir={mini}/rir"]
+    overrides = ["data=dns", *places, "prepare.items=6"]
+    run(folder, "degrade", *overrides, "max_files=4")
+    assert len(list((folder / "degrade" / "clean").iterdir())) == 4
+    run(folder, "degrade", *overrides, "data.num_workers=7")
+    assert len(list((folder / "degrade" / "clean").iterdir())) == 6
+    with pytest.raises(UserError, match=r"made with data.recipe.snr=\[-5, 20\], not \[0, 20\]"):
+        run(folder, "degrade", *overrides, "data.recipe.snr=[0,20]")
+
+
+def test_max_files_tries_it_out(folder):
+    (folder / "corpus" / "garbage.wav").unlink()
+    run(folder, "resample", "max_files=1")
+    assert len(open_manifest(folder / "resample", "input", None)) == 1
+    run(folder, "resample", "on_bad_file=skip")
+    assert len(open_manifest(folder / "resample", "input", None)) == 3
+
+
+def test_a_share_tells_that_it_is_one(folder, caplog):
+    caplog.set_level(logging.INFO)
+    run(folder, "resample", "shard_count=2", "on_bad_file=skip")
+    assert "this share is done; the last of the 2 runs writes the tables of all of them" in caplog.messages
+    run(folder, "resample", "shard_count=2", "shard_index=1", "on_bad_file=skip")
+    assert any(message.startswith("3 file(s) done, 3 of no use: ") for message in caplog.messages)
+
+
+@pytest.mark.parametrize(
+    ("step", "override", "message"),
+    [
+        ("manifest", "input=null", "needs input=… (other steps are prepare=resample|segment|filter|pack|degrade)"),
+        ("pack", "output=null", "needs output=…"),
+        ("resample", "input=nowhere", "input=nowhere: no such file or folder"),
+        ("resample", "prepare.sample_rate=fast", "prepare.sample_rate=fast: expected int"),
+        ("resample", "prepare.format=mp3", "prepare.format=mp3 is not one of flac, wav, float"),
+        ("resample", "prepare.channels=left", "prepare.channels=left is not one of"),
+        ("segment", "prepare.hop=0", "prepare.hop=0: must be at least"),
+        ("pack", "prepare.shard_mb=-1", "prepare.shard_mb=-1: must be above 0"),
+        ("pack", "workers=0", "workers=0: must be a whole number"),
+        ("pack", "shard_index=1", "shard_index=1 of shard_count=1"),
+        ("pack", "on_bad_file=ignore", "on_bad_file=ignore is not one of fail, skip"),
+        ("manifest", "shard_count=2", "work for one machine"),
+        ("manifest", "output=here.csv", "here.csv: a manifest is a file"),
+    ],
+)
+def test_mistakes_are_told(folder, step, override, message):
+    with pytest.raises(UserError) as error:
+        run(folder, step, override)
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("output", ["corpus", "corpus/new", "."])
+def test_input_and_output_lie_apart(folder, output):
+    with pytest.raises(UserError, match="one lies in the other"):
+        run(folder, "resample", f"output={folder / output}")
+    assert not list(folder.rglob(".prepare"))
+
+
+def test_the_command(folder):
+    """The step chosen on the command line, in processes of its own, with its exit code."""
+    command = [sys.executable, str(ROOT / "run.py"), "task=prepare", "prepare=resample"]
+    command += ["input=corpus", "output=out", "cache_dir=cache", "workers=2"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert result.returncode == 2 and "Traceback" not in result.stderr
+    assert result.stderr.splitlines()[-1].startswith("error: 3 of no use, the first: ")
+    assert len(open_manifest(folder / "out", "input", None)) == 3
