@@ -6,7 +6,7 @@ run: $(VENV)/installed
 	$(VENV)/bin/python run.py model=light_v3 loss=sisdr_mag
 
 test: $(VENV)/installed
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest --numprocesses auto --dist worksteal
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

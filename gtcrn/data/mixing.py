@@ -175,17 +175,25 @@ def rms(wave: np.ndarray) -> float:
 
 
 def active(speech: np.ndarray, sample_rate: int) -> np.ndarray:
-    """(N,) bool: where speech is active, in frames of 20 ms.
-
-    As in ITU-T P.56, a frame is active whose level is at most 15.9 dB below the mean level of the active ones.
-    """
+    """(N,) bool: where speech is active, in frames of 20 ms; see `active_frames`."""
     frame = round(_FRAME * sample_rate)
     padded = np.pad(speech, (0, -len(speech) % frame)).reshape(-1, frame)
     energy = np.einsum("tn,tn->t", padded, padded, dtype=np.float64)
+    return np.repeat(active_frames(energy), frame)[: len(speech)]
+
+
+def active_frames(power: np.ndarray) -> np.ndarray:
+    """(T,) bool of the powers of frames (T,): where speech is active; nowhere in silence.
+
+    As in ITU-T P.56, a frame is active whose level is at most 15.9 dB below the mean level of the active ones.
+    """
     threshold = 0.0
-    while (raised := _MARGIN * energy[energy > threshold].mean()) > threshold * 1.001:
+    while power.max(initial=0) > threshold:
+        raised = _MARGIN * power[power > threshold].mean()
+        if raised <= 1.001 * threshold:
+            break
         threshold = raised
-    return np.repeat(energy > threshold, frame)[: len(speech)]
+    return power > threshold
 
 
 def active_snr(speech: np.ndarray, noise: np.ndarray, sample_rate: int) -> float:

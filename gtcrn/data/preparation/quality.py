@@ -10,8 +10,8 @@ import scipy.fft
 from scipy.signal.windows import hann
 
 from gtcrn.data.manifest import AudioFile
+from gtcrn.data.mixing import active_frames
 from gtcrn.data.preparation.files import blocks
-from gtcrn.data.preparation.levels import active_frames
 
 _FRAME = 0.032  # s; frames overlap by half
 _BAND = (80, 8000)  # Hz, in which levels are taken: what is below is rumble

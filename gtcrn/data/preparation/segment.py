@@ -10,9 +10,9 @@ import pyarrow as pa
 
 from gtcrn.data import audio
 from gtcrn.data.manifest import AudioFile, Manifest
+from gtcrn.data.mixing import active_frames
 from gtcrn.data.preparation.files import Files, blocks, format_named, row_of, write_manifest
 from gtcrn.data.preparation.jobs import Product, Source
-from gtcrn.data.preparation.levels import active_frames
 from gtcrn.data.preparation.place import Place
 from gtcrn.errors import UserError
 
