@@ -195,4 +195,4 @@ def examine(path: str | Path) -> Facts:
 
 def wrong_rate(rate: int, lowest_rate: int) -> str:
     """What is wrong with a file below the rate that is needed: resampling can't bring back the band it lost."""
-    return f"wrong rate: {rate} Hz where at least {lowest_rate} Hz is needed"
+    return f"wrong rate: {rate} Hz where at least {lowest_rate} Hz is needed; lowest_rate={rate} would let it in"

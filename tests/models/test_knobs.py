@@ -24,7 +24,7 @@ from gtcrn.models import gtcrn, light_v3
         (light_v3.build, {"erb_bands": 1}),
         (light_v3.build, {"padding": "mirror"}),
     ],
-    ids=str,
+    ids=lambda value: str(value) if isinstance(value, dict) else None,
 )
 def test_out_of_range_knob_is_named(build, knob):
     ((key, value),) = knob.items()
