@@ -46,18 +46,19 @@ def measure(enhancer: Enhancer) -> Cost:
     training = enhancer.training
     enhancer.eval()
     rate, hop = enhancer.sample_rate, enhancer.hop_length
-    spec = torch.randn(1, 2, 1 + rate // hop, enhancer.stft.n_bins, generator=torch.Generator().manual_seed(0))
-    by_module = count_macs(enhancer.core, spec)
+    frames = enhancer.core_input(torch.randn(1, rate, generator=torch.Generator().manual_seed(0)))
+    frames = frames[:, :, : 1 + rate // hop]
+    by_module = count_macs(enhancer.core, frames)
     streams = not enhancer.total_lookahead()
     cost = Cost(
         parameters_trainable=sum(p.numel() for p in enhancer.parameters() if p.requires_grad),
         parameters_all=sum(p.numel() for p in enhancer.parameters()),
         macs_exact=sum(by_module.values()),
-        macs_thop=count_macs_thop(enhancer.core, spec),
+        macs_thop=count_macs_thop(enhancer.core, frames),
         macs_by_module=by_module,
-        frames=spec.shape[2],
+        frames=frames.shape[2],
         state_bytes=sum(t.nbytes for t in flatten(enhancer.initial_state(1)).values()) if streams else 0,
-        window_ms=1e3 * enhancer.stft.n_fft / rate,
+        window_ms=1e3 * enhancer.framing.n_fft / rate,
         hop_ms=1e3 * hop / rate,
         lookahead_ms=1e3 * enhancer.total_lookahead() * hop / rate,
         latency_ms=1e3 * (enhancer.latency + hop) / rate,
@@ -67,8 +68,8 @@ def measure(enhancer: Enhancer) -> Cost:
     return cost
 
 
-def count_macs(core: nn.Module, spec: Tensor) -> dict[str, int]:
-    """{module name: exact multiply-accumulates} of one forward pass over `spec` (B, 2, T, F)."""
+def count_macs(core: nn.Module, frames: Tensor) -> dict[str, int]:
+    """{module name: exact multiply-accumulates} of one forward pass over `frames` (B, C, T, F)."""
     counts: dict[str, int] = {}
 
     def hook(name):
@@ -84,7 +85,7 @@ def count_macs(core: nn.Module, spec: Tensor) -> dict[str, int]:
     ]
     try:
         with torch.no_grad():
-            core(spec)
+            core(frames)
     finally:
         for handle in handles:
             handle.remove()
@@ -109,7 +110,7 @@ def _exact_macs(module: nn.Module, x: Tensor, output: Tensor | tuple) -> int:
     return steps * sum(w.numel() for name, w in module.named_parameters() if name.startswith("weight"))
 
 
-def count_macs_thop(core: nn.Module, spec: Tensor) -> int:
+def count_macs_thop(core: nn.Module, frames: Tensor) -> int:
     """The same pass counted by thop, as its users know it from the authors' code.
 
     thop misses functional calls and raw parameters (so Light v3's ERB product), counts GRU gates
@@ -138,7 +139,7 @@ def count_macs_thop(core: nn.Module, spec: Tensor) -> int:
     }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # thop warns about its own interface
-        macs, _ = thop.profile(core, inputs=(spec,), custom_ops=rules, verbose=False)
+        macs, _ = thop.profile(core, inputs=(frames,), custom_ops=rules, verbose=False)
     for module in core.modules():  # thop leaves its counters behind as buffers
         module._buffers.pop("total_ops", None)
         module._buffers.pop("total_params", None)

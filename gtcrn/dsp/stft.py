@@ -1,4 +1,4 @@
-"""Short-time Fourier transform with explicit state: the same for a whole signal and for one hop."""
+"""Frames of a signal and their overlap-add with explicit state: the same for a whole signal and for one hop."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gtcrn.dsp.spectra import irfft, rfft
 from gtcrn.errors import UserError
 
 
-class STFT(nn.Module):
-    """Square-root Hann analysis and synthesis with perfect reconstruction.
+class Frames(nn.Module):
+    """Overlapping frames and their overlap-add, with perfect reconstruction.
 
     A frame ends with the newest hop, so it can be computed the moment that hop has arrived:
 
@@ -29,32 +30,32 @@ class STFT(nn.Module):
             raise UserError(f"model.hop_length={hop_length}: must divide n_fft={n_fft} and be smaller than it")
         self.n_fft = n_fft
         self.hop_length = hop_length
-        self.n_bins = n_fft // 2 + 1
         self.delay = n_fft - hop_length
-        window = torch.hann_window(n_fft, dtype=torch.float64).sqrt()  # periodic
-        # frames that overlap add up to the same constant everywhere (Hann, hop a divisor of n_fft / 2)
+        window = self._window(n_fft)
+        # frames that overlap add up to the same constant everywhere (Hann: hop a divisor of n_fft / 2)
         gain = window.square().sum() / hop_length
         self.register_buffer("window", window.float(), persistent=False)
         self.register_buffer("synthesis_window", (window / gain).float(), persistent=False)
+
+    @staticmethod
+    def _window(n_fft: int) -> Tensor:
+        return torch.ones(n_fft, dtype=torch.float64)
 
     def initial_state(self, batch_size: int) -> Tensor:
         """Zeros (B, n_fft - hop): what analysis and synthesis each remember."""
         return self.window.new_zeros(batch_size, self.delay)
 
     def analysis(self, wave: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, T · hop), past (B, n_fft - hop) -> spectrum (B, 2, T, n_fft // 2 + 1), next past."""
+        """(B, T · hop), past (B, n_fft - hop) -> frames (B, 1, T, n_fft), next past."""
         wave = torch.cat([past, wave], dim=1)
         frames = wave.unfold(1, self.n_fft, self.hop_length) * self.window  # (B, T, n_fft)
-        spec = torch.view_as_real(torch.fft.rfft(frames))  # (B, T, F, 2)
-        return spec.movedim(-1, 1), wave[:, wave.shape[1] - self.delay :]
+        return frames[:, None], wave[:, wave.shape[1] - self.delay :]
 
-    def synthesis(self, spec: Tensor, overlap: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 2, T, F), overlap (B, n_fft - hop) -> the T · hop samples now complete, next overlap."""
-        spec = spec.to(self.window.dtype)  # autocast may have made it half precision, which has no inverse FFT
-        frames = torch.fft.irfft(torch.complex(spec[:, 0], spec[:, 1]), n=self.n_fft)
-        wave = self._overlap_add(frames * self.synthesis_window)  # (B, T · hop + delay)
+    def synthesis(self, frames: Tensor, overlap: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 1, T, n_fft), overlap (B, n_fft - hop) -> the T · hop samples now complete, next overlap."""
+        wave = self._overlap_add(frames[:, 0] * self.synthesis_window)  # (B, T · hop + delay)
         wave = wave + F.pad(overlap, (0, wave.shape[1] - self.delay))
-        complete = frames.shape[1] * self.hop_length
+        complete = frames.shape[2] * self.hop_length
         return wave[:, :complete], wave[:, complete:]
 
     def tail_gain(self, n_frames: int) -> Tensor:
@@ -67,3 +68,21 @@ class STFT(nn.Module):
         length = (frames.shape[1] - 1) * self.hop_length + self.n_fft
         folded = F.fold(frames.transpose(1, 2), (1, length), (1, self.n_fft), stride=(1, self.hop_length))
         return folded[:, 0, 0]
+
+
+class STFT(Frames):
+    """Square-root Hann analysis and synthesis: frames are spectra (B, 2, T, n_fft // 2 + 1)."""
+
+    @staticmethod
+    def _window(n_fft: int) -> Tensor:
+        return torch.hann_window(n_fft, dtype=torch.float64).sqrt()  # periodic
+
+    def analysis(self, wave: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, T · hop), past (B, n_fft - hop) -> spectrum (B, 2, T, n_fft // 2 + 1), next past."""
+        frames, past = super().analysis(wave, past)
+        return rfft(frames), past
+
+    def synthesis(self, spec: Tensor, overlap: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 2, T, n_fft // 2 + 1), overlap (B, n_fft - hop) -> the T · hop samples now complete, next overlap."""
+        spec = spec.to(self.window.dtype)  # autocast may have made it half precision, which has no inverse FFT
+        return super().synthesis(irfft(spec), overlap)

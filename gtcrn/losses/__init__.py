@@ -6,7 +6,7 @@ total, parts = loss(Signals(estimate_wave, estimate_spec), Signals(target_wave, 
 
 from gtcrn.losses.loss import Loss, Signals, Term
 from gtcrn.losses.spectral import CompressedComplex, CompressedMagnitude, MultiResolutionSTFT
-from gtcrn.losses.waveform import SISDR
+from gtcrn.losses.waveform import SISDR, SNR
 
 __all__ = [
     "CompressedComplex",
@@ -14,6 +14,7 @@ __all__ = [
     "Loss",
     "MultiResolutionSTFT",
     "SISDR",
+    "SNR",
     "Signals",
     "Term",
 ]

@@ -35,6 +35,22 @@ class SISDR(Term):
         return -10 * torch.log10(ratio + _FLOOR).mean()
 
 
+class SNR(Term):
+    """Negative signal-to-noise ratio in dB, mean over the batch; it minds the level
+    (Westhausen and Meyer, Dual-signal transformation LSTM network, 2020).
+
+    Noise of a power below -70 dB of full scale counts as that, as published, and so does a silent target,
+    for which the published loss was infinite: this one still asks for silence.
+    """
+
+    floor = 1e-7  # mean square
+
+    def forward(self, estimate: Signals, target: Signals) -> Tensor:
+        y, s = estimate.wave, target.wave  # (B, N)
+        signal, noise = s.square().mean(dim=1), (y - s).square().mean(dim=1)
+        return -10 * torch.log10((signal + self.floor) / (noise + self.floor)).mean()
+
+
 def _energy(wave: Tensor) -> Tensor:
     """(B, N) -> (B,)"""
     return wave.square().sum(dim=1)

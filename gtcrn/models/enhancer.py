@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gtcrn.dsp import STFT
+from gtcrn.dsp import Frames, irfft, rfft
 from gtcrn.errors import UserError
 from gtcrn.streaming import Stateful
 from gtcrn.streaming.state import State
 
-PADDINGS = ("zeros", "reflect")
+PADDINGS = ("zeros", "reflect", "none")
 
 
 class StreamingModel(Stateful):
@@ -68,7 +68,11 @@ class Enhancer(StreamingModel):
         raise NotImplementedError
 
     def spectra(self, wave: Tensor) -> Tensor | None:
-        """The spectrum that the core sees of whole utterances (B, N), None for models without one."""
+        """For losses: the spectrum of whole utterances (B, N) to compare that of `estimate` with, if it gives one."""
+        raise NotImplementedError
+
+    def core_input(self, wave: Tensor) -> Tensor:
+        """What the core sees of whole utterances (B, N): (B, C, T, …), time in dimension 2."""
         raise NotImplementedError
 
     def _enhance_whole(self, wave: Tensor) -> tuple[Tensor, State | None]:
@@ -85,52 +89,113 @@ class Enhancer(StreamingModel):
             )
 
 
-class SpectralEnhancer(Enhancer):
-    """STFT, a core that maps spectra to spectra, inverse STFT.
+class FrameEnhancer(Enhancer):
+    """Frames, a core that maps frames to frames of the same shape, overlap-add.
 
     padding: what stands beyond the ends of a whole utterance. `zeros` is what a stream has, so
     both give the same samples; `reflect` mirrors n_fft - hop samples at either end, as
-    torch.stft(center=True) does and as the published scores were made.
+    torch.stft(center=True) does and as the published scores of GTCRN's family were made; `none` takes
+    whole frames of the signal alone, as DTLN's were: its ends are overlapped by fewer frames and fade.
     """
 
-    def __init__(self, core: StreamingModel, stft: STFT, sample_rate: int, padding: str | None = None):
+    def __init__(self, core: StreamingModel, framing: Frames, sample_rate: int, padding: str | None = None):
         super().__init__()
         if padding not in (None, *PADDINGS):
             raise UserError(f"padding={padding}: must be one of {', '.join(PADDINGS)}")
         self.core = core
-        self.stft = stft
+        self.framing = framing
         self.padding = padding or "zeros"
         self.sample_rate = sample_rate
-        self.hop_length = stft.hop_length
+        self.hop_length = framing.hop_length
 
     @property
     def latency(self) -> int:
-        return self.stft.delay + self.total_lookahead() * self.hop_length
+        return self.framing.delay + self.total_lookahead() * self.hop_length
 
     def initial_state(self, batch_size: int) -> State:
         """{"analysis": (B, n_fft - hop), "core": nested, "synthesis": (B, n_fft - hop)}, zeros."""
-        past = self.stft.initial_state(batch_size)
+        past = self.framing.initial_state(batch_size)
         return {"analysis": past, "core": self.core.initial_state(batch_size), "synthesis": past}
 
-    def spectra(self, wave: Tensor) -> Tensor:
-        """The spectrum of a whole utterance as the core sees it: (B, N) -> (B, 2, T, F)."""
+    def core_input(self, wave: Tensor) -> Tensor:
+        """The frames of whole utterances: (B, N) -> (B, C, T, F)."""
         past, padded = self._pad(wave)
-        return self.stft.analysis(padded, past)[0]
+        return self.framing.analysis(padded, past)[0]
 
-    def waveform(self, spec: Tensor, length: int) -> Tensor:
-        """The inverse of `spectra`: (B, 2, T, F) -> (B, length)."""
-        return self._synthesise(spec, length)[0]
+    def waveform(self, frames: Tensor, length: int) -> Tensor:
+        """The inverse of `core_input`: (B, C, T, F) -> (B, length)."""
+        return self._synthesise(frames, length)[0]
 
-    def _synthesise(self, spec: Tensor, length: int) -> tuple[Tensor, Tensor]:
-        """(B, 2, T, F) -> (B, length) aligned with the input, and the overlap that a stream would go on with."""
-        wave, overlap = self.stft.synthesis(spec, self.stft.initial_state(spec.shape[0]))
+    def spectra(self, wave: Tensor) -> None:
+        """None: losses see the waveform alone."""
+
+    def estimate(self, wave: Tensor, masks: Callable[[Tensor], Tensor] | None = None) -> tuple[Tensor, None]:
+        """For losses: the enhanced waveform (B, N).
+
+        masks: applied to the spectrum of the noisy frames first, (B, 2, T, F) -> (B, 2, T, F).
+        """
+        noisy = self.core_input(wave)
+        frames, _ = self.core(irfft(masks(rfft(noisy))) if masks else noisy)
+        return self.waveform(frames, wave.shape[1]), None
+
+    def _synthesise(self, frames: Tensor, length: int) -> tuple[Tensor, Tensor]:
+        """(B, C, T, F) -> (B, length) aligned with the input, and the overlap that a stream would go on with."""
+        wave, overlap = self.framing.synthesis(frames, self.framing.initial_state(frames.shape[0]))
+        if self.padding == "none":
+            wave = torch.cat([wave, overlap], dim=1)
+            return F.pad(wave, (0, length - wave.shape[1])), overlap
         # reflect ends with a frame that nothing overlaps: what it left in the overlap lacks the
         # next window's share, which is given back by division, as torch.istft does
-        missing = length + self.stft.delay - wave.shape[1]
+        missing = length + self.framing.delay - wave.shape[1]
         if missing > 0:
-            tail = overlap[:, :missing] / self.stft.tail_gain(spec.shape[2])[:missing]
+            tail = overlap[:, :missing] / self.framing.tail_gain(frames.shape[2])[:missing]
             wave = torch.cat([wave, tail], dim=1)
-        return wave[:, self.stft.delay : self.stft.delay + length], overlap
+        return wave[:, self.framing.delay : self.framing.delay + length], overlap
+
+    def _enhance_whole(self, wave: Tensor) -> tuple[Tensor, State | None]:
+        past, padded = self._pad(wave)
+        frames, past = self.framing.analysis(padded, past)
+        frames, core_state = self.core(frames)
+        enhanced, overlap = self._synthesise(frames, wave.shape[1])
+        if self.total_lookahead():
+            return enhanced, None
+        return enhanced, {"analysis": past, "core": core_state, "synthesis": overlap}
+
+    def _enhance_chunk(self, wave: Tensor, state: State) -> tuple[Tensor, State]:
+        frames, past = self.framing.analysis(wave, state["analysis"])
+        frames, core_state = self.core(frames, state["core"])
+        enhanced, overlap = self.framing.synthesis(frames, state["synthesis"])
+        return enhanced, {"analysis": past, "core": core_state, "synthesis": overlap}
+
+    def _pad(self, wave: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, N) -> what comes before it (B, n_fft - hop), and it with what comes after: whole hops."""
+        delay, hop, length = self.framing.delay, self.hop_length, wave.shape[1]
+        if self.padding == "zeros":
+            return self.framing.initial_state(wave.shape[0]), F.pad(wave, (0, -length % hop + delay))
+        if self.padding == "none":
+            if length < self.framing.n_fft:
+                raise UserError(
+                    f"padding=none takes frames of {self.framing.n_fft} samples, but the signal has only {length}; "
+                    "use padding=zeros"
+                )
+            whole_hops = wave[:, : length - (length - delay) % hop]
+            return whole_hops[:, :delay], whole_hops[:, delay:]
+        if length <= delay:
+            raise UserError(
+                f"padding=reflect mirrors {delay} samples at either end, but the signal has only {length}; "
+                "use padding=zeros"
+            )
+        padded = F.pad(wave, (delay, delay), mode="reflect")
+        whole_hops = padded[:, : padded.shape[1] - length % hop]
+        return whole_hops[:, :delay], whole_hops[:, delay:]
+
+
+class SpectralEnhancer(FrameEnhancer):
+    """STFT, a core that maps spectra to spectra, inverse STFT: the frames are spectra (B, 2, T, F)."""
+
+    def spectra(self, wave: Tensor) -> Tensor:
+        """The spectrum of whole utterances as the core sees it: (B, N) -> (B, 2, T, F)."""
+        return self.core_input(wave)
 
     def estimate(self, wave: Tensor, masks: Callable[[Tensor], Tensor] | None = None) -> tuple[Tensor, Tensor]:
         """For losses: the enhanced waveform (B, N) and the core's own spectrum (B, 2, T, F).
@@ -140,32 +205,3 @@ class SpectralEnhancer(Enhancer):
         noisy = self.spectra(wave)
         spec, _ = self.core(masks(noisy) if masks else noisy)
         return self.waveform(spec, wave.shape[1]), spec
-
-    def _enhance_whole(self, wave: Tensor) -> tuple[Tensor, State | None]:
-        past, padded = self._pad(wave)
-        spec, past = self.stft.analysis(padded, past)
-        spec, core_state = self.core(spec)
-        enhanced, overlap = self._synthesise(spec, wave.shape[1])
-        if self.total_lookahead():
-            return enhanced, None
-        return enhanced, {"analysis": past, "core": core_state, "synthesis": overlap}
-
-    def _enhance_chunk(self, wave: Tensor, state: State) -> tuple[Tensor, State]:
-        spec, past = self.stft.analysis(wave, state["analysis"])
-        spec, core_state = self.core(spec, state["core"])
-        enhanced, overlap = self.stft.synthesis(spec, state["synthesis"])
-        return enhanced, {"analysis": past, "core": core_state, "synthesis": overlap}
-
-    def _pad(self, wave: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, N) -> what comes before it (B, n_fft - hop), and it with what comes after: whole hops."""
-        delay, hop, length = self.stft.delay, self.hop_length, wave.shape[1]
-        if self.padding == "zeros":
-            return self.stft.initial_state(wave.shape[0]), F.pad(wave, (0, -length % hop + delay))
-        if length <= delay:
-            raise UserError(
-                f"padding=reflect mirrors {delay} samples at either end, but the signal has only {length}; "
-                "use padding=zeros"
-            )
-        padded = F.pad(wave, (delay, delay), mode="reflect")
-        whole_hops = padded[:, : padded.shape[1] - length % hop]
-        return whole_hops[:, :delay], whole_hops[:, delay:]

@@ -61,12 +61,15 @@ class ERBMaskNetwork(StreamingModel):
 
     def forward(self, spec: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         state = self.start(spec.shape[0], state)
-        bands = self.erb.analysis(magnitude_and_parts(spec))  # (B, 3, T, bands)
+        mask, next_state = self.mask(self.erb.analysis(magnitude_and_parts(spec)), state)
+        return apply_complex_mask(self.erb.synthesis(mask), spec), next_state
+
+    def mask(self, bands: Tensor, state: State) -> tuple[Tensor, State]:
+        """All that is learnt, and all that integers can do: |S|, re, im (B, 3, T, bands) -> mask (B, 2, T, bands)."""
         skips, encoder = self.encoder(self.features(bands), state["encoder"])
         x, dual_path = self.dual_path(skips[-1], state["dual_path"])  # (B, C, T, about bands / 4)
-        mask, decoder = self.decoder(x, skips, state["decoder"])  # (B, 2, T, bands)
-        enhanced = apply_complex_mask(self.erb.synthesis(mask), spec)
-        return enhanced, {"encoder": encoder, "dual_path": dual_path, "decoder": decoder}
+        mask, decoder = self.decoder(x, skips, state["decoder"])
+        return mask, {"encoder": encoder, "dual_path": dual_path, "decoder": decoder}
 
 
 def quartered_bands(erb_low_bins: int, erb_bands: int) -> int:

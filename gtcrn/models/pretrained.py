@@ -5,20 +5,33 @@ from __future__ import annotations
 import importlib
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from gtcrn.errors import UserError
-from gtcrn.models import gtcrn, light_v3
+from gtcrn.models import dtln, gtcrn, keras, light_v3, micro
 from gtcrn.models.enhancer import Enhancer
 
 RECORD = "gtcrn"  # key of our own checkpoints: {"model": {"build": dotted name, "knobs": {…}}}
 ENHANCER_PREFIX = "enhancer."  # of the enhancer's tensors among a LightningModule's
 
 StateDict = dict[str, Tensor]
+
+
+class Layout(NamedTuple):
+    """A tensor that authors lay out otherwise: theirs to ours, and back."""
+
+    ours: Callable[[Tensor], Tensor]
+    theirs: Callable[[Tensor], Tensor]
+
+
+TRANSPOSED = Layout(Tensor.t, Tensor.t)
+POINTWISE = Layout(lambda kernel: kernel[..., 0], lambda matrix: matrix[..., None])  # a convolution of width 1
+VECTOR = Layout(Tensor.flatten, lambda vector: vector[None, None])
 
 
 @dataclass(frozen=True)
@@ -30,8 +43,8 @@ class Published:
     build: Callable[..., Enhancer]
     signature: str  # a key that only this system has
     knobs: Callable[[StateDict], dict]
-    names: tuple[tuple[str, str], ...]  # (authors' prefix, ours); {} stands for a number
-    transposed: tuple[str, ...] = ()  # authors' keys that hold our matrix transposed
+    names: tuple[tuple[str, str], ...]  # (authors', ours), parts of keys; {} stands for a number
+    layouts: dict[str, Layout] = field(default_factory=dict)  # by authors' key
 
 
 def _gtcrn_knobs(state: StateDict) -> dict:
@@ -58,6 +71,37 @@ def _light_v3_knobs(state: StateDict) -> dict:
         # no tensor tells how many bins are kept: the published code has 65 of 257
         **_stft_sizes(65, bands, high_bins),
         "causal": False,  # the published code pads time symmetrically
+    }
+
+
+def _micro_knobs(state: StateDict) -> dict:
+    bands, high_bins = state["erb.erb_fc.weight"].shape
+    channels = state["encoder.en_convs.0.conv.weight"].shape[0]
+    return {
+        "channels": channels,
+        "stacks": _count(state, r"gtcn(\d+)\."),
+        "blocks": _count(state, r"gtcn1\.blocks\.(\d+)\."),
+        "kernel": state["gtcn1.blocks.0.conv2.weight"].shape[2],
+        "encoder_groups": channels // state["encoder.en_convs.2.depth_conv.weight"].shape[1],
+        "decoder_groups": channels // state["decoder.de_convs.0.depth_conv.weight"].shape[1],
+        "transposed": "decoder.de_convs.3.conv.weight" in state,
+        "activation": "prelu" if "encoder.en_convs.0.act.weight" in state else "relu",
+        # no tensor tells the dilations, which the published code doubles, nor how many bins are kept
+        **_stft_sizes(65, bands, high_bins),
+    }
+
+
+def _dtln_knobs(state: StateDict) -> dict:
+    n_fft = state["decoder_conv1.weight"].shape[0]
+    return {
+        "lstm_size": state["sep1.rnn1.weight_hh_l0"].shape[1],
+        "layers": _count(state, r"sep1\.rnn(\d+)\."),
+        "basis_size": state["decoder_conv1.weight"].shape[1],
+        "norm_stft": "norm_stft.gamma" in state,
+        "n_fft": n_fft,
+        # no tensor tells these: every published frame lasts 32 ms and overlaps by three quarters
+        "hop_length": n_fft // 4,
+        "sample_rate": n_fft * 1000 // 32,
     }
 
 
@@ -93,7 +137,51 @@ PUBLISHED = (
             ("dec.blocks.", "decoder."),
             ("dp{}.", "dual_path.{}."),
         ),
-        transposed=("erb.W_bm", "erb.W_bs"),
+        layouts={"erb.W_bm": TRANSPOSED, "erb.W_bs": TRANSPOSED},
+    ),
+    Published(
+        name="GTCRN-Micro",
+        core=micro.Micro,
+        build=micro.build,
+        signature="gtcn1.blocks.0.conv2.weight",
+        knobs=_micro_knobs,
+        names=(
+            ("sfe.depth_conv.", "features."),
+            ("encoder.en_convs.", "encoder."),
+            ("decoder.de_convs.", "decoder."),
+            ("gtcn{}.blocks.", "dual_path.{}."),
+            ("tra.depth_conv.", "tra.dw."),
+            ("tra.point_conv.", "tra.pw."),
+        ),
+    ),
+    Published(
+        name="DTLN",
+        core=dtln.DTLN,
+        build=dtln.build,
+        signature="sep1.rnn1.weight_ih_l0",
+        knobs=_dtln_knobs,
+        names=(
+            ("sep1.", "magnitude_separation."),
+            ("sep2.", "basis_separation."),
+            ("rnn{}.weight_ih_l0", "lstm.weight_ih_l{}"),
+            ("rnn{}.weight_hh_l0", "lstm.weight_hh_l{}"),
+            ("rnn{}.bias_ih_l0", "lstm.bias_ih_l{}"),
+            ("rnn{}.bias_hh_l0", "lstm.bias_hh_l{}"),
+            ("norm_stft.gamma", "magnitude_norm.weight"),
+            ("norm_stft.beta", "magnitude_norm.bias"),
+            ("encoder_conv1.", "encoder."),
+            ("encoder_norm1.gamma", "basis_norm.weight"),
+            ("encoder_norm1.beta", "basis_norm.bias"),
+            ("decoder_conv1.", "decoder."),
+        ),
+        layouts={
+            "norm_stft.gamma": VECTOR,
+            "norm_stft.beta": VECTOR,
+            "encoder_conv1.weight": POINTWISE,
+            "encoder_norm1.gamma": VECTOR,
+            "encoder_norm1.beta": VECTOR,
+            "decoder_conv1.weight": POINTWISE,
+        },
     ),
 )
 
@@ -101,7 +189,7 @@ PUBLISHED = (
 def load(path: str | Path, padding: str | None = None) -> Enhancer:
     """An enhancer in evaluation mode from one of our checkpoints or a published one.
 
-    padding: `zeros` or `reflect` at the ends of whole utterances; None keeps what one of our
+    padding: `zeros`, `reflect` or `none` at the ends of whole utterances; None keeps what one of our
     checkpoints was trained with, zeros for a published one. Raises `UserError` in one line if the
     file is missing, is no checkpoint, holds code, or does not fit any known system.
     """
@@ -116,6 +204,8 @@ def read_checkpoint(path: str | Path) -> dict:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"checkpoint {path}: no such file")
+    if keras.is_hdf5(path):
+        return keras.read_dtln(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file may make the unpickler raise anything
@@ -140,7 +230,7 @@ def to_official(enhancer: Enhancer) -> StateDict:
     official = {}
     for key, value in enhancer.core.state_dict().items():
         key = _rename(key, [(ours, theirs) for theirs, ours in published.names], shift=1)
-        official[key] = value.T.contiguous() if key in published.transposed else value
+        official[key] = published.layouts[key].theirs(value).contiguous() if key in published.layouts else value
     return official
 
 
@@ -176,11 +266,16 @@ def _load_published(path: str | Path, content: dict, padding: str | None) -> Enh
             f"{', '.join(p.name for p in PUBLISHED)}, or a checkpoint of this framework"
         )
     try:
-        enhancer = published.build(**published.knobs(state), padding=padding)
+        knobs = published.knobs(state)
     except KeyError as error:
         raise UserError(f"checkpoint {path}: looks like {published.name}, but {error} is missing") from error
+    except (ValueError, IndexError, ZeroDivisionError) as error:
+        raise UserError(f"checkpoint {path}: looks like {published.name}, but a shape is impossible") from error
+    enhancer = published.build(**knobs, padding=padding)
     weights = {
-        _rename(key, published.names, shift=-1): value.T if key in published.transposed else value
+        _rename(key, published.names, shift=-1): published.layouts[key].ours(value)
+        if key in published.layouts
+        else value
         for key, value in state.items()
     }
     _load_strictly(enhancer.core, weights, path, published.name)
@@ -200,12 +295,10 @@ def _state_dict_in(content: dict) -> StateDict:
 
 
 def _rename(key: str, names, shift: int) -> str:
-    """Replace the prefix of `key`; authors count dual-path blocks from 1, a ModuleList from 0."""
+    """Replace the parts of `key`; authors count dual-path blocks from 1, a ModuleList from 0."""
     for old, new in names:
-        pattern = re.escape(old).replace(r"\{\}", r"(\d+)")
-        if match := re.match(pattern, key):
-            number = [str(int(group) + shift) for group in match.groups()]
-            return new.format(*number) + key[match.end() :]
+        pattern = r"\b" + re.escape(old).replace(r"\{\}", r"(\d+)")
+        key = re.sub(pattern, lambda match, new=new: new.format(*(int(n) + shift for n in match.groups())), key)
     return key
 
 

@@ -9,7 +9,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from gtcrn.errors import UserError
-from gtcrn.losses import SISDR, CompressedComplex, CompressedMagnitude, Loss, MultiResolutionSTFT, Signals
+from gtcrn.losses import SISDR, SNR, CompressedComplex, CompressedMagnitude, Loss, MultiResolutionSTFT, Signals
 
 CONFIGS = sorted((Path(__file__).parents[2] / "conf" / "loss").glob("*.yaml"))
 NAMES = [path.stem for path in CONFIGS]
@@ -42,7 +42,7 @@ def speech_like(seed: int, length: int = 8000) -> torch.Tensor:
 
 
 def test_the_issue_names_these_losses():
-    assert NAMES == ["hybrid", "mag", "multires_stft", "ri_mag", "sisdr", "sisdr_mag"]
+    assert NAMES == ["hybrid", "mag", "multires_stft", "ri_mag", "sisdr", "sisdr_mag", "snr"]
 
 
 @pytest.mark.parametrize(
@@ -155,6 +155,25 @@ def test_sisdr_is_in_decibels_and_ignores_scale_and_optionally_offset():
     assert plain(Signals(7 * (target + noise)), Signals(target)).item() == pytest.approx(-20, abs=1e-4)
     assert zero_mean(Signals(target + noise + 1), Signals(target)).item() == pytest.approx(-20, abs=1e-4)
     assert plain(Signals(target + noise + 1), Signals(target)).item() > 0
+
+
+def test_snr_is_the_published_one_where_there_is_signal():
+    estimate, target = (10 * speech_like(seed).double() for seed in (1, 0))  # far above the floor
+    noise = (target - estimate).square().mean(dim=1) + 1e-7
+    published = -10 * torch.log10(target.square().mean(dim=1) / noise)
+    snr = SNR(weight=1)
+    torch.testing.assert_close(snr(Signals(estimate), Signals(target)), published.mean(), atol=1e-3, rtol=0)
+    assert snr(Signals(0.5 * target), Signals(target)).item() == pytest.approx(-20 * np.log10(2), abs=1e-3)
+
+
+def test_snr_asks_for_silence_where_the_target_is_silent():
+    """All of the published loss was infinite as soon as one target of the batch was."""
+    level = torch.tensor(1.0, requires_grad=True)
+    estimate, silence = level * speech_like(0), torch.zeros(2, 8000)
+    loss = SNR(weight=1)(Signals(estimate), Signals(silence))
+    loss.backward()
+    assert 0 < loss < 70 and 0 < level.grad < 20 / np.log(10) + 1e-3  # 20 / ln 10 dB per unit of relative change
+    assert SNR(weight=1)(Signals(silence), Signals(silence)) == 0
 
 
 def test_multires_of_a_scaled_signal():

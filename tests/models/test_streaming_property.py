@@ -90,19 +90,19 @@ def test_future_changes_no_past_frame(enhancer):
     """Of the core: frames up to t answer only frames up to t."""
     generator = torch.Generator().manual_seed(0)
     wave = torch.randn(1, enhancer.sample_rate, generator=generator)
-    spec = enhancer.spectra(wave)
-    changed = spec.clone()
-    frame = spec.shape[2] // 2
-    changed[:, :, frame + 1 :] += torch.randn(changed[:, :, frame + 1 :].shape, generator=generator)
-    before, after = enhancer.core(spec)[0], enhancer.core(changed)[0]
-    assert torch.equal(before[:, :, : frame + 1], after[:, :, : frame + 1])
-    assert not torch.equal(before[:, :, frame + 1], after[:, :, frame + 1])
+    frames = enhancer.core_input(wave)
+    changed = frames.clone()
+    middle = frames.shape[2] // 2
+    changed[:, :, middle + 1 :] += torch.randn(changed[:, :, middle + 1 :].shape, generator=generator)
+    before, after = enhancer.core(frames)[0], enhancer.core(changed)[0]
+    assert torch.equal(before[:, :, : middle + 1], after[:, :, : middle + 1])
+    assert not torch.equal(before[:, :, middle + 1], after[:, :, middle + 1])
 
 
 def test_output_is_aligned_and_first_frame_is_enhanced(enhancer):
     """With the network replaced by a mask of one half, the output is half the input, sample for sample."""
     wave = torch.randn(2, 5 * enhancer.hop_length, generator=torch.Generator().manual_seed(0))
-    network, enhancer.core.forward = enhancer.core.forward, lambda spec, state=None: (0.5 * spec, {})
+    network, enhancer.core.forward = enhancer.core.forward, lambda frames, state=None: (0.5 * frames, {})
     try:
         whole = enhancer(wave)[0]
         streamed = stream(enhancer, wave, [1])
