@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import soundfile
 
 from gtcrn.data import audio
@@ -96,6 +97,10 @@ class Format:
 
     def write(self, path: Path, waves: Iterable[np.ndarray], rate: int, channels: int) -> float:
         """Writes waves, (N,) or (N, C), one after another, and returns their peak."""
+        if channels > 8 and self.suffix == ".flac":
+            raise UserError(
+                f"{channels} channels, of which FLAC holds 8; prepare.format=wav or float has room for them"
+            )
         peak = 0.0
         with soundfile.SoundFile(path, "w", rate, channels, self.subtype) as file:
             for wave in waves:
@@ -124,8 +129,7 @@ def row_of(path: Path, name: str, speaker: str, checksum: bool) -> dict:
 
 def write_manifest(rows: pa.Table, place: Place) -> None:
     """The manifest of the output folder, in the order in which a search of it would find the files."""
-    names = rows["path"].to_pylist()
-    order = sorted(range(len(names)), key=lambda number: _order_of(names[number]))
+    order = pc.sort_indices(pa.array([_order_of(name) for name in rows["path"].to_pylist()]))
     schema = pa.schema([column for column in MANIFEST if column.name in rows.column_names])
     with place.new(FILE) as waiting:
         write_rows(rows.select(schema.names).cast(schema).take(order), waiting)
@@ -141,10 +145,10 @@ def table_of(manifest: Manifest, folder: Path) -> pa.Table:
     return table.replace_schema_metadata({"root": str(manifest.root.absolute())} if elsewhere else None)
 
 
-def _order_of(name: str) -> list[tuple[bool, str]]:
-    """Of a folder, its files come first and then its folders."""
+def _order_of(name: str) -> str:
+    """Sorts as a search does: of a folder, its files come first and then its folders."""
     *folders, last = name.split("/")
-    return [(True, folder) for folder in folders] + [(False, last)]
+    return "".join(f"\1{folder}\0" for folder in folders) + f"\0{last}"
 
 
 def span(path: Path) -> tuple[Path, int, int]:

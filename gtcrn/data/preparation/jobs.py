@@ -16,9 +16,12 @@ from __future__ import annotations
 import json
 import logging
 import os
+import threading
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from math import ceil
 from pathlib import Path
 from typing import Any, Protocol
@@ -106,15 +109,17 @@ class Outcome:
 @dataclass(frozen=True)
 class _Part:
     record: str  # its file, relative to the output folder
-    sources: Sources
+    which: slice  # of all sources
 
-    def do(self, step: Step, place: Place, again: bool, parent: int) -> tuple[int, list[tuple[str, str]]]:
-        """How many sources there are, and what of them is of no use."""
+    def do(
+        self, sources: Sources, step: Step, place: Place, again: bool, parent: int
+    ) -> tuple[int, list[tuple[str, str]]]:
+        """How many sources it has, and what of them is of no use. sources: those of the part."""
+        if parent != os.getpid():
+            _end_with(parent)
         known = {record["name"]: record for record in self.records(place)}
         records = []
-        for source in self.sources:
-            if parent not in (os.getpid(), os.getppid()):
-                os._exit(1)  # the run was killed: its processes must not go on beside the next one
+        for source in sources:
             record = known.get(source.name)
             stamps = [stamp(path) for path in source.inputs]
             if again or record is None or not _is_current(record, stamps, place):
@@ -131,8 +136,21 @@ class _Part:
         file = place.root / self.record
         return json.loads(file.read_text()) if file.is_file() else []
 
-    def is_done(self, place: Place) -> bool:
-        return [record["name"] for record in self.records(place)] == self.sources.names()
+    def is_done(self, place: Place, names: list[str]) -> bool:
+        """names: of all sources."""
+        return [record["name"] for record in self.records(place)] == names[self.which]
+
+
+@cache
+def _end_with(parent: int) -> None:
+    """Ends this process soon after its parent: those of a killed run must not go on beside the next one."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _made(step: Step, source: Source, place: Place) -> Product:
@@ -168,28 +186,20 @@ def carry_out(
     size = max(1, ceil(len(sources) / _PARTS))
     starts = range(0, len(sources), size)
     parts = [
-        _Part(f"{HIDDEN}/part-{number:04d}-of-{len(starts):04d}.json", sources[start : start + size])
+        _Part(f"{HIDDEN}/part-{number:04d}-of-{len(starts):04d}.json", slice(start, start + size))
         for number, start in enumerate(starts)
     ]
     mine = parts[place.shard_index :: place.shard_count]
-    found = [*bad, *_each(mine, step, place, workers, again)]
-    if not all(part.is_done(place) for part in parts):
+    found = [*bad, *_each(mine, sources, step, place, workers, again)]
+    names = sources.names()
+    if not all(part.is_done(place, names) for part in parts):
         return Outcome(False, found)
     tables, problems, counts = _gathered(parts, place)
     found = [*bad, *problems]
-    failures = pa.table(
-        {
-            "path": pa.array([str(file.path) for file in found], pa.string()),
-            "problem": pa.array([file.problem for file in found], pa.string()),
-        }
-    )
-    if found:
-        place.write_csv(FAILURES, failures.to_pandas())
-    else:
-        (place.root / FAILURES).unlink(missing_ok=True)
-    if not tables:
-        raise UserError(f"not one of {len(found)} is of use, e.g. {found[0]}; see {place.root / FAILURES}")
-    step.finish(tables | {"failures": failures}, sources, place)
+    tables["failures"] = _tell_failures(found, place)
+    if len(tables) == 1:
+        raise UserError(f"nothing of the input is of use{f', e.g. {found[0]}' if found else ''}")
+    step.finish(tables, sources, place)
     current = {part.record for part in parts}
     for file in place.hidden.glob("part-*"):
         if f"{HIDDEN}/{file.name}" not in current:  # of a smaller or larger corpus
@@ -197,11 +207,24 @@ def carry_out(
     return Outcome(True, found, counts)
 
 
-def _each(parts: Sequence[_Part], step: Step, place: Place, workers: int | None, again: bool) -> list[BadFile]:
+def _tell_failures(bad: Sequence[BadFile], place: Place) -> pa.Table:
+    """The table of bad files, also written down if there are any."""
+    columns = {"path": [str(file.path) for file in bad], "problem": [file.problem for file in bad]}
+    table = pa.table({name: pa.array(values, pa.string()) for name, values in columns.items()})
+    if bad:
+        place.write_csv(FAILURES, table.to_pandas())
+    else:
+        (place.root / FAILURES).unlink(missing_ok=True)
+    return table
+
+
+def _each(
+    parts: Sequence[_Part], sources: Sources, step: Step, place: Place, workers: int | None, again: bool
+) -> list[BadFile]:
     """Does the parts, in parallel, and says what of them is of no use."""
     found = []
-    jobs = (joblib.delayed(part.do)(step, place, again, os.getpid()) for part in parts)
-    total = sum(len(part.sources) for part in parts)
+    jobs = (joblib.delayed(part.do)(sources[part.which], step, place, again, os.getpid()) for part in parts)
+    total = sum(len(range(*part.which.indices(len(sources)))) for part in parts)
     with (
         joblib.parallel_config("loky", inner_max_num_threads=1),
         tqdm(total=total, desc=step.doing, unit=step.unit, disable=None) as bar,
@@ -231,6 +254,8 @@ def _gathered(parts: Sequence[_Part], place: Place) -> tuple[dict[str, pa.Table]
             for name, some in record["tables"].items():
                 rows.setdefault(name, []).extend(some)
         for name, some in rows.items():
+            if not some:
+                continue
             columns = dict.fromkeys(column for row in some for column in row)
             pieces.setdefault(name, []).append(
                 pa.table({column: [row.get(column) for row in some] for column in columns})

@@ -28,8 +28,8 @@ _RUN = 3  # samples; at the peak of speech that is not clipped there are fewer
 class Quality:
     """What `measure` finds.
 
-    snr: dB, of the frames in which speech is active to the mean noise floor. Of stationary noise it tells the truth
-        to 3 dB below 25 dB, and less than it above, where the faintest speech counts as noise. Noise that comes
+    snr: dB, of the frames in which speech is active to the mean noise floor. Of steady noise it tells the truth
+        to 3 dB up to 20 dB, and less than it above, where the faintest speech counts as noise. Noise that comes
         and goes as fast as speech, as babble does, is only seen as far as it never stops.
     clipping: share of the samples that stand in flat runs at the peak. What was resampled after it clipped is round.
     silence: share of the time in which no speech is active.

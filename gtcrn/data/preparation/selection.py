@@ -39,7 +39,7 @@ class Filter:
     `manifest.arrow` lists the others, where they are; `quality.csv` has the measures of all.
     """
 
-    doing, unit = "listening", "file"
+    doing, unit = "measuring", "file"
 
     def __init__(
         self,

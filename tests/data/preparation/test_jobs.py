@@ -195,7 +195,7 @@ def test_files_that_go_bad_are_named_and_the_rest_is_done(prepare, corpus, tmp_p
 def test_nothing_of_use(prepare, tmp_path):
     (tmp_path / "in").mkdir()
     soundfile.write(tmp_path / "in" / "a.wav", np.full(100, 0.1), 8000)
-    with pytest.raises(UserError, match="not one of 1 is of use, e.g. .*a.wav: wrong rate"):
+    with pytest.raises(UserError, match="nothing of the input is of use, e.g. .*a.wav: wrong rate"):
         prepare(RESAMPLE, tmp_path / "in", tmp_path / "out")
 
 

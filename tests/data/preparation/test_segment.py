@@ -52,6 +52,13 @@ def test_a_file_that_is_too_short_is_bad(prepare, corpus, tmp_path):
     assert str(bad) == f"{corpus / 'short.wav'}: too short: 0.05 s where at least 0.5 s are needed"
 
 
+def test_nothing_left(prepare, tmp_path):
+    click = np.where(np.arange(RATE) < 800, 0.5, 1e-3).astype(np.float32)
+    audio.write(tmp_path / "in" / "a.wav", click, RATE)
+    with pytest.raises(UserError, match="nothing of the input is of use$"):
+        prepare(segment(least_active=0.5), tmp_path / "in", tmp_path / "out")
+
+
 def test_loud_floats_do_not_clip(prepare, tmp_path):
     wave = np.random.default_rng(0).uniform(-2, 2, 2 * RATE).astype(np.float32)
     audio.write(tmp_path / "in" / "a.wav", wave, RATE, "FLOAT")
