@@ -3,7 +3,7 @@
 import logging
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -138,7 +138,7 @@ def open_manifest(
             raise UserError(
                 f"{key}={place}: expected a folder, a list of files (.txt) or a manifest ({', '.join(TABLES)})"
             )
-        lines = (line.strip() for line in place.read_text().splitlines())
+        lines = (line.strip() for line in place.read_text(errors="surrogateescape").splitlines())
         found = [place.parent / Path(line).expanduser() for line in lines if line and not line.startswith("#")]
         root, unreadable = Path(os.path.commonpath([place.parent, *found])), []
         stamps = {os.path.relpath(path, root): str(stamp(path)) for path in found}
@@ -212,20 +212,25 @@ def open_corpora(
     places: one place (see `open_manifest`), a list of places, or `{name: place}` or
         `{name: {path: place, weight: 0.3, speaker: folder}}`. Without weights every file is drawn equally often.
     """
-    if isinstance(places, str | Path):
+    if not isinstance(places, Sequence | Mapping) or isinstance(places, str):
         places = [places]
     if not isinstance(places, Mapping):
-        places = {Path(place).stem: place for place in places}
+        names = [Path(str(place)).name for place in places]
+        if len(set(names)) < len(names):  # /a/clean and /b/clean
+            names = map(str, places)
+        places = dict(zip(names, places))
     corpora = []
     for name, entry in places.items():
         entry = entry if isinstance(entry, Mapping) else {"path": entry}
         if unknown := entry.keys() - {"path", "weight", "speaker"} or "path" not in entry:
             wrong = "path is missing" if unknown is True else f"unknown {', '.join(sorted(unknown))}"
             raise UserError(f"{key}.{name}: {wrong}; it takes path, weight and speaker")
+        if not isinstance(entry["path"], str | Path):
+            raise UserError(f"{key}.{name}={entry['path']}: give a folder, a list of files or a manifest")
         files = open_manifest(entry["path"], f"{key}.{name}" if len(places) > 1 else key, cache_dir)
         files.speaker = entry.get("speaker", speaker)
         weight = entry.get("weight", len(files))
-        if not weight > 0:
+        if not isinstance(weight, float | int) or weight <= 0:
             raise UserError(f"{key}.{name}.weight={weight}: must be above 0")
         corpora.append(Corpus(name, files, weight))
     weighted = [name for name, entry in places.items() if isinstance(entry, Mapping) and "weight" in entry]

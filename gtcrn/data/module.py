@@ -164,7 +164,7 @@ def dns_pairs(
 ) -> SpeechData:
     """`data=dns_pairs`: see `DnsPairs`, and `SpeechData` for the other keys."""
     source = _pair_source(root, lambda place: DnsPairs(place, test_root, test, validation_share))
-    if test_root:  # one test set, however many corpora train
+    if test_root and test not in ("validation", "all"):  # one test set, however many corpora train
         source = TestedElsewhere(source, PairSource(DnsPairs(root, test_root, test, validation_share)))
     return SpeechData(source, **loading)
 
@@ -228,7 +228,7 @@ def finetune(
 ) -> SpeechData:
     """`data=finetune`: own mixtures, and with them what the model was first trained on.
 
-    speech, noise, rir: the new material; without own speech or rooms those of the replay are used.
+    speech, noise, rir: the new material; without own speech or rooms, replay_speech and replay_rir are used.
     replay_speech, replay_noise, replay_rir: the original material, to be mixed anew; or replay_root: the folder of
         a corpus of pairs (see `VctkDemand`), of which replay_validation_speakers never train.
     replay_ratio: its share of the items of an epoch. replay_hours: instead, how much of it is in an epoch.

@@ -166,10 +166,16 @@ def test_corpora_with_weights_rates_and_speakers(tree, tmp_path):
     assert dns.files[0].speaker == "SSB0002"
     one, other = open_corpora([str(tree / "lj"), str(tree / "dns")], "data.speech", tmp_path)
     assert (one.weight, other.weight) == (2, 1)
+    shutil.copytree(tree / "lj", tmp_path / "elsewhere" / "lj")
+    twins = open_corpora([str(tree / "lj"), str(tmp_path / "elsewhere" / "lj")], "data.speech", tmp_path)
+    assert [len(corpus.files) for corpus in twins] == [2, 2]  # folders of one name are two corpora
     for wrong, told in (
         ({"lj": {"weight": 1}}, "lj: path is missing"),
         ({"lj": {"path": str(tree), "wieght": 1}}, "lj: unknown wieght"),
         ({"lj": {"path": str(tree), "weight": 0}}, "lj.weight=0"),
+        ({"lj": {"path": str(tree), "weight": "much"}}, "lj.weight=much"),
+        ({"lj": None}, "data.speech.lj=None: give a folder"),
+        (5, "data.speech.5=5: give a folder"),
         ({"lj": {"path": str(tree), "weight": 1}, "dns": str(tree)}, "all or none"),
         ({"lj": str(tree / "none"), "dns": str(tree)}, "data.speech.lj=.*none: no such"),
     ):
