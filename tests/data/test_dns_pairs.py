@@ -314,3 +314,15 @@ def test_wrong_folders_and_choices_are_answered(tmp_path):
         DnsPairs(tmp_path, None, "reverb", 0.5)
     with pytest.raises(UserError, match="data.validation_share=1: must lie between 0 and 1"):
         DnsPairs(tmp_path, None, "auto", 1)
+
+
+def test_several_corpora_have_one_test_set(tmp_path):
+    roots = {name: {"path": str(make_corpus(tmp_path / name)), "weight": 1} for name in ("one", "two")}
+    test_root = str(make_corpus(tmp_path / "test", readers=2))
+    loading = dict(sample_rate=16000, segment_seconds=0.25, batch_size=1, num_workers=0, seed=5, cache_dir=tmp_path)
+    data = dns_pairs(roots, test_root, "auto", 0.2, **loading)
+    data.setup(("test",))
+    assert len(data.dataset("test")) == 4
+    validated = dns_pairs(roots, test_root, "validation", 0.2, **loading)
+    validated.setup(("validation", "test"))
+    assert len(validated.dataset("test")) == len(validated.dataset("validation")) > 4
