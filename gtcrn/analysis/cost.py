@@ -58,7 +58,7 @@ def measure(enhancer: Enhancer) -> Cost:
         macs_by_module=by_module,
         frames=frames.shape[2],
         state_bytes=sum(t.nbytes for t in flatten(enhancer.initial_state(1)).values()) if streams else 0,
-        window_ms=1e3 * enhancer.framing.n_fft / rate,
+        window_ms=1e3 * enhancer.window_length / rate,
         hop_ms=1e3 * hop / rate,
         lookahead_ms=1e3 * enhancer.total_lookahead() * hop / rate,
         latency_ms=1e3 * (enhancer.latency + hop) / rate,

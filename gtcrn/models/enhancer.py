@@ -36,11 +36,13 @@ class Enhancer(StreamingModel):
     """Noisy waveform in, enhanced waveform out, (B, N) float32 in [-1, 1] at `sample_rate`.
 
     sample_rate: Hz. hop_length: samples; a stream is fed multiples of it.
+    window_length: samples that one step of the core sees at a time, at least a hop.
     latency: samples by which the streamed output is later than the whole-utterance output.
     """
 
     sample_rate: int
     hop_length: int
+    window_length: int
     latency: int
 
     def forward(self, wave: Tensor, state: State | None = None) -> tuple[Tensor, State | None]:
@@ -107,6 +109,7 @@ class FrameEnhancer(Enhancer):
         self.padding = padding or "zeros"
         self.sample_rate = sample_rate
         self.hop_length = framing.hop_length
+        self.window_length = framing.n_fft
 
     @property
     def latency(self) -> int:

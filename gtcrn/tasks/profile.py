@@ -116,4 +116,3 @@ def _against(value: float, sign: str, target: float | None) -> str:
         return ""
     met = value >= target if sign == "≥" else value <= target
     return f"{sign} {target}, {'met' if met else 'missed'}"
-

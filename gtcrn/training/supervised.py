@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from functools import partial
 
 import pytorch_lightning as pl
@@ -15,6 +14,7 @@ from gtcrn.losses import Loss, Signals
 from gtcrn.models.enhancer import Enhancer
 from gtcrn.models.pretrained import RECORD
 from gtcrn.training.masks import SpectrumMasks
+from gtcrn.training.schedule import warmup_cosine
 
 
 class SupervisedModule(pl.LightningModule):
@@ -22,6 +22,7 @@ class SupervisedModule(pl.LightningModule):
 
     enhancer, loss: the parts that are swapped. learning_rate: at the end of the warm-up.
     warmup_steps: optimiser steps. final_learning_rate: at the last step of the run.
+    gradient_clip_norm: norm to which larger gradients are scaled down, None for no limit.
     ema_decay: validate and keep an exponential moving average of the weights, None for the weights themselves.
     masks: SpecAugment-style masks on the noisy spectrum while training, None for none.
     model_record: what rebuilds the enhancer, written into every checkpoint for `gtcrn.load`.
@@ -36,6 +37,7 @@ class SupervisedModule(pl.LightningModule):
         warmup_steps: int = 100,
         weight_decay: float = 1e-2,
         betas: tuple[float, float] = (0.9, 0.999),
+        gradient_clip_norm: float | None = 3.0,
         ema_decay: float | None = None,
         masks: SpectrumMasks | None = None,
         model_record: dict | None = None,
@@ -45,6 +47,8 @@ class SupervisedModule(pl.LightningModule):
             raise UserError(f"training.learning_rate={learning_rate}: must be above 0")
         if warmup_steps < 0:
             raise UserError(f"training.warmup_steps={warmup_steps}: must be 0 or more")
+        if gradient_clip_norm is not None and gradient_clip_norm <= 0:
+            raise UserError(f"training.gradient_clip_norm={gradient_clip_norm}: must be above 0, or be null")
         if ema_decay is not None and not 0 < ema_decay < 1:
             raise UserError(f"training.ema_decay={ema_decay}: must lie between 0 and 1, or be null")
         self.enhancer = enhancer
@@ -54,29 +58,44 @@ class SupervisedModule(pl.LightningModule):
         self.warmup_steps = warmup_steps
         self.weight_decay = weight_decay
         self.betas = tuple(betas)
+        self.gradient_clip_norm = gradient_clip_norm
         self.ema_decay = ema_decay
         self.masks = masks
         self.model_record = model_record
 
     def training_step(self, batch: dict, batch_index: int) -> Tensor:
         """batch: noisy and clean (B, N), name: B file names."""
+        total, terms = self.training_loss(self.estimate(batch["noisy"]), batch)
+        self.check_loss(total, terms, batch)
+        self.log("train/loss", total, prog_bar=True)
+        self.log_dict({f"train/{name}": value for name, value in terms.items()})
+        return total
+
+    def estimate(self, noisy: Tensor) -> Signals:
+        """The enhanced (B, N), masked as it is while training."""
         masks = partial(self.masks, step=self.global_step) if self.masks else None
-        estimate = Signals(*self.enhancer.estimate(batch["noisy"], masks))
-        total, terms = self.loss(estimate, self._target(batch["clean"]))
+        return Signals(*self.enhancer.estimate(noisy, masks))
+
+    def training_loss(self, estimate: Signals, batch: dict) -> tuple[Tensor, dict[str, Tensor]]:
+        """The scalar to minimise, and its terms by name, detached."""
+        return self.loss(estimate, self.target(batch["clean"]))
+
+    def target(self, clean: Tensor) -> Signals:
+        return Signals(clean, self.enhancer.spectra(clean))
+
+    def check_loss(self, total: Tensor, terms: dict[str, Tensor], batch: dict) -> None:
+        """Raise `UserError`, naming the files, if the loss is no number."""
         if not torch.isfinite(total):
             parts = ", ".join(f"{name}={value:.3g}" for name, value in terms.items())
             raise UserError(
                 f"loss is {total.item()} at step {self.global_step} ({parts}); batch: {', '.join(batch['name'])}; "
                 "look at these files, or lower training.learning_rate; checkpoints/last.ckpt holds earlier weights"
             )
-        self.log("train/loss", total, prog_bar=True)
-        self.log_dict({f"train/{name}": value for name, value in terms.items()})
-        return total
 
     def validation_step(self, batch: dict, batch_index: int) -> Tensor:
         """Gives the enhanced waveform (B, N) to the callbacks that score and show it."""
         estimate = Signals(*self.enhancer.estimate(batch["noisy"]))
-        total, terms = self.loss(estimate, self._target(batch["clean"]))
+        total, terms = self.loss(estimate, self.target(batch["clean"]))
         values = {"val/loss": total} | {f"val/{name}": value for name, value in terms.items()}
         self.log_dict(values, batch_size=len(batch["noisy"]), sync_dist=True)
         return estimate.wave
@@ -91,6 +110,9 @@ class SupervisedModule(pl.LightningModule):
             )
         self.log("train/gradient_norm", norm)
 
+    def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, *args, **kwargs) -> None:
+        self.clip_gradients(optimizer, self.gradient_clip_norm, "norm")
+
     def configure_callbacks(self) -> list[pl.Callback]:
         return [EMAWeightAveraging(decay=self.ema_decay)] if self.ema_decay else []
 
@@ -101,22 +123,9 @@ class SupervisedModule(pl.LightningModule):
             betas=self.betas,
             weight_decay=self.weight_decay,
         )
-        last_step = self.trainer.estimated_stepping_batches
-        if last_step == math.inf:
-            raise UserError("the length of the run is unknown: set trainer.max_epochs or trainer.max_steps")
         floor = self.final_learning_rate / self.learning_rate
-
-        def factor(step: int) -> float:
-            if step < self.warmup_steps:
-                return (step + 1) / self.warmup_steps
-            progress = min(1.0, (step - self.warmup_steps) / max(1, last_step - self.warmup_steps))
-            return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
-
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        schedule = warmup_cosine(optimizer, self.warmup_steps, self.trainer.estimated_stepping_batches, floor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         checkpoint[RECORD] = {"model": self.model_record}
-
-    def _target(self, clean: Tensor) -> Signals:
-        return Signals(clean, self.enhancer.spectra(clean))
