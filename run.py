@@ -1,5 +1,7 @@
 """python run.py task=… model=… data=…: composes the configuration and hands it to its task."""
 
+from typing import Any
+
 import hydra
 from omegaconf import DictConfig
 
@@ -7,8 +9,8 @@ import gtcrn.tasks
 
 
 @hydra.main(config_path="conf", config_name="config", version_base="1.3")
-def main(cfg: DictConfig) -> None:
-    gtcrn.tasks.run(cfg)
+def main(cfg: DictConfig) -> Any:
+    return gtcrn.tasks.run(cfg)
 
 
 if __name__ == "__main__":

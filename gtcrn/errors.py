@@ -7,3 +7,7 @@ class UserError(ValueError):
     The message is one line that names the culprit and the fix; `run.py` prints
     it without a traceback and exits with code 2.
     """
+
+
+class Interrupted(UserError):
+    """The user stopped it; the message says how to go on."""

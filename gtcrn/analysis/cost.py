@@ -1,4 +1,4 @@
-"""Parameters, multiply-accumulates, state, latency: what a model costs.
+"""Parameters, multiply-accumulates, memory, latency: what a model costs.
 
 Two parameter conventions are in use, never to be mixed in one column: trainable ones, and all of
 them with the fixed ERB matrices where the authors keep those as frozen parameters.
@@ -6,90 +6,103 @@ them with the fixed ERB matrices where the authors keep those as frozen paramete
 Two counts of MACs stand beside each other. `exact`: one multiply-accumulate per weight application
 in convolutions, transposed convolutions, linear layers, recurrent layers and the ERB product; no
 bias, normalisation, activation or STFT. `thop`: what the thop package prints for the authors' code.
+
+Two figures of activations stand beside each other, in float32 for one hop of a stream; the state is
+apart from them. `sum`: the outputs of all layers that have weights, as Radosavovic et al. count (CVPR
+2020). `peak`: the most that is in use at one time, for which a microcontroller has to find room beside
+weights and state.
 """
 
 from __future__ import annotations
 
 import math
+import statistics
 import time
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.nn.utils import parametrize
 
-from gtcrn.dsp import ERBMatrix
 from gtcrn.models.enhancer import Enhancer
-from gtcrn.streaming import CausalConv1d, CausalConv2d, CausalConvTranspose2d, TimeGRU, flatten
+from gtcrn.streaming import flatten
 
 
 @dataclass(frozen=True)
 class Cost:
-    """parameters: counts. macs: per second of audio. state_bytes: of one stream. *_ms: milliseconds."""
+    """parameters: counts. macs: per second of audio. *_bytes: of one stream. *_ms: milliseconds.
+
+    A model that looks ahead cannot stream: it has no bytes (0) and no compute_ms (nan).
+    """
 
     parameters_trainable: int
     parameters_all: int
     macs_exact: int
     macs_thop: int
     macs_by_module: dict[str, int]
-    frames: int
+    frames: int  # that are counted as one second
     state_bytes: int
+    activation_bytes: int  # sum for one hop
+    peak_bytes: int  # likewise, in use at one time
     window_ms: float
     hop_ms: float
     lookahead_ms: float
     latency_ms: float  # of the algorithm: what the buffering alone costs, hop included
-    compute_ms: float  # of one hop in eager PyTorch on one thread, median
+    compute_ms: float  # CPU time of one hop in eager PyTorch on one thread, median
+
+    @property
+    def streams(self) -> bool:
+        return not self.lookahead_ms
+
+    @property
+    def real_time_factor(self) -> float:
+        return self.compute_ms / self.hop_ms
 
 
 def measure(enhancer: Enhancer) -> Cost:
-    """Count and time `enhancer` on one second of audio: 1 + rate // hop frames, as the literature counts."""
+    """Count and time `enhancer` on one second of audio.
+
+    That is 1 + rate // hop frames, as the literature counts: the last one only begins within the second
+    (126 for DTLN; padding=none has no frames beyond the ends, and so 122). A model of samples is counted
+    on the second's hops, each of which is a frame of it.
+    """
     training = enhancer.training
     enhancer.eval()
     rate, hop = enhancer.sample_rate, enhancer.hop_length
-    frames = enhancer.core_input(torch.randn(1, rate, generator=torch.Generator().manual_seed(0)))
-    frames = frames[:, :, : 1 + rate // hop]
-    by_module = count_macs(enhancer.core, frames)
+    x = enhancer.core_input(torch.randn(1, rate, generator=torch.Generator().manual_seed(0)))
+    if x.dim() == 4:  # (B, C, T, F)
+        frame, x = 1, x[:, :, : 1 + rate // hop]
+    else:  # (B, 1, N)
+        frame = hop
     streams = not enhancer.total_lookahead()
+    by_module: dict[str, int] = {}
+    with parametrize.cached():  # normalised weights are computed once, as when they are deployed
+        with _watching(enhancer.core, _counting(by_module)):  # one pass for both counts: some models take seconds
+            macs_thop = count_macs_thop(enhancer.core, x)
+        activations, peak = activation_bytes(enhancer.core, x[:, :, :frame]) if streams else (0, 0)
+        compute_ms = time_per_hop(enhancer) if streams else math.nan
     cost = Cost(
         parameters_trainable=sum(p.numel() for p in enhancer.parameters() if p.requires_grad),
         parameters_all=sum(p.numel() for p in enhancer.parameters()),
         macs_exact=sum(by_module.values()),
-        macs_thop=count_macs_thop(enhancer.core, frames),
+        macs_thop=macs_thop,
         macs_by_module=by_module,
-        frames=frames.shape[2],
+        frames=x.shape[2] // frame,
         state_bytes=sum(t.nbytes for t in flatten(enhancer.initial_state(1)).values()) if streams else 0,
+        activation_bytes=activations,
+        peak_bytes=peak,
         window_ms=1e3 * enhancer.window_length / rate,
         hop_ms=1e3 * hop / rate,
         lookahead_ms=1e3 * enhancer.total_lookahead() * hop / rate,
         latency_ms=1e3 * (enhancer.latency + hop) / rate,
-        compute_ms=time_per_hop(enhancer) if streams else math.nan,
+        compute_ms=compute_ms,
     )
     enhancer.train(training)
     return cost
-
-
-def count_macs(core: nn.Module, frames: Tensor) -> dict[str, int]:
-    """{module name: exact multiply-accumulates} of one forward pass over `frames` (B, C, T, F)."""
-    counts: dict[str, int] = {}
-
-    def hook(name):
-        def count(module, inputs, output):
-            counts[name] = counts.get(name, 0) + _exact_macs(module, inputs[0], output)
-
-        return count
-
-    handles = [
-        module.register_forward_hook(hook(name))
-        for name, module in core.named_modules()
-        if isinstance(module, _WEIGHTED)
-    ]
-    try:
-        with torch.no_grad():
-            core(frames)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return counts
 
 
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d)
@@ -97,8 +110,48 @@ _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d)
 _WEIGHTED = (*_TRANSPOSED, *_CONVOLUTIONS, nn.Linear, nn.GRU, nn.LSTM)
 
 
-def _exact_macs(module: nn.Module, x: Tensor, output: Tensor | tuple) -> int:
-    y = output[0] if isinstance(output, tuple) else output
+@contextmanager
+def _watching(core: nn.Module, see: Callable[[str, nn.Module, Tensor, Tensor], None]) -> Iterator[None]:
+    """`see(name, layer, x, y)` whenever a layer that has weights has made y of x."""
+
+    def hook(name):
+        def watch(layer, inputs, output):
+            see(name, layer, inputs[0], _signal(output))
+
+        return watch
+
+    handles = [
+        layer.register_forward_hook(hook(name)) for name, layer in core.named_modules() if isinstance(layer, _WEIGHTED)
+    ]
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def count_macs(core: nn.Module, x: Tensor) -> dict[str, int]:
+    """{layer name: exact multiply-accumulates} of one forward pass over `x`, (B, C, T, F) or (B, C, N)."""
+    counts: dict[str, int] = {}
+    with _watching(core, _counting(counts)):
+        core(x)
+    return counts
+
+
+def _counting(counts: dict[str, int]) -> Callable[[str, nn.Module, Tensor, Tensor], None]:
+    def count(name, layer, x, y):
+        counts[name] = counts.get(name, 0) + _exact_macs(layer, x, y)
+
+    return count
+
+
+def _signal(output: Tensor | tuple) -> Tensor:
+    """What a layer puts out, without the state that recurrent and streaming layers give beside it."""
+    return output[0] if isinstance(output, tuple) else output
+
+
+def _exact_macs(module: nn.Module, x: Tensor, y: Tensor) -> int:
     if isinstance(module, _TRANSPOSED):  # each input element, the past's too, meets every tap of its filters once
         memory = getattr(module, "memory", 0)
         return x.numel() // (x.shape[1] * x.shape[2]) * (x.shape[2] + memory) * module.weight.numel()
@@ -110,53 +163,72 @@ def _exact_macs(module: nn.Module, x: Tensor, output: Tensor | tuple) -> int:
     return steps * sum(w.numel() for name, w in module.named_parameters() if name.startswith("weight"))
 
 
-def count_macs_thop(core: nn.Module, frames: Tensor) -> int:
+def count_macs_thop(core: nn.Module, x: Tensor) -> int:
     """The same pass counted by thop, as its users know it from the authors' code.
 
     thop misses functional calls and raw parameters (so Light v3's ERB product), counts GRU gates
     and normalisations too, and counts a strided transposed convolution by its output.
     """
     import thop
-    from thop.rnn_hooks import count_gru
-    from thop.vision.basic_hooks import count_convNd, count_linear, zero_ops
+    from thop.rnn_hooks import count_gru, count_lstm
+    from thop.vision.basic_hooks import count_convNd, count_linear
 
-    def first_output(count):  # our layers give (y, state); thop expects y
-        return lambda module, inputs, output: count(module, inputs, output[0])
+    def count(module, inputs, output):  # thop knows torch's own classes only, not those derived from them
+        x = inputs[0]
+        if isinstance(module, (nn.GRU, nn.LSTM)):  # thop expects (B, T, C)
+            count_recurrent = count_gru if isinstance(module, nn.GRU) else count_lstm
+            count_recurrent(module, (x.reshape(1, -1, x.shape[-1]),), output)
+        elif not isinstance(module, nn.Linear):
+            count_convNd(module, inputs, _signal(output))
+        elif "weight" not in module._buffers:  # in the authors' code thop sees a frozen parameter, but no buffer
+            count_linear(module, inputs, output)
 
-    def gru_over_time(module, inputs, output):  # thop expects one sequence per row, (B·F, T, C)
-        count_gru(module, (inputs[0].transpose(1, 2).flatten(0, 1),), output)
-
-    def erb(module, inputs, output):
-        # a buffer is invisible to thop in the authors' code, a frozen parameter is not
-        (count_linear if isinstance(module.weight, nn.Parameter) else zero_ops)(module, inputs, output)
-
-    rules = {
-        CausalConv1d: first_output(count_convNd),
-        CausalConv2d: first_output(count_convNd),
-        CausalConvTranspose2d: first_output(count_convNd),
-        TimeGRU: gru_over_time,
-        ERBMatrix: erb,
-    }
+    rules = {type(module): count for module in core.modules() if isinstance(module, _WEIGHTED)}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # thop warns about its own interface
-        macs, _ = thop.profile(core, inputs=(frames,), custom_ops=rules, verbose=False)
+        macs, _ = thop.profile(core, inputs=(x,), custom_ops=rules, verbose=False)
     for module in core.modules():  # thop leaves its counters behind as buffers
         module._buffers.pop("total_ops", None)
         module._buffers.pop("total_params", None)
     return int(macs)
 
 
-def time_per_hop(enhancer: Enhancer, hops: int = 100) -> float:
-    """Median milliseconds for one hop of a stream in eager PyTorch on one thread."""
+def activation_bytes(core: nn.Module, x: Tensor) -> tuple[int, int]:
+    """Sum and peak of the activations of a streaming core for one hop `x`, (1, C, 1, F) or (1, 1, hop).
+
+    In use are the input and the output of the layer at work, and of what layers before it took or put out
+    all that the code still holds (skip connections). Normalisations and activations are taken to work in
+    place, and nothing to be unrolled for a convolution.
+    """
+    total = peak = 0
+    in_use: dict[StorageWeakRef, int] = {}
+
+    def count(name, layer, x, y):
+        nonlocal total, peak, in_use
+        total += y.nbytes
+        in_use |= {StorageWeakRef(tensor.untyped_storage()): tensor.untyped_storage().nbytes() for tensor in (x, y)}
+        in_use = {storage: size for storage, size in in_use.items() if not storage.expired()}
+        peak = max(peak, sum(in_use.values()))
+
+    with _watching(core, count):
+        core(x.clone(), core.initial_state(1))  # a clone has no second's worth of memory behind it
+    return total, peak
+
+
+def time_per_hop(enhancer: Enhancer, hops: int = 100, seconds: float = 1.0) -> float:
+    """Median CPU time in milliseconds of one hop of a stream in eager PyTorch on one thread.
+
+    Of `hops`, or as many as `seconds` allow. What else the machine has to do meanwhile does not count.
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     wave = torch.randn(1, enhancer.hop_length, generator=torch.Generator().manual_seed(0))
     state = enhancer.initial_state(1)
-    times = []
+    times: list[float] = []
     with torch.inference_mode():
-        for _ in range(hops):
-            begin = time.perf_counter()
+        while len(times) < hops and sum(times) < seconds:
+            begin = time.thread_time()
             _, state = enhancer(wave, state)
-            times.append(time.perf_counter() - begin)
+            times.append(time.thread_time() - begin)
     torch.set_num_threads(threads)
-    return 1e3 * sorted(times)[hops // 2]
+    return 1e3 * statistics.median(times)

@@ -18,7 +18,8 @@ _HOP = 0.008  # s
 _PIXELS = 1500  # no more frames than a figure can show
 
 _LEVEL = "level [dB re full-scale sine]"
-_STYLE = {"font.size": 9, "axes.linewidth": 0.6, "xtick.major.width": 0.6, "ytick.major.width": 0.6}
+STYLE = {"font.size": 9, "axes.linewidth": 0.6, "xtick.major.width": 0.6, "ytick.major.width": 0.6}
+OPEN_STYLE = STYLE | {"axes.spines.top": False, "axes.spines.right": False}  # of plots, not of images
 
 
 def spectrogram_figure(
@@ -33,13 +34,13 @@ def spectrogram_figure(
     difference: names of two of them, e.g. ("noisy", "enhanced"); a last panel shows, in dB, where
     the second has less energy (blue) or more (red) than the first.
     """
-    spectrograms = {name: _spectrogram(wave, sample_rate) for name, wave in waves.items()}
-    limits = _limits(spectrograms.values())
+    spectrograms = {name: power_spectrogram(wave, sample_rate) for name, wave in waves.items()}
+    limits = colour_limits(spectrograms.values())
     peak = _peak(waves.values())
     duration = max(len(wave) for wave in waves.values()) / sample_rate
 
     ratios = [ratio for _ in waves for ratio in (1, 3)] + ([3] if difference else [])
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9, 0.52 * sum(ratios) + 0.9), dpi=150, layout="constrained")
         figure.get_layout_engine().set(h_pad=0.03, hspace=0.01)
         grid = figure.add_gridspec(len(ratios), 1, height_ratios=ratios)
@@ -81,9 +82,9 @@ def items_figure(items: Sequence[tuple[str, Mapping[str, np.ndarray]]], sample_r
     The waves are (N,) in [-1, 1], of the same names in all items. Those of an item share one time axis.
     """
     columns = len(items[0][1])
-    spectrograms = [[_spectrogram(wave, sample_rate) for wave in waves.values()] for _, waves in items]
-    limits = _limits(spectrogram for row in spectrograms for spectrogram in row)
-    with matplotlib.rc_context(_STYLE):
+    spectrograms = [[power_spectrogram(wave, sample_rate) for wave in waves.values()] for _, waves in items]
+    limits = colour_limits(spectrogram for row in spectrograms for spectrogram in row)
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(5 * columns + 1, 2 * len(items) + 0.4), dpi=100, layout="constrained")
         figure.get_layout_engine().set(h_pad=0.02, hspace=0.01)
         panels = figure.subplots(2 * len(items), columns, squeeze=False, height_ratios=[1, 4] * len(items))
@@ -106,7 +107,7 @@ def items_figure(items: Sequence[tuple[str, Mapping[str, np.ndarray]]], sample_r
     return figure
 
 
-def _limits(spectrograms: Iterable[np.ndarray]) -> tuple[float, float]:
+def colour_limits(spectrograms: Iterable[np.ndarray]) -> tuple[float, float]:
     """The scale in dB that suits all of them."""
     top = max(np.percentile(spectrogram, _PERCENTILE) for spectrogram in spectrograms)
     top = 5 * np.ceil(max(top, -100) / 5)  # all silent: any scale will do
@@ -117,7 +118,7 @@ def _peak(waves: Iterable[np.ndarray]) -> float:
     return max(max(np.abs(wave).max(initial=0) for wave in waves), 1e-3)
 
 
-def _spectrogram(wave: np.ndarray, sample_rate: int) -> np.ndarray:
+def power_spectrogram(wave: np.ndarray, sample_rate: int) -> np.ndarray:
     """(F, T) in dB, 0 dB = full-scale sine."""
     window = hann(round(_WINDOW * sample_rate), sym=False)
     hop = max(round(_HOP * sample_rate), len(wave) // _PIXELS)

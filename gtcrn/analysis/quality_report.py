@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import StrMethodFormatter
 
+from gtcrn.analysis.figures import OPEN_STYLE
 from gtcrn.data.preparation.place import Place
 from gtcrn.data.preparation.selection import Limit
 
@@ -22,7 +23,6 @@ SHOWN = {  # what a measure is multiplied by to be read, and its name then
 WORST = 5  # examples of each reason
 _BINS = 60
 _KEPT, _LEFT_OUT = "#31456b", "#c8553d"
-_STYLE = {"font.size": 9, "axes.linewidth": 0.6, "axes.spines.top": False, "axes.spines.right": False}
 
 
 def write(table: pd.DataFrame, limits: Mapping[str, Limit], place: Place) -> None:
@@ -62,7 +62,7 @@ def markdown(table: pd.DataFrame, limits: Mapping[str, Limit]) -> str:
 
 def histograms(table: pd.DataFrame, limits: Mapping[str, Limit]) -> Figure:
     """How each measure is distributed over the files, and where its limit lies."""
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(OPEN_STYLE):
         figure = Figure(figsize=(9, 5.4), dpi=150, layout="constrained")
         for panel, (name, (factor, label)) in zip(figure.subplots(2, 2).flat, SHOWN.items()):
             values = table[name].dropna().to_numpy()

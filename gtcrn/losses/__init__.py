@@ -6,11 +6,12 @@ total, parts = loss(Signals(estimate_wave, estimate_spec), Signals(target_wave, 
 
 from gtcrn.losses.loss import Loss, Signals, Term
 from gtcrn.losses.spectral import CompressedComplex, CompressedMagnitude, MultiResolutionSTFT
-from gtcrn.losses.waveform import SISDR, SNR
+from gtcrn.losses.waveform import L1, SISDR, SNR
 
 __all__ = [
     "CompressedComplex",
     "CompressedMagnitude",
+    "L1",
     "Loss",
     "MultiResolutionSTFT",
     "SISDR",

@@ -75,9 +75,19 @@ class MultiResolutionSTFT(Term):
     computed from the waveform (Yamamoto et al., Parallel WaveGAN, 2020, eq. 4-7).
 
     resolutions: (n_fft, hop, window), each in samples; Hann windows.
+    hf_weight, hf_cutoff, sample_rate: emphasis of what lies above `hf_cutoff` Hz, None for none; magnitudes rise
+    smoothly from 1 to `hf_weight` times themselves. The spectral convergence alone feels it: in a distance of
+    logarithms a factor common to both cancels.
     """
 
-    def __init__(self, weight: float, resolutions: Sequence[Sequence[int]]):
+    def __init__(
+        self,
+        weight: float,
+        resolutions: Sequence[Sequence[int]],
+        hf_weight: float = 1.0,
+        hf_cutoff: float | None = None,
+        sample_rate: int | None = None,
+    ):
         super().__init__(weight)
         if not resolutions:
             raise UserError("resolutions of a loss term is empty: give at least one [n_fft, hop, window]")
@@ -87,7 +97,20 @@ class MultiResolutionSTFT(Term):
                     f"resolution {list(resolution)} of a loss term: must be [n_fft, hop, window], "
                     "n_fft ≥ window ≥ hop > 0"
                 )
+        if not 0 <= hf_weight < float("inf"):
+            raise UserError(f"hf_weight={hf_weight} of a loss term: must be a number of at least 0")
+        if hf_cutoff is not None and sample_rate is None:
+            raise UserError(
+                f"hf_cutoff={hf_cutoff} of a loss term is in Hz: it needs sample_rate=${{model.sample_rate}}"
+            )
+        if hf_cutoff is not None and not 0 < hf_cutoff < sample_rate / 2:
+            raise UserError(
+                f"hf_cutoff={hf_cutoff} of a loss term: must be above 0 and below half of sample_rate={sample_rate} Hz"
+            )
         self.resolutions = [tuple(resolution) for resolution in resolutions]
+        self.hf_weight = hf_weight
+        self.hf_cutoff = hf_cutoff
+        self.sample_rate = sample_rate
 
     def forward(self, estimate: Signals, target: Signals) -> Tensor:
         return torch.stack([self._one(estimate.wave, target.wave, *r) for r in self.resolutions]).mean()
@@ -96,6 +119,16 @@ class MultiResolutionSTFT(Term):
         window = torch.hann_window(window_length, dtype=y.dtype, device=y.device)
         # the floor of 1e-7 in the power is the published one; it also bounds both quotients in silence
         y, s = (magnitude(_stft(wave, n_fft, hop_length, window), eps=1e-7) for wave in (y, s))
+        emphasis = self._emphasis(s, n_fft)
         # norms over the batch: one silent target does not outweigh the rest
-        convergence = torch.linalg.vector_norm(s - y) / torch.linalg.vector_norm(s)
+        convergence = torch.linalg.vector_norm(emphasis * (s - y)) / torch.linalg.vector_norm(emphasis * s)
         return convergence + F.l1_loss(y.log(), s.log())
+
+    def _emphasis(self, magnitudes: Tensor, n_fft: int) -> Tensor:
+        """The factor of every bin of (B, T, F): (F,)"""
+        bins = torch.arange(magnitudes.shape[2], dtype=magnitudes.dtype, device=magnitudes.device)
+        if self.hf_cutoff is None:
+            return torch.ones_like(bins)
+        cutoff = int(self.hf_cutoff * n_fft / self.sample_rate)
+        width = max(1, (len(bins) - cutoff) // 4)
+        return 1 + (self.hf_weight - 1) * torch.sigmoid((bins - cutoff) / width)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from gtcrn.losses.loss import Signals, Term
@@ -10,6 +11,13 @@ from gtcrn.losses.loss import Signals, Term
 # Energy (sum of squares) below which a signal counts as silent, as in GTCRN's published loss. It keeps
 # the quotients finite and confines the term to ±80 dB.
 _FLOOR = 1e-8
+
+
+class L1(Term):
+    """Mean absolute difference of the samples."""
+
+    def forward(self, estimate: Signals, target: Signals) -> Tensor:
+        return F.l1_loss(estimate.wave, target.wave)
 
 
 class SISDR(Term):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from gtcrn.dsp import Frames, irfft, magnitude, rfft
 from gtcrn.errors import UserError
 from gtcrn.models.enhancer import FrameEnhancer, StreamingModel
-from gtcrn.streaming import Stateful
+from gtcrn.streaming import CausalLSTM, Stateful
 from gtcrn.streaming.state import State
 
 
@@ -36,24 +36,17 @@ class LogInstantLayerNorm(InstantLayerNorm):
 class Separation(Stateful):
     """A separation core: LSTMs along time, then a mask between 0 and 1.
 
-    (B, T, size), {"hidden": (B, layers, lstm_size), "cell": likewise} -> mask (B, T, size), next state.
+    (B, T, size), {"lstm": nested} -> mask (B, T, size), next state.
     """
 
     def __init__(self, size: int, lstm_size: int, layers: int, dropout: float):
         super().__init__()
-        # dropout acts between layers, and torch warns where there is no between
-        self.lstm = nn.LSTM(size, lstm_size, layers, batch_first=True, dropout=dropout if layers > 1 else 0)
+        self.lstm = CausalLSTM(size, lstm_size, layers, dropout)
         self.dense = nn.Linear(lstm_size, size)
 
-    def initial_state(self, batch_size: int) -> State:
-        shape = batch_size, self.lstm.num_layers, self.lstm.hidden_size
-        return {name: self.dense.weight.new_zeros(shape) for name in ("hidden", "cell")}
-
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        # torch's LSTM wants layers before streams
-        past = tuple(state[name].transpose(0, 1).contiguous() for name in ("hidden", "cell"))
-        x, (hidden, cell) = self.lstm(x, past)
-        return torch.sigmoid(self.dense(x)), {"hidden": hidden.transpose(0, 1), "cell": cell.transpose(0, 1)}
+        x, lstm = self.lstm(x, state["lstm"])
+        return torch.sigmoid(self.dense(x)), {"lstm": lstm}
 
 
 class DTLN(StreamingModel):

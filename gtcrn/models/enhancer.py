@@ -208,3 +208,40 @@ class SpectralEnhancer(FrameEnhancer):
         noisy = self.spectra(wave)
         spec, _ = self.core(masks(noisy) if masks else noisy)
         return self.waveform(spec, wave.shape[1]), spec
+
+
+class WaveEnhancer(Enhancer):
+    """A core that maps samples to samples, (B, 1, N) -> (B, 1, N), each from itself and those before it.
+
+    N of the core is a multiple of `hop_length`. Beyond the ends of a whole utterance stand zeros.
+    """
+
+    latency = 0
+    padding = "zeros"
+
+    def __init__(self, core: StreamingModel, sample_rate: int, hop_length: int):
+        super().__init__()
+        self.core = core
+        self.sample_rate = sample_rate
+        self.hop_length = self.window_length = hop_length
+
+    def core_input(self, wave: Tensor) -> Tensor:
+        """Whole utterances with zeros up to whole hops: (B, N) -> (B, 1, N')."""
+        return F.pad(wave, (0, -wave.shape[1] % self.hop_length))[:, None]
+
+    def spectra(self, wave: Tensor) -> None:
+        """None: losses see the waveform alone."""
+
+    def estimate(self, wave: Tensor, masks: Callable[[Tensor], Tensor] | None = None) -> tuple[Tensor, None]:
+        """For losses: the enhanced waveform (B, N). Raises `UserError` for masks: there is no spectrum."""
+        if masks:
+            raise UserError("training/masks: spectrum masks need a spectral model; set training/masks=none")
+        return self._enhance_whole(wave)[0], None
+
+    def _enhance_whole(self, wave: Tensor) -> tuple[Tensor, State]:
+        enhanced, core_state = self.core(self.core_input(wave))
+        return enhanced[:, 0, : wave.shape[1]], {"core": core_state}
+
+    def _enhance_chunk(self, wave: Tensor, state: State) -> tuple[Tensor, State]:
+        enhanced, core_state = self.core(wave[:, None], state["core"])
+        return enhanced[:, 0], {"core": core_state}

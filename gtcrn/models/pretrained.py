@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,9 +16,24 @@ from torch import Tensor
 from gtcrn.errors import UserError
 from gtcrn.models import dtln, gtcrn, keras, light_v3, micro
 from gtcrn.models.enhancer import Enhancer
+from gtcrn.models.reparametrisation import remove_reparametrisations
 
 RECORD = "gtcrn"  # key of our own checkpoints: {"model": {"build": dotted name, "knobs": {…}}}
-ENHANCER_PREFIX = "enhancer."  # of the enhancer's tensors among a LightningModule's
+CORE_PREFIX = "enhancer.core."  # of the core's tensors among a LightningModule's
+EXPECTED = "a PyTorch checkpoint (.ckpt, .tar, .pth) or DTLN's Keras weights (.h5)"
+_HEAD = 512  # bytes that tell what a file is
+_FOREIGN = (
+    (4, b"TFL3", "a TFLite file"),
+    (0, b"\xff\xd8\xff", "a JPEG picture"),
+    (0, b"\x89PNG", "a PNG picture"),
+    (0, b"RIFF", "a WAV file or another RIFF"),
+    (0, b"fLaC", "a FLAC file"),
+    (0, b"OggS", "an Ogg file"),
+    (0, b"\x1f\x8b", "a gzip archive"),
+    (0, b"\x93NUMPY", "a NumPy array"),
+    (257, b"ustar", "a tar archive of files"),
+    (8, b'{"', "a safetensors file"),
+)
 
 StateDict = dict[str, Tensor]
 
@@ -186,6 +202,51 @@ PUBLISHED = (
 )
 
 
+class Checkpoint(NamedTuple):
+    """What a file holds: a system, what builds it, and its weights.
+
+    knobs: arguments of `build`. weights: of the core, under our names and as they were trained, that is with
+    their reparametrisations.
+    """
+
+    path: Path
+    system: str
+    build: Callable[..., Enhancer]
+    knobs: dict
+    weights: StateDict
+
+    def blank(self, padding: str | None = None) -> Enhancer:
+        """The model that the weights belong to, without them. Raises `UserError` if they do not fit it."""
+        try:
+            enhancer = self.build(**self.knobs | ({"padding": padding} if padding else {}))
+        except UserError as error:
+            raise UserError(f"checkpoint {self.path}: {error}") from error
+        except TypeError as error:
+            raise UserError(f"checkpoint {self.path}: made by another version of this framework ({error})") from error
+        self._check(enhancer.core.state_dict())
+        return enhancer
+
+    def enhancer(self, padding: str | None = None) -> Enhancer:
+        """The model with its weights, in evaluation mode."""
+        enhancer = self.blank(padding)
+        enhancer.core.load_state_dict(self.weights)
+        return remove_reparametrisations(enhancer).eval()
+
+    def _check(self, expected: StateDict) -> None:
+        problems = [f"{key} is missing" for key in expected.keys() - self.weights.keys()]
+        problems += [f"{key} is not used" for key in self.weights.keys() - expected.keys()]
+        problems += [
+            f"{key} is {tuple(self.weights[key].shape)}, expected {tuple(expected[key].shape)}"
+            for key in expected.keys() & self.weights.keys()
+            if self.weights[key].shape != expected[key].shape
+        ]
+        if problems:
+            raise UserError(
+                f"checkpoint {self.path}: looks like {self.system}, but {sorted(problems)[0]} "
+                f"({len(problems)} tensors do not fit)"
+            )
+
+
 def load(path: str | Path, padding: str | None = None) -> Enhancer:
     """An enhancer in evaluation mode from one of our checkpoints or a published one.
 
@@ -193,28 +254,46 @@ def load(path: str | Path, padding: str | None = None) -> Enhancer:
     checkpoints was trained with, zeros for a published one. Raises `UserError` in one line if the
     file is missing, is no checkpoint, holds code, or does not fit any known system.
     """
+    return open_checkpoint(path).enhancer(padding)
+
+
+def open_checkpoint(path: str | Path) -> Checkpoint:
+    """What is in the file, ours or a published one. Raises `UserError` in one line as `load` does."""
     content = read_checkpoint(path)
-    if RECORD in content:
-        return _load_ours(path, content, padding)
-    return _load_published(path, content, padding)
+    return _open_ours(Path(path), content) if RECORD in content else _open_published(Path(path), content)
 
 
 def read_checkpoint(path: str | Path) -> dict:
     """The file's dict, read without ever running code in it (`weights_only=True`)."""
     path = Path(path)
+    if path.is_dir():
+        raise UserError(f"checkpoint {path}: a folder; name a file, for a run its checkpoints/best.ckpt")
     if not path.is_file():
         raise UserError(f"checkpoint {path}: no such file")
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD)
+    except OSError as error:
+        raise UserError(f"checkpoint {path}: cannot be read: {error.strerror}") from error
     if keras.is_hdf5(path):
         return keras.read_dtln(path)
+    if kind := _foreign_kind(head):
+        raise UserError(f"checkpoint {path}: {kind}; expected {EXPECTED}")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():  # what is to be said is said below
+            warnings.simplefilter("ignore")
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file may make the unpickler raise anything
+        if "TorchScript" in str(error):
+            raise UserError(f"checkpoint {path}: a TorchScript program; expected {EXPECTED}") from error
         if "GLOBAL" in str(error) or "Unsupported class" in str(error):
             raise UserError(
                 f"checkpoint {path}: refused, because its pickle holds code or objects and not just tensors; "
                 "save the state_dict alone with torch.save(model.state_dict(), path)"
             ) from error
-        raise UserError(f"checkpoint {path}: damaged, or not a PyTorch checkpoint") from error
+        raise UserError(
+            f"checkpoint {path}: damaged, or not a PyTorch checkpoint ({_first_impression(head)}); expected {EXPECTED}"
+        ) from error
     if not isinstance(content, dict):
         raise UserError(f"checkpoint {path}: holds a {type(content).__name__}, expected a dict of tensors")
     return content
@@ -234,52 +313,51 @@ def to_official(enhancer: Enhancer) -> StateDict:
     return official
 
 
-def _load_ours(path: str | Path, content: dict, padding: str | None) -> Enhancer:
-    record = content[RECORD]["model"]
-    knobs = record["knobs"] | ({"padding": padding} if padding else {})
-    module_name, _, function = record["build"].rpartition(".")
+def _open_ours(path: Path, content: dict) -> Checkpoint:
+    try:
+        record = content[RECORD]["model"]
+        module_name, _, function = record["build"].rpartition(".")
+        knobs = dict(record["knobs"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"checkpoint {path}: of this framework, but without a record of its model") from error
     if not module_name.startswith("gtcrn.models."):  # a checkpoint may not choose what is imported
         raise UserError(f"checkpoint {path}: asks for {module_name}, which is not a model of this framework")
     try:
         build = getattr(importlib.import_module(module_name), function)
-        enhancer = build(**knobs)
-    except (ImportError, AttributeError, TypeError) as error:
+    except (ImportError, AttributeError) as error:
         raise UserError(f"checkpoint {path}: made by another version of this framework ({error})") from error
     weights = {
-        key.removeprefix(ENHANCER_PREFIX): value
-        for key, value in content["state_dict"].items()
-        if key.startswith(ENHANCER_PREFIX)
+        key.removeprefix(CORE_PREFIX): value
+        for key, value in _state_dict_in(content).items()
+        if key.startswith(CORE_PREFIX)
     }
-    _load_strictly(enhancer, weights, path, module_name)
-    return enhancer.eval()
+    return Checkpoint(path, module_name, build, knobs, weights)
 
 
-def _load_published(path: str | Path, content: dict, padding: str | None) -> Enhancer:
+def _open_published(path: Path, content: dict) -> Checkpoint:
     state = _state_dict_in(content)
     for published in PUBLISHED:
         if published.signature in state:
             break
     else:
-        keys = ", ".join(list(state)[:3]) or "nothing"
+        held = f"{len(state)} tensors ({', '.join(list(state)[:3])}, …)" if state else "no tensors"
         raise UserError(
-            f"checkpoint {path}: holds {len(state)} tensors ({keys}, …), which is none of: "
-            f"{', '.join(p.name for p in PUBLISHED)}, or a checkpoint of this framework"
+            f"checkpoint {path}: holds {held}, which is none of: {', '.join(p.name for p in PUBLISHED)}, "
+            "or a checkpoint of this framework"
         )
     try:
         knobs = published.knobs(state)
+        weights = {
+            _rename(key, published.names, shift=-1): published.layouts[key].ours(value)
+            if key in published.layouts
+            else value
+            for key, value in state.items()
+        }
     except KeyError as error:
         raise UserError(f"checkpoint {path}: looks like {published.name}, but {error} is missing") from error
-    except (ValueError, IndexError, ZeroDivisionError) as error:
+    except (ValueError, IndexError, ZeroDivisionError, RuntimeError) as error:
         raise UserError(f"checkpoint {path}: looks like {published.name}, but a shape is impossible") from error
-    enhancer = published.build(**knobs, padding=padding)
-    weights = {
-        _rename(key, published.names, shift=-1): published.layouts[key].ours(value)
-        if key in published.layouts
-        else value
-        for key, value in state.items()
-    }
-    _load_strictly(enhancer.core, weights, path, published.name)
-    return enhancer.eval()
+    return Checkpoint(path, published.name, published.build, knobs, weights)
 
 
 def _state_dict_in(content: dict) -> StateDict:
@@ -290,7 +368,7 @@ def _state_dict_in(content: dict) -> StateDict:
     return {
         key.removeprefix("module."): value  # left there by DistributedDataParallel
         for key, value in content.items()
-        if isinstance(value, Tensor)
+        if isinstance(key, str) and isinstance(value, Tensor)
     }
 
 
@@ -302,17 +380,22 @@ def _rename(key: str, names, shift: int) -> str:
     return key
 
 
-def _load_strictly(module: torch.nn.Module, weights: StateDict, path: str | Path, name: str) -> None:
-    expected = module.state_dict()
-    problems = [f"{key} is missing" for key in expected.keys() - weights.keys()]
-    problems += [f"{key} is not used" for key in weights.keys() - expected.keys()]
-    problems += [
-        f"{key} is {tuple(weights[key].shape)}, expected {tuple(expected[key].shape)}"
-        for key in expected.keys() & weights.keys()
-        if weights[key].shape != expected[key].shape
-    ]
-    if problems:
-        raise UserError(
-            f"checkpoint {path}: looks like {name}, but {sorted(problems)[0]} ({len(problems)} tensors do not fit)"
-        )
-    module.load_state_dict(weights)
+def _foreign_kind(head: bytes) -> str | None:
+    """What a file with another meaning is, by its first bytes."""
+    for offset, signature, kind in _FOREIGN:
+        if head[offset:].startswith(signature):
+            return kind
+    # ONNX has no signature: its first field is a small version number, its second one of those that follow it
+    if len(head) > 2 and head[0] == 0x08 and head[1] < 0x20 and head[2] in (0x12, 0x1A, 0x22, 0x28, 0x3A, 0x42):
+        return "an ONNX file"
+    return None
+
+
+def _first_impression(head: bytes) -> str:
+    if not head:
+        return "it is empty"
+    if head.startswith(b"PK"):
+        return "a zip archive that is cut off or holds something else"
+    if all(byte in b"\t\n\r" or byte >= 0x20 for byte in head):
+        return "it begins like a text"
+    return "its first bytes are of no known kind"

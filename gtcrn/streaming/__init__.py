@@ -4,13 +4,24 @@ Offline is streaming from a zero state: a whole utterance, a chunk of any length
 a single frame go through the same lines, `y, next_state = layer(x, state)`.
 """
 
-from gtcrn.streaming.layers import CausalConv1d, CausalConv2d, CausalConvTranspose2d, TimeGRU
+from gtcrn.streaming.layers import (
+    CausalConv1d,
+    CausalConv2d,
+    CausalConvTranspose1d,
+    CausalConvTranspose2d,
+    CausalGRU,
+    CausalLSTM,
+    TimeGRU,
+)
 from gtcrn.streaming.state import Stateful, flatten
 
 __all__ = [
     "CausalConv1d",
     "CausalConv2d",
+    "CausalConvTranspose1d",
     "CausalConvTranspose2d",
+    "CausalGRU",
+    "CausalLSTM",
     "Stateful",
     "TimeGRU",
     "flatten",

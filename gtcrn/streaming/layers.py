@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from gtcrn.streaming.state import Stateful
+from gtcrn.streaming.state import State, Stateful
 
 
 class _TimeConvolution(Stateful):
@@ -33,12 +33,62 @@ class _TimeConvolution(Stateful):
 
 
 class CausalConv1d(_TimeConvolution, nn.Conv1d):
-    """Conv1d over time: (B, C, T), past (B, C, memory) -> (B, C', T), next past."""
+    """Conv1d over time: (B, C, T), past (B, C, memory) -> (B, C', T / stride), next past.
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, *, groups: int = 1, causal: bool = True):
-        padding = 0 if causal else (kernel_size - 1) // 2
-        super().__init__(in_channels, out_channels, kernel_size, padding=padding, groups=groups)
-        self._set_reach(kernel_size - 1, causal)
+    T: a multiple of the stride, of which the last sample that an output sees is the first.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        stride: int = 1,
+        dilation: int = 1,
+        groups: int = 1,
+        causal: bool = True,
+    ):
+        reach = (kernel_size - 1) * dilation
+        super().__init__(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride=stride,
+            padding=0 if causal else reach // 2,
+            dilation=dilation,
+            groups=groups,
+        )
+        self._set_reach(reach, causal)
+
+    def initial_state(self, batch_size: int) -> Tensor:
+        return self.weight.new_zeros(batch_size, self.in_channels, self.memory)
+
+    def forward(self, x: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
+        x, next_past = self._with_past(x, past)
+        return super().forward(x), next_past
+
+
+class CausalConvTranspose1d(_TimeConvolution, nn.ConvTranspose1d):
+    """ConvTranspose1d over time: (B, C, T), past (B, C, memory) -> (B, C', T · stride), next past.
+
+    y[t] = sum_j w[t - j · stride] · x[j], tap 0 the newest. What older inputs spread into the output is
+    computed from them again, not carried as an overlap.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, *, stride: int):
+        memory = (kernel_size - 1) // stride
+        super().__init__(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride=stride,
+            # torch cuts as much from the end as from the beginning, which is all that the past begins; the end
+            # lacks fewer samples, and output_padding keeps the rest
+            padding=memory * stride,
+            output_padding=(memory + 1) * stride - kernel_size,
+        )
+        self._set_reach(memory, causal=True)
 
     def initial_state(self, batch_size: int) -> Tensor:
         return self.weight.new_zeros(batch_size, self.in_channels, self.memory)
@@ -109,14 +159,53 @@ class CausalConvTranspose2d(_TimeFrequencyConvolution, nn.ConvTranspose2d):
         return reach if causal else reach // 2
 
 
-class TimeGRU(Stateful, nn.GRU):
+class CausalGRU(Stateful, nn.GRU):
+    """GRU layers along time: (B, T, C), hidden state (B, layers, H) -> (B, T, H), next hidden state."""
+
+    def __init__(self, input_size: int, hidden_size: int, num_layers: int = 1):
+        super().__init__(input_size, hidden_size, num_layers, batch_first=True)
+
+    def initial_state(self, batch_size: int) -> Tensor:
+        return self.weight_hh_l0.new_zeros(batch_size, self.num_layers, self.hidden_size)
+
+    def forward(self, x: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        y, hidden = super().forward(x, _layers_first(hidden))
+        return y, hidden.transpose(0, 1)
+
+
+class CausalLSTM(Stateful, nn.LSTM):
+    """LSTM layers along time: (B, T, C), {"hidden": (B, layers, H), "cell": likewise} -> (B, T, H), next state.
+
+    dropout: between layers, while training.
+    """
+
+    def __init__(self, input_size: int, hidden_size: int, num_layers: int = 1, dropout: float = 0.0):
+        # torch warns where there is no between
+        dropout = dropout if num_layers > 1 else 0.0
+        super().__init__(input_size, hidden_size, num_layers, batch_first=True, dropout=dropout)
+
+    def initial_state(self, batch_size: int) -> State:
+        shape = batch_size, self.num_layers, self.hidden_size
+        return {name: self.weight_hh_l0.new_zeros(shape) for name in ("hidden", "cell")}
+
+    def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        y, (hidden, cell) = super().forward(x, (_layers_first(state["hidden"]), _layers_first(state["cell"])))
+        return y, {"hidden": hidden.transpose(0, 1), "cell": cell.transpose(0, 1)}
+
+
+def _layers_first(state: Tensor) -> Tensor:
+    """As torch wants it: our states have streams first."""
+    return state.transpose(0, 1).contiguous()
+
+
+class TimeGRU(CausalGRU):
     """A GRU along time, one independent sequence per frequency with shared weights.
 
     (B, T, F, C), hidden state (B, F, H) -> (B, T, F, H), next hidden state.
     """
 
     def __init__(self, input_size: int, hidden_size: int, n_freqs: int):
-        super().__init__(input_size, hidden_size, batch_first=True)
+        super().__init__(input_size, hidden_size)
         self.n_freqs = n_freqs
 
     def initial_state(self, batch_size: int) -> Tensor:
@@ -125,6 +214,6 @@ class TimeGRU(Stateful, nn.GRU):
     def forward(self, x: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
         batch, frames, n_freqs, _ = x.shape
         sequences = x.transpose(1, 2).reshape(batch * n_freqs, frames, -1)  # (B·F, T, C)
-        y, hidden = super().forward(sequences, hidden.reshape(1, batch * n_freqs, -1))
+        y, hidden = super().forward(sequences, hidden.reshape(batch * n_freqs, 1, -1))
         y = y.reshape(batch, n_freqs, frames, -1).transpose(1, 2)  # (B, T, F, H)
         return y, hidden.reshape(batch, n_freqs, -1)

@@ -2,25 +2,57 @@
 
 import importlib
 import sys
+import traceback
+import warnings
+from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from gtcrn.errors import UserError
+from gtcrn.errors import Interrupted, UserError
+
+FAILURE = "error.txt"
+
+# Hydra's word on conf/hydra/launcher, whose files bear the names of the plugins' own and are complete without them
+warnings.filterwarnings("ignore", r"\s*'hydra/\w+/\w+' is validated against ConfigStore schema", UserWarning)
 
 
-def run(cfg: DictConfig) -> None:
-    """Run the task that `cfg.task` names. What a user can mend is told in one line, with exit code 2.
+def in_sweep() -> bool:
+    """Whether this is a job of a multirun, whose folder is named by what it does."""
+    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
-    In a sweep the error goes on to Hydra, which runs the other jobs first.
+
+def run(cfg: DictConfig) -> Any:
+    """Run the task that `cfg.task` names, and give back what it returns: the objectives of a sweep.
+
+    What a user can mend is told in one line, with exit code 2. A job of a sweep leaves any error in its
+    folder's error.txt, and the other jobs run: the first line for people, then the traceback of what is
+    no mistake of the user.
     """
     try:
-        importlib.import_module(f"gtcrn.tasks.{cfg.task}").run(cfg)
+        if in_sweep():
+            (Path(cfg.run_dir) / FAILURE).unlink(missing_ok=True)  # of an attempt before this one
+        if "rows" in cfg.model and cfg.task != "profile":
+            raise UserError("model=all is for task=profile: name one model, e.g. model=light_v3")
+        return importlib.import_module(f"gtcrn.tasks.{cfg.task}").run(cfg)
+    except Interrupted as error:
+        print(f"error: {error}", file=sys.stderr)
+        if in_sweep():
+            print("the sweep goes on with the same command and sweep.resume=true", file=sys.stderr)
+        sys.exit(130)
     except UserError as error:
         # one from a loader's worker process comes with that process's traceback before it
         message = str(error).strip().splitlines()[-1].removeprefix(f"{UserError.__module__}.{UserError.__name__}: ")
         print(f"error: {message}", file=sys.stderr)
-        if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+        if not in_sweep():
+            sys.exit(2)
+        (Path(cfg.run_dir) / FAILURE).write_text(message)
+    except Exception as error:
+        if not in_sweep():
             raise
-        sys.exit(2)
+        message = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        print(f"error: {message}; its traceback is in {cfg.run_dir}/{FAILURE}", file=sys.stderr)
+        (Path(cfg.run_dir) / FAILURE).write_text(f"{message}\n\n{traceback.format_exc()}")
+    return None

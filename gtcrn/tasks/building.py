@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from types import NoneType, UnionType
 from typing import Any, get_args
 
@@ -16,11 +17,15 @@ from omegaconf.errors import MissingMandatoryValue
 from gtcrn.data.module import SpeechData
 from gtcrn.errors import UserError
 from gtcrn.models.enhancer import Enhancer
-from gtcrn.models.pretrained import load
+from gtcrn.models.pretrained import open_checkpoint
+
+OF_NO_ARCHITECTURE = {"padding", "dropout"}  # knobs of a model that leave its network as it is
 
 
 def build(config: DictConfig, **parts: Any) -> Any:
     """`hydra.utils.instantiate`, whose errors become one line that names the key."""
+    if "_target_" not in config:  # e.g. model=all, the rows of a table
+        raise UserError(f"{config._get_full_key('_target_')} is missing: this choice is nothing to build; take another")
     check_types(config)
     try:
         return instantiate(config, _convert_="all", **parts)
@@ -36,7 +41,7 @@ def build(config: DictConfig, **parts: Any) -> Any:
 
 def check_types(config: DictConfig) -> None:
     """Raise `UserError` for a plain value that is not of the type its parameter is annotated with."""
-    parameters = inspect.signature(get_object(config["_target_"]), eval_str=True).parameters
+    parameters = _parameters(get_object(config["_target_"]))
     for key, value in config.items():
         annotation = parameters[key].annotation if key in parameters else None
         allowed = set(get_args(annotation) if isinstance(annotation, UnionType) else (annotation,))
@@ -45,6 +50,13 @@ def check_types(config: DictConfig) -> None:
         if type(value) not in allowed and not (type(value) is int and float in allowed):
             names = " or ".join(sorted("null" if kind is NoneType else kind.__name__ for kind in allowed))
             raise UserError(f"{config._get_full_key(key)}={value}: expected {names}")
+
+
+def _parameters(target: Any) -> dict[str, inspect.Parameter]:
+    """By name; those of a class that hands other keywords on to its base include the base's."""
+    own = dict(inspect.signature(target, eval_str=True).parameters)
+    hands_on = inspect.isclass(target) and any(p.kind is p.VAR_KEYWORD for p in own.values())
+    return (_parameters(target.__bases__[0]) if hands_on else {}) | own
 
 
 def require(cfg: DictConfig, key: str) -> Any:
@@ -78,7 +90,8 @@ def load_or_build(cfg: DictConfig) -> Enhancer:
     """
     if not cfg.ckpt:
         return build(cfg.model)
-    enhancer = load(cfg.ckpt, padding=cfg.padding)
+    checkpoint = open_checkpoint(cfg.ckpt)
+    enhancer = checkpoint.enhancer(cfg.padding)
     overridden = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
     for override in overridden:
         key, _, value = override.lstrip("+").partition("=")
@@ -87,15 +100,53 @@ def load_or_build(cfg: DictConfig) -> Enhancer:
                 f"{override}: has no effect, since ckpt={cfg.ckpt} brings its own architecture; leave it out"
             )
         if key == "model":
-            expected = type(build(cfg.model).core)
-            if type(enhancer.core) is not expected:
-                raise UserError(
-                    f"ckpt={cfg.ckpt} holds {type(enhancer.core).__name__}, but model={value} is {expected.__name__}; "
-                    "leave model= out"
-                )
+            _require_same(cfg, enhancer, checkpoint.knobs)
     # data follows the model in hand: its sample rate, not the configured model's
     cfg.model.sample_rate = enhancer.sample_rate
     return enhancer
+
+
+def _require_same(cfg: DictConfig, held: Enhancer, knobs: dict) -> None:
+    """Raise `UserError` if `model=` is not what the checkpoint holds: another system, or other knobs."""
+    named = build(cfg.model)
+    choice = f"model={HydraConfig.get().runtime.choices.model}"
+    if type(held.core) is not type(named.core):
+        raise UserError(
+            f"ckpt={cfg.ckpt} holds {type(held.core).__name__}, but {choice} is {type(named.core).__name__}; "
+            "leave model= out"
+        )
+    differing = differing_knobs(cfg, knobs)
+    if differing:
+        raise UserError(
+            f"ckpt={cfg.ckpt} holds {', '.join(f'{key}={theirs}' for key, (theirs, _) in differing.items())}, "
+            f"but {choice} is {', '.join(f'{key}={ours}' for key, (_, ours) in differing.items())}; "
+            "a checkpoint brings its own architecture: leave model= out"
+        )
+
+
+def differing_knobs(cfg: DictConfig, knobs: dict) -> dict[str, tuple[Any, Any]]:
+    """{knob: (a checkpoint's value, that of `model=`)} of those that make another architecture: not dropout or the
+    padding at the ends, nor another way to say the same (`r=null`, `r=9`)."""
+    record = model_record(cfg)
+    function = get_object(record["build"])
+    defaults = {key: parameter.default for key, parameter in inspect.signature(function).parameters.items()}
+    ours, theirs = defaults | record["knobs"], defaults | knobs
+    changed = {key: (theirs[key], ours[key]) for key in ours.keys() - OF_NO_ARCHITECTURE if theirs[key] != ours[key]}
+    architecture = _architecture(function, ours)
+    return {
+        key: values
+        for key, values in sorted(changed.items())
+        if _architecture(function, ours | {key: values[0]}) != architecture
+    }
+
+
+def _architecture(function: Callable[..., Enhancer], knobs: dict) -> tuple | None:
+    """What tells models apart: every layer with its sizes, and the frames. None if the knobs do not go together."""
+    try:
+        enhancer = function(**knobs)
+    except UserError:
+        return None
+    return repr(enhancer), enhancer.sample_rate, enhancer.window_length, enhancer.hop_length
 
 
 def build_data(cfg: DictConfig, enhancer: Enhancer) -> SpeechData:

@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import rich
@@ -22,6 +23,9 @@ from gtcrn.metrics import DNSMOS_METRICS, Pair, score_pairs
 from gtcrn.metrics.pair import check_metrics
 from gtcrn.models.enhancer import Enhancer
 from gtcrn.tasks.building import build_data, configure_torch, load_or_build
+
+if TYPE_CHECKING:  # imports W&B
+    from gtcrn.training.dashboard import Dashboard
 
 log = logging.getLogger(__name__)
 
@@ -65,9 +69,15 @@ def computable(metrics: Sequence[str], reference: bool) -> list[str]:
 
 
 def evaluate_split(
-    enhancer: Enhancer, data: SpeechData, split: str, metrics: DictConfig, folder: Path
+    enhancer: Enhancer,
+    data: SpeechData,
+    split: str,
+    metrics: DictConfig,
+    folder: Path,
+    dashboard: Dashboard | None = None,
 ) -> dict[str, float]:
-    """Enhances every file of a split, scores noisy and enhanced audio side by side and writes it all.
+    """Enhances every file of a split, scores noisy and enhanced audio side by side and writes it all, to the
+    dashboard too if there is one.
 
     Returns the means, `{noisy,enhanced,improvement}_<metric>`.
     """
@@ -75,6 +85,8 @@ def evaluate_split(
     pairs = list(enhanced_pairs(enhancer, data, split, folder / "enhanced"))
     scores = score_pairs(pairs, chosen, enhancer.sample_rate, metrics.workers)
     draw_examples(pairs, scores, enhancer.sample_rate, folder)
+    if dashboard:
+        dashboard.log_scores(scores, pairs, enhancer.sample_rate)
     return report(scores, folder, title=f"{split}: {len(pairs)} files, padding={enhancer.padding}")
 
 
@@ -85,8 +97,10 @@ def enhanced_pairs(enhancer: Enhancer, data: SpeechData, split: str, folder: Pat
         (name,) = item["name"]
         enhanced = enhancer(item["noisy"])[0][0].numpy()
         audio.write(folder / f"{name}.wav", enhanced, enhancer.sample_rate, subtype="FLOAT")
-        clean = item["clean"][0].numpy() if "clean" in item else None
-        yield Pair(name, clean, enhanced, item["noisy"][0].numpy(), info={"snr": float(item["snr"])})
+        inputs = {role: item[role][0].numpy() for role in ("noisy", "clean") if role in item}
+        for role, wave in inputs.items():  # for the ear: mixtures made on the fly are in no file
+            audio.write(folder.parent / role / f"{name}.flac", wave, enhancer.sample_rate)
+        yield Pair(name, inputs.get("clean"), enhanced, inputs["noisy"], info={"snr": float(item["snr"])})
 
 
 def finished_pairs(cfg: DictConfig) -> list[Pair]:

@@ -9,9 +9,12 @@ from dataclasses import asdict
 from math import isnan
 from pathlib import Path
 
-from omegaconf import DictConfig
+from hydra import compose
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
+from gtcrn.analysis import complexity
 from gtcrn.analysis.cost import measure
 from gtcrn.analysis.tables import rich_table
 from gtcrn.analysis.throughput import loader_pace, pace, table_cost
@@ -25,7 +28,10 @@ log = logging.getLogger(__name__)
 NOTES = """exact: weight MACs of convolutions, linear and recurrent layers and the ERB product.
 thop: what the thop package prints for the authors' code; it counts GRU gates and normalisations
 and strided transposed convolutions by their output, and misses functional calls.
-GTCRN's published 33.0 MMACs/s come out of ptflops 0.7 alone (0.7.5 gives 31.97)."""
+GTCRN's published 33.0 MMACs/s come out of ptflops 0.7 alone (0.7.5 gives 31.97),
+GTCRN-Micro's 45.92 out of ptflops 0.7.5 on its authors' code (exact 38.739)."""
+
+ROW_KEYS = {"overrides", "published_parameters", "published_macs", "note"}
 
 LEAST_REAL_TIME = {MixedDataset: 150, PairedDataset: 600}
 MOST_SECONDS, MOST_MEGABYTES = 3, 500
@@ -38,12 +44,58 @@ def run(cfg: DictConfig) -> None:
     profiles = {"model": profile_model, "data": profile_data}
     if cfg.profile not in profiles:
         raise UserError(f"profile={cfg.profile}: must be one of {', '.join(profiles)}")
+    if "rows" in cfg.model and cfg.profile != "model":
+        raise UserError("model=all is for profile=model: name one model, e.g. model=light_v3")
     configure_torch(cfg)
-    measured = profiles[cfg.profile](cfg, Console())
-    path = Path(cfg.run_dir) / "profile.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    console = Console()
+    if not console.is_terminal:  # a file has no edge to end at
+        console.width = 120
+    folder = Path(cfg.run_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    profile = profile_all if "rows" in cfg.model else profiles[cfg.profile]
+    measured = profile(cfg, console)
+    path = folder / "profile.json"
     path.write_text(json.dumps(measured, indent=2))
     log.info("written: %s", path)
+
+
+def profile_all(cfg: DictConfig, console: Console) -> dict:
+    """The table of conf/model/all.yaml."""
+    if cfg.ckpt:
+        raise UserError(f"ckpt={cfg.ckpt}: model=all measures models without weights; leave one of them out")
+    if not cfg.model.causal:
+        raise UserError(
+            "streaming=offline: has no effect on model=all, whose rows have overrides of their own; leave it out"
+        )
+    configurations = {name: _row_model(name, row) for name, row in cfg.model.rows.items()}
+    rows = []
+    for name, model in configurations.items():
+        log.info("measuring %s", name)
+        row = OmegaConf.to_container(cfg.model.rows[name])
+        del row["overrides"]
+        rows.append(complexity.Row(name, measure(build(model)), **row))
+    for table in complexity.terminal(rows):
+        console.print(table)
+    for path in complexity.write(rows, Path(cfg.run_dir)):
+        log.info("written: %s", path)
+    return {row.name: asdict(row.cost) for row in rows}
+
+
+def _row_model(name: str, row: DictConfig) -> DictConfig:
+    """The model's configuration that the overrides of a row compose."""
+    keys = set(row) if OmegaConf.is_dict(row) else set()
+    if "overrides" not in keys or not keys <= ROW_KEYS:
+        raise UserError(
+            f"model.rows.{name}: needs overrides, and may have {', '.join(sorted(ROW_KEYS - {'overrides'}))}"
+        )
+    overrides = str(row.overrides).split()
+    for override in overrides:
+        if override.lstrip("+~").partition("=")[0].partition(".")[0] not in ("model", "streaming"):
+            raise UserError(f"model.rows.{name}: {override}: only model and streaming can be overridden here")
+    try:
+        return compose("config", overrides).model
+    except HydraException as error:
+        raise UserError(f"model.rows.{name}: {str(error).splitlines()[0]}") from error
 
 
 def profile_model(cfg: DictConfig, console: Console) -> dict:
@@ -58,16 +110,22 @@ def profile_model(cfg: DictConfig, console: Console) -> dict:
         ("parameters, with the fixed ERB matrices where authors count them", f"{cost.parameters_all:,}"),
         (f"MMACs/s, exact ({cost.frames} frames)", f"{cost.macs_exact / 1e6:.3f}"),
         ("MMACs/s, thop", f"{cost.macs_thop / 1e6:.3f}"),
-        ("state of one stream, KiB", f"{cost.state_bytes / 1024:.1f}"),
     ]
+    if cost.streams:
+        totals += [
+            ("state of one stream, KiB", f"{cost.state_bytes / 1024:.1f}"),
+            ("activations of one hop, all of them, KiB", f"{cost.activation_bytes / 1024:.1f}"),
+            ("activations of one hop, in use at one time, KiB", f"{cost.peak_bytes / 1024:.1f}"),
+        ]
     console.print(rich_table("totals", ("quantity", "value"), totals))
     latency = [
         ("window", f"{cost.window_ms:.1f}"),
         ("hop", f"{cost.hop_ms:.1f}"),
         ("look-ahead of the network", f"{cost.lookahead_ms:.1f}"),
         ("hop + delay of the streamed output", f"{cost.latency_ms:.1f}"),
-        ("compute per hop, eager PyTorch, one thread, median", f"{cost.compute_ms:.2f}"),
     ]
+    if cost.streams:
+        latency.append(("compute per hop, eager PyTorch, one thread, median CPU time", f"{cost.compute_ms:.2f}"))
     console.print(rich_table("latency budget", ("part", "ms"), latency))
     console.print(NOTES, highlight=False)
     return asdict(cost)

@@ -6,9 +6,9 @@ import csv
 import json
 import logging
 import os
+import sys
 import time
 import warnings
-from datetime import timedelta
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -18,27 +18,41 @@ from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from gtcrn.analysis.cost import Cost, measure
-from gtcrn.errors import UserError
+from gtcrn.errors import Interrupted, UserError
 from gtcrn.metrics.pair import check_metrics
-from gtcrn.models.pretrained import RECORD, load, read_checkpoint
-from gtcrn.tasks.building import build, build_data, configure_torch, model_record
+from gtcrn.models.enhancer import Enhancer
+from gtcrn.models.initial_weights import initialise
+from gtcrn.models.pretrained import RECORD, load, open_checkpoint, read_checkpoint
+from gtcrn.tasks import in_sweep
+from gtcrn.tasks.building import build, build_data, configure_torch, differing_knobs, model_record
 from gtcrn.tasks.evaluate import computable, evaluate_split
-from gtcrn.training.callbacks import DataWait, ValidationClips, ValidationScores
+from gtcrn.training.callbacks import DataWait, LastCheckpoint, ValidationClips, ValidationScores
 from gtcrn.training.data import SpeechDataModule
+from gtcrn.training.freezing import Frozen
 
 log = logging.getLogger(__name__)
 
+INITIAL_WEIGHTS = "initial_weights.md"
 
-def run(cfg: DictConfig) -> None:
+
+def run(cfg: DictConfig) -> list[float] | None:
+    """Gives what `objectives=` names of the summary, for a search."""
     begin = time.perf_counter()
     quieten_lightning()
     configure_torch(cfg)
+    if summary := finished_before(cfg):
+        log.info("finished before: %s", cfg.run_dir)
+        return objectives(cfg, summary)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
+    check_beginning(cfg)
     resume = find_resume(cfg)
     # a resumed run goes on in its own folder, so that its best weights and its curves stay together
     run_dir = resume.resolve().parents[1] if resume else Path(cfg.run_dir)
+    cfg.run_dir, cfg.resume = str(run_dir), resume and str(resume)  # what resume=auto found, for the loggers
 
     enhancer = build(cfg.model)
+    if cfg.init_from and not resume:  # what a resumed run goes on from has long been trained
+        begin_from(cfg, enhancer, run_dir)
     module = build(cfg.training, enhancer=enhancer, loss=build(cfg.loss), model_record=model_record(cfg))
     cost = measure(enhancer)
     log.info(
@@ -47,6 +61,9 @@ def run(cfg: DictConfig) -> None:
         cost.macs_exact / 1e6,
         cost.latency_ms,
     )
+    frozen = freeze(enhancer, list(cfg.freeze or []))
+    if resume:
+        check_continuation(module, resume)
     data = build_data(cfg, enhancer)
     data.setup()
     for line in data.describe():
@@ -55,22 +72,28 @@ def run(cfg: DictConfig) -> None:
         computable(cfg.metrics.test, reference="clean" in data.dataset("test")[0])
 
     data_wait = DataWait()
-    callbacks = [*make_callbacks(cfg, run_dir), data_wait]
+    callbacks = [*make_callbacks(cfg, run_dir), data_wait, *frozen]
     loggers = make_loggers(cfg, run_dir, resume)
+    # nothing of W&B is imported where it is not chosen
+    dashboard = next((logger for logger in loggers if isinstance(logger, WandbLogger)), None)
     failed = True
     try:
         trainer = build(cfg.trainer, logger=loggers, callbacks=callbacks, default_root_dir=str(run_dir))
         for logger in loggers:
             logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True) | {"cost": summary_of(cost)})
         log.info("everything of this run goes to %s", run_dir)
+        for checkpoint in (cfg.init_from, cfg.training.get("teacher")):
+            if dashboard and checkpoint:
+                dashboard.use_model(Path(checkpoint))
         fit(trainer, module, SpeechDataModule(data), resume, run_dir)
         if not trainer.is_global_zero:
             failed = False
-            return
+            return None
         summary = {
             "cost": summary_of(cost),
             "steps": trainer.global_step,
             "validation": {name: float(value) for name, value in trainer.callback_metrics.items()},
+            "best": best_values(trainer),
             "data_wait": data_wait.share,
             "bad_files": [str(bad) for bad in data.bad_files],
         }
@@ -79,18 +102,21 @@ def run(cfg: DictConfig) -> None:
             log.warning("nothing was validated, so there is no best.ckpt; see trainer.check_val_every_n_epoch")
         elif cfg.evaluate:
             log.info("evaluating %s on the test split", best)
-            summary["test"] = evaluate_split(load(best), data, "test", cfg.metrics, run_dir / "test")
+            summary["test"] = evaluate_split(load(best), data, "test", cfg.metrics, run_dir / "test", dashboard)
         summary["seconds"] = round(time.perf_counter() - begin, 1)
         (run_dir / "summary.json").write_text(json.dumps(summary, indent=2))
-        log_summary(loggers, summary)
+        if dashboard:
+            dashboard.log_summary(summary)
+            if best.is_file():
+                metadata = {name: summary.get(name) for name in ("best", "test", "cost")} | {"data": data.describe()}
+                dashboard.log_model(best, _comparable(cfg), metadata)
         tell_where(run_dir)
         failed = False
+        return objectives(cfg, summary)
     finally:
         # within the task, also when it crashes: otherwise the jobs of a sweep run into one W&B run
-        if any(isinstance(logger, WandbLogger) for logger in loggers):
-            import wandb
-
-            wandb.finish(exit_code=int(failed))
+        if dashboard:
+            dashboard.finish(failed)
 
 
 def fit(
@@ -102,7 +128,83 @@ def fit(
     except (KeyboardInterrupt, SystemExit):  # Lightning turns Ctrl-C into an exit without a word
         last = run_dir / "checkpoints" / "last.ckpt"
         advice = f"go on from its last checkpoint with resume={last}" if last.is_file() else "nothing was saved yet"
-        raise UserError(f"interrupted at step {trainer.global_step}; {advice}") from None
+        raise Interrupted(f"interrupted at step {trainer.global_step}; {advice}") from None
+
+
+def finished_before(cfg: DictConfig) -> dict | None:
+    """The summary of a job whose sweep goes on, if there was nothing left to do.
+
+    Raises UserError if the folder holds another run, which this one would overwrite.
+    """
+    run_dir = Path(cfg.run_dir)
+    summary = run_dir / "summary.json"
+    if not in_sweep() and (run_dir / "checkpoints").exists() and not cfg.resume:
+        raise UserError(f"run_dir={run_dir}: holds another run; go on with resume=, or take another folder")
+    return json.loads(summary.read_text()) if in_sweep() and summary.is_file() else None
+
+
+def best_values(trainer: pl.Trainer) -> dict[str, float]:
+    """{what checkpoints are chosen by: its best value}"""
+    return {
+        callback.monitor: float(callback.best_model_score)
+        for callback in trainer.checkpoint_callbacks
+        if getattr(callback, "monitor", None) and callback.best_model_score is not None
+    }
+
+
+def objectives(cfg: DictConfig, summary: dict) -> list[float] | None:
+    """The values of the summary that `objectives=` names, `section.key`."""
+    if not cfg.objectives:
+        return None
+    sections = {section: summary.get(section, {}) for section in ("best", "cost", "test")}
+    values = {f"{section}.{key}": value for section, part in sections.items() for key, value in part.items()}
+    if missing := [name for name in cfg.objectives if name not in values]:
+        raise UserError(f"objectives: {missing[0]} is not in the summary; there are {', '.join(values)}")
+    return [values[name] for name in cfg.objectives]
+
+
+def check_beginning(cfg: DictConfig) -> None:
+    """Raise `UserError` if `init_from=`, `resume=` and `freeze=` do not go together."""
+    if cfg.init_from and cfg.resume and cfg.resume != "auto":  # auto goes on where there is a run, or begins
+        raise UserError(
+            f"init_from={cfg.init_from} with resume={cfg.resume}: resume goes on with a run, init_from begins one; "
+            "leave one of them out"
+        )
+    if isinstance(cfg.freeze, str):
+        raise UserError(f"freeze={cfg.freeze}: expected a list of names, e.g. freeze=[{cfg.freeze}]")
+
+
+def begin_from(cfg: DictConfig, enhancer: Enhancer, run_dir: Path) -> None:
+    """Put the weights of `init_from=` into the model, and say in the log and the run's folder what was loaded."""
+    try:
+        checkpoint = open_checkpoint(cfg.init_from)
+        report = initialise(enhancer, checkpoint)
+    except UserError as error:
+        reason = str(error).removeprefix(f"checkpoint {cfg.init_from}: ")
+        raise UserError(f"init_from={cfg.init_from}: {reason}") from error
+    knobs = differing_knobs(cfg, checkpoint.knobs).items()
+    for line in (
+        *report.lines(),
+        *(f"  model.{key}={ours} here, {theirs} in the file" for key, (theirs, ours) in knobs),
+    ):
+        log.info(line)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    (run_dir / INITIAL_WEIGHTS).write_text(report.markdown())
+
+
+def freeze(enhancer: Enhancer, names: list[str]) -> list[Callback]:
+    """The callback that leaves the named parts of the core as they are, if any are named."""
+    if not names:
+        return []
+    before = trained_parameters(enhancer)
+    frozen = Frozen(enhancer.core, names)
+    after = trained_parameters(enhancer)
+    log.info("freeze=[%s]: %s parameters train, %s are frozen", ",".join(names), f"{after:,}", f"{before - after:,}")
+    return [frozen]
+
+
+def trained_parameters(enhancer: Enhancer) -> int:
+    return sum(parameter.numel() for parameter in enhancer.parameters() if parameter.requires_grad)
 
 
 def quieten_lightning() -> None:
@@ -123,7 +225,11 @@ def quieten_lightning() -> None:
 
 
 def find_resume(cfg: DictConfig) -> Path | None:
-    """The checkpoint of `resume=`, checked before anything is spent on it."""
+    """The checkpoint of `resume=`, or of a sweep's job that was cut off; checked before anything is spent on it."""
+    last = Path(cfg.run_dir) / "checkpoints" / "last.ckpt"
+    if in_sweep() and last.is_file():
+        log.info("resuming %s", last)
+        return _fitting(last, cfg)
     if not cfg.resume:
         return None
     if cfg.resume != "auto":
@@ -148,11 +254,41 @@ def find_resume(cfg: DictConfig) -> Path | None:
 
 
 def _fitting(checkpoint: Path, cfg: DictConfig) -> Path:
-    """`checkpoint`, if it is one of this model."""
+    """`checkpoint`, if it is one of this model and of this way to train it."""
     theirs = read_checkpoint(checkpoint).get(RECORD, {}).get("model")
     if theirs != model_record(cfg):
         raise UserError(f"resume={checkpoint}: holds another model ({theirs}); resume with the same model= and knobs")
+    record = checkpoint.resolve().parents[1] / ".hydra" / "config.yaml"
+    if not record.is_file():
+        return checkpoint
+    run = OmegaConf.load(record)
+    kind = run.training.get("_target_")
+    if kind != cfg.training._target_:
+        raise UserError(
+            f"resume={checkpoint}: was trained by {kind}, this run by {cfg.training._target_}; resume with the same "
+            "training=, or begin a run with init_from="
+        )
+    frozen, wanted = (list(config.get("freeze") or []) for config in (run, cfg))
+    if frozen != wanted:
+        raise UserError(
+            f"resume={checkpoint}: was trained with freeze=[{','.join(frozen)}], this run has "
+            f"freeze=[{','.join(wanted)}]; resume with the same, or begin a run with init_from="
+        )
     return checkpoint
+
+
+def check_continuation(module: pl.LightningModule, checkpoint: Path) -> None:
+    """Raise `UserError` if what trains is not what the checkpoint holds, such as other layers of a distillation."""
+    theirs, ours = (
+        {key: tuple(value.shape) for key, value in state.items()}
+        for state in (read_checkpoint(checkpoint)["state_dict"], module.state_dict())
+    )
+    if theirs != ours:
+        key = min(dict(theirs.items() ^ ours.items()))
+        raise UserError(
+            f"resume={checkpoint}: {key} is {theirs.get(key, 'missing')} in it, {ours.get(key, 'missing')} here; "
+            "resume with the same training.*"
+        )
 
 
 def _comparable(cfg: DictConfig) -> dict:
@@ -200,14 +336,9 @@ def make_callbacks(cfg: DictConfig, run_dir: Path) -> list[Callback]:
         ValidationClips(run_dir / "validation", cfg.clips, cfg.clips_every),
         ModelCheckpoint(checkpoints, "best", monitor=cfg.monitor, mode=mode, enable_version_counter=False),
         ModelCheckpoint(checkpoints, "last", save_on_train_epoch_end=True, enable_version_counter=False),
-        ModelCheckpoint(
-            checkpoints,
-            "last",
-            train_time_interval=timedelta(minutes=cfg.checkpoint_minutes),
-            enable_version_counter=False,
-        ),
+        LastCheckpoint(checkpoints / "last.ckpt", cfg.checkpoint_minutes),
         LearningRateMonitor(logging_interval="step"),
-        TQDMProgressBar(refresh_rate=5, leave=False),
+        TQDMProgressBar(refresh_rate=5 if sys.stderr.isatty() else 0, leave=False),  # a log file wants none
     ]
     if "si_sdr" in cfg.metrics.validation and cfg.monitor != "val/si_sdr":
         callbacks.append(
@@ -227,14 +358,6 @@ def summary_of(cost: Cost) -> dict:
     }
 
 
-def log_summary(loggers: list[Logger], summary: dict) -> None:
-    for logger in loggers:
-        if isinstance(logger, WandbLogger):
-            for name, value in summary.get("test", {}).items():
-                logger.experiment.summary[f"test/{name}"] = value
-            logger.experiment.summary.update({f"cost/{name}": value for name, value in summary["cost"].items()})
-
-
 def tell_where(run_dir: Path) -> None:
     log.info("\n%s", run_dir)
     for name, what in (
@@ -243,6 +366,7 @@ def tell_where(run_dir: Path) -> None:
         ("test", "enhanced audio, scores.csv, tables and spectrograms of the test split"),
         ("validation", "clips while training, audio and spectrograms"),
         ("metrics.csv", "every logged value"),
+        (INITIAL_WEIGHTS, "what init_from= loaded, and what not"),
         ("summary.json", "the results in one file"),
     ):
         if (run_dir / name).exists():

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytorch_lightning as pl
+from pytorch_lightning.callbacks import WeightAveraging
 from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
 from torch import Tensor
 
@@ -63,7 +64,7 @@ class ValidationScores(pl.Callback):
         log.info("epoch %d, step %d: %s", trainer.current_epoch, trainer.global_step, shown)
         by_snr = {label: summary["enhanced"] for label, summary in summarise_by_snr(scores).items()}
         if by_snr:
-            _log_table(trainer, "val/by_snr", pd.DataFrame(by_snr).T.rename_axis("input SNR"))
+            _log_by_snr(trainer, pd.DataFrame(by_snr).T.rename_axis("input SNR"))
 
 
 class ValidationClips(pl.Callback):
@@ -113,6 +114,44 @@ class ValidationClips(pl.Callback):
                 for role, wave in waves.items():
                     logger.experiment.add_audio(f"clips/{name}/{role}", wave[None], trainer.global_step, rate)
                 logger.experiment.add_figure(f"spectrograms/{name}", figure, trainer.global_step)
+
+
+class LastCheckpoint(pl.callbacks.Checkpoint):
+    """Writes `path` every so many minutes within an epoch, whoever steps the optimisers: Lightning's own callback
+    leaves out modules that do so themselves.
+
+    clock: gives seconds.
+    """
+
+    def __init__(self, path: Path, minutes: float, clock: Callable[[], float] = time.monotonic):
+        if minutes <= 0:
+            raise UserError(f"checkpoint_minutes={minutes}: must be above 0")
+        self.path = path
+        self.seconds = 60 * minutes
+        self.clock = clock
+        self._saved = 0.0
+
+    def on_train_start(self, *args) -> None:
+        self._saved = self.clock()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *args) -> None:
+        if trainer.strategy.broadcast(self.clock() - self._saved >= self.seconds):
+            trainer.save_checkpoint(self.path)
+            self._saved = self.clock()
+
+
+class MovingAverage(WeightAveraging):
+    """An exponential moving average of the weights, in place of which validation and checkpoints see it.
+
+    decay: share of the old average at every step. What does not change stays as it is to the bit, which
+    Lightning's own average of d · x + (1 - d) · x does not grant to frozen weights; integers are counters and follow.
+    """
+
+    def __init__(self, decay: float):
+        def average(old: Tensor, new: Tensor, count: Tensor) -> Tensor:
+            return old.lerp(new.to(old.device), 1 - decay) if old.is_floating_point() else new
+
+        super().__init__(use_buffers=True, avg_fn=average)
 
 
 class DataWait(pl.Callback):
@@ -165,9 +204,11 @@ class DataWait(pl.Callback):
             )
 
 
-def _log_table(trainer: pl.Trainer, key: str, table: pd.DataFrame) -> None:
+def _log_by_snr(trainer: pl.Trainer, scores: pd.DataFrame) -> None:
     for logger in trainer.loggers:
-        if isinstance(logger, WandbLogger):
-            logger.log_table(key, dataframe=table.reset_index())
+        if isinstance(logger, WandbLogger):  # a curve each; for a table W&B would wait for its server
+            logger.log_metrics(
+                {f"val_by_snr/{metric} at {snr}": score for (snr, metric), score in scores.stack().items()}
+            )
         elif isinstance(logger, TensorBoardLogger):
-            logger.experiment.add_text(key, f"```\n{table.round(3)}\n```", trainer.global_step)
+            logger.experiment.add_text("val/by_snr", f"```\n{scores.round(3)}\n```", trainer.global_step)

@@ -6,13 +6,13 @@ from functools import partial
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import EMAWeightAveraging
-from torch import Tensor
+from torch import Tensor, nn
 
 from gtcrn.errors import UserError
 from gtcrn.losses import Loss, Signals
 from gtcrn.models.enhancer import Enhancer
 from gtcrn.models.pretrained import RECORD
+from gtcrn.training.callbacks import MovingAverage
 from gtcrn.training.masks import SpectrumMasks
 from gtcrn.training.schedule import warmup_cosine
 
@@ -101,30 +101,37 @@ class SupervisedModule(pl.LightningModule):
         return estimate.wave
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        gradients = [p.grad for p in self.parameters() if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
+        self.log("train/gradient_norm", self.gradient_norm(optimizer))
+
+    def gradient_norm(self, optimizer: torch.optim.Optimizer, key: str = "learning_rate") -> Tensor:
+        """Of what `optimizer` trains. Raises `UserError`, naming the `key` to lower, if it is no number."""
+        parameters = (p for group in optimizer.param_groups for p in group["params"])
+        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         if not torch.isfinite(norm) and self.trainer.precision != "16-mixed":  # whose scaler skips such steps
             raise UserError(
                 f"gradient norm is {norm.item()} at step {self.global_step}, though the loss is finite; "
-                "lower training.learning_rate, or try trainer.precision=32-true"
+                f"lower training.{key}, or try trainer.precision=32-true"
             )
-        self.log("train/gradient_norm", norm)
+        return norm
 
     def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, *args, **kwargs) -> None:
         self.clip_gradients(optimizer, self.gradient_clip_norm, "norm")
 
     def configure_callbacks(self) -> list[pl.Callback]:
-        return [EMAWeightAveraging(decay=self.ema_decay)] if self.ema_decay else []
+        return [MovingAverage(self.ema_decay)] if self.ema_decay else []
 
     def configure_optimizers(self) -> dict:
+        return self.optimise(self, self.learning_rate, self.trainer.estimated_stepping_batches)
+
+    def optimise(self, part: nn.Module, learning_rate: float, last_step: float) -> dict:
+        """An optimiser of what trains in `part`, and its schedule; `last_step` as it counts."""
         optimizer = torch.optim.AdamW(
-            [p for p in self.parameters() if p.requires_grad],
-            lr=self.learning_rate,
+            [p for p in part.parameters() if p.requires_grad],
+            lr=learning_rate,
             betas=self.betas,
             weight_decay=self.weight_decay,
         )
-        floor = self.final_learning_rate / self.learning_rate
-        schedule = warmup_cosine(optimizer, self.warmup_steps, self.trainer.estimated_stepping_batches, floor)
+        schedule = warmup_cosine(optimizer, self.warmup_steps, last_step, self.final_learning_rate / learning_rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:

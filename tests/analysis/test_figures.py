@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from gtcrn.analysis.figures import _spectrogram, items_figure, spectrogram_figure
+from gtcrn.analysis.figures import items_figure, power_spectrogram, spectrogram_figure
 
 RATE = 16000
 
@@ -20,7 +20,7 @@ def images(figure):
 
 
 def test_full_scale_sine_is_0_db_at_its_frequency():
-    spectrogram = _spectrogram(tone(1000, 1.0), RATE)
+    spectrogram = power_spectrogram(tone(1000, 1.0), RATE)
     middle = spectrogram[:, spectrogram.shape[1] // 2]
     assert middle.max() == pytest.approx(0, abs=0.05)
     assert np.argmax(middle) / (len(middle) - 1) * RATE / 2 == pytest.approx(1000, abs=10)

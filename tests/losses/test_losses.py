@@ -9,7 +9,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from gtcrn.errors import UserError
-from gtcrn.losses import SISDR, SNR, CompressedComplex, CompressedMagnitude, Loss, MultiResolutionSTFT, Signals
+from gtcrn.losses import L1, SISDR, SNR, CompressedComplex, CompressedMagnitude, Loss, MultiResolutionSTFT, Signals
 
 CONFIGS = sorted((Path(__file__).parents[2] / "conf" / "loss").glob("*.yaml"))
 NAMES = [path.stem for path in CONFIGS]
@@ -18,7 +18,8 @@ WINDOW = torch.hann_window(512, dtype=torch.float64).sqrt()
 
 def load(name: str) -> Loss:
     path = next(path for path in CONFIGS if path.stem == name)
-    return instantiate(OmegaConf.load(path), _convert_="all")
+    config = OmegaConf.create({"model": {"sample_rate": 16000}, "loss": OmegaConf.load(path)})
+    return instantiate(config.loss, _convert_="all")
 
 
 def spectrum(wave: torch.Tensor) -> torch.Tensor:
@@ -42,7 +43,7 @@ def speech_like(seed: int, length: int = 8000) -> torch.Tensor:
 
 
 def test_the_issue_names_these_losses():
-    assert NAMES == ["hybrid", "mag", "multires_stft", "ri_mag", "sisdr", "sisdr_mag", "snr"]
+    assert NAMES == ["hybrid", "mag", "multires_stft", "ri_mag", "sisdr", "sisdr_mag", "snr", "timbre"]
 
 
 @pytest.mark.parametrize(
@@ -184,10 +185,56 @@ def test_multires_of_a_scaled_signal():
     assert value == pytest.approx(1 + np.log(2), rel=1e-3)
 
 
+def test_emphasis_of_high_frequencies_by_numpy():
+    """The published factors: sigmoid around the cutoff's bin, a quarter of the bins above it wide."""
+    target, estimate = (speech_like(seed).double() for seed in (0, 1))
+    options = {"hf_weight": 1.5, "hf_cutoff": 3000, "sample_rate": 16000}
+    term = MultiResolutionSTFT(weight=1, resolutions=[[512, 128, 512]], **options)
+    value = term(Signals(estimate), Signals(target)).item()
+
+    def magnitudes(wave):
+        padded = np.pad(wave.numpy(), ((0, 0), (256, 256)))
+        frames = np.lib.stride_tricks.sliding_window_view(padded, 512, axis=1)[:, ::128]
+        window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(512) / 512)
+        return np.sqrt(np.abs(np.fft.rfft(frames * window)) ** 2 + 1e-7)
+
+    y, s = magnitudes(estimate), magnitudes(target)
+    cutoff, bins = 96, np.arange(257)  # 3000 / 16000 · 512
+    weight = 1 + 0.5 / (1 + np.exp(-(bins - cutoff) / 40))  # (257 - 96) // 4
+    convergence = np.linalg.norm(weight * (s - y)) / np.linalg.norm(weight * s)
+    assert value == pytest.approx(convergence + np.abs(np.log(weight * s) - np.log(weight * y)).mean(), rel=1e-6)
+
+
+def test_emphasis_makes_high_frequencies_dear_and_none_is_none():
+    time = torch.arange(8000) / 16000
+    low, high = (0.1 * torch.sin(2 * np.pi * hz * time)[None] for hz in (500, 6000))
+    resolutions = [[512, 128, 512], [1024, 256, 1024]]
+    plain = MultiResolutionSTFT(1, resolutions)
+    emphasised = MultiResolutionSTFT(1, resolutions, hf_weight=3, hf_cutoff=3000, sample_rate=16000)
+    ones = MultiResolutionSTFT(1, resolutions, hf_weight=1, hf_cutoff=3000, sample_rate=16000)
+
+    def price(term, tone):
+        target = low + high
+        return term(Signals(target - 0.5 * tone), Signals(target)).item()
+
+    dearer_high, dearer_low = (price(emphasised, tone) / price(plain, tone) for tone in (high, low))
+    assert dearer_high > 1.05 > 1 > dearer_low
+    assert price(ones, high) == price(plain, high)
+
+
+def test_l1_is_the_mean_absolute_difference():
+    estimate, target = speech_like(0), speech_like(1)
+    expected = np.abs(estimate.numpy() - target.numpy()).mean()
+    assert L1(weight=3)(Signals(estimate), Signals(target)).item() == pytest.approx(expected, rel=1e-6)
+
+
 @pytest.mark.parametrize(
     "build, culprit",
     [
         (lambda: Loss({}), "loss.terms"),
+        (lambda: MultiResolutionSTFT(1, [[256, 64, 256]], hf_cutoff=3000), "sample_rate=${model.sample_rate}"),
+        (lambda: MultiResolutionSTFT(1, [[256, 64, 256]], 1.5, 8000, 16000), "hf_cutoff=8000"),
+        (lambda: MultiResolutionSTFT(1, [[256, 64, 256]], -1, 3000, 16000), "hf_weight=-1"),
         (lambda: Loss({"sisdr": SISDR(weight=-1)}), "loss.terms.sisdr.weight=-1"),
         (lambda: Loss({"sisdr": SISDR(weight=float("nan"))}), "loss.terms.sisdr.weight=nan"),
         (lambda: CompressedMagnitude(weight=1, compression=0), "compression=0"),

@@ -130,25 +130,102 @@ def test_code_in_a_pickle_is_refused(tmp_path, capsys):
     assert "code in a checkpoint" not in capsys.readouterr().out
 
 
-def test_what_does_not_fit_is_named(tmp_path, references):
-    with pytest.raises(UserError, match="no such file"):
-        gtcrn.load(tmp_path / "nowhere.tar")
-    garbage = tmp_path / "garbage.tar"
-    garbage.write_bytes(b"not a checkpoint at all")
-    with pytest.raises(UserError, match="damaged, or not a PyTorch checkpoint"):
-        gtcrn.load(garbage)
+def refusal(path):
+    with pytest.raises(UserError) as error:
+        gtcrn.load(path)
+    message = str(error.value)
+    assert message.startswith(f"checkpoint {path}: ") and "\n" not in message
+    return message.removeprefix(f"checkpoint {path}: ")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"epoch,loss\n0,1.5\n", "damaged, or not a PyTorch checkpoint (it begins like a text)"),
+        (b"", "damaged, or not a PyTorch checkpoint (it is empty)"),
+        (bytes(range(255, 0, -1)), "damaged, or not a PyTorch checkpoint (its first bytes are of no known kind)"),
+        (b"PK\x03\x04" + bytes(500), "(a zip archive that is cut off or holds something else)"),
+        (b"\xff\xd8\xff\xe0\x00\x10JFIF", "a JPEG picture; expected a PyTorch checkpoint"),
+        (b"\x1c\x00\x00\x00TFL3" + bytes(100), "a TFLite file; expected a PyTorch checkpoint"),
+        (b"RIFF\x24\x00\x00\x00WAVEfmt ", "a WAV file or another RIFF; expected"),
+        (b"\x40\x00\x00\x00\x00\x00\x00\x00" + b'{"weight":{"dtype":"F32"', "a safetensors file; expected"),
+    ],
+    ids=["text", "empty", "bytes", "zip", "jpeg", "tflite", "wav", "safetensors"],
+)
+def test_other_files_are_told_apart(tmp_path, content, message):
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    told = refusal(path)
+    assert message in told and "expected a PyTorch checkpoint (.ckpt, .tar, .pth) or DTLN's Keras weights (.h5)" in told
+
+
+def test_places_that_are_no_files(tmp_path):
+    assert refusal(tmp_path / "nowhere.tar") == "no such file"
+    assert refusal(tmp_path) == "a folder; name a file, for a run its checkpoints/best.ckpt"
+
+
+@pytest.mark.parametrize("file", ["dtln/model_1.onnx", "gtcrn/gtcrn_simple.onnx"])
+def test_onnx_files_are_told_apart(references, file):
+    assert refusal(references / file).startswith("an ONNX file; expected a PyTorch checkpoint")
+
+
+def test_torchscript_is_told_apart(tmp_path):
+    torch.jit.script(torch.nn.Linear(2, 2)).save(tmp_path / "model.pt")
+    assert refusal(tmp_path / "model.pt").startswith("a TorchScript program; expected")
+
+
+def test_cut_off_checkpoint(tmp_path, references):
     whole = (references / PUBLISHED["gtcrn_dns3"]).read_bytes()
-    garbage.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(UserError, match="damaged"):
-        gtcrn.load(garbage)
-    torch.save({"model": {"conv.weight": torch.zeros(3)}}, garbage)
-    with pytest.raises(UserError, match="holds 1 tensors .conv.weight, .*which is none of: GTCRN, GTCRN-Light v3"):
-        gtcrn.load(garbage)
-    official = torch.load(references / PUBLISHED["gtcrn_dns3"], map_location="cpu", weights_only=True)["model"]
-    official.pop("encoder.en_convs.2.tra.att_fc.bias")
-    torch.save({"model": official}, garbage)
-    with pytest.raises(UserError, match=r"looks like GTCRN, but encoder.2.tra.att_fc.bias is missing \(1 tensors"):
-        gtcrn.load(garbage)
+    (tmp_path / "cut.tar").write_bytes(whole[: len(whole) // 2])
+    assert "damaged, or not a PyTorch checkpoint (a zip archive that is cut off" in refusal(tmp_path / "cut.tar")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({}, "holds no tensors, which is none of: GTCRN, GTCRN-Light v3, GTCRN-Micro, DTLN, or a checkpoint of this"),
+        ({"epoch": 3, "model": {}}, "holds no tensors"),
+        ({1: torch.zeros(1), "lr": 0.1}, "holds no tensors"),
+        (
+            {"state_dict": {"conv1.weight": torch.zeros(64, 3, 7, 7), "layer1.0.bn1.bias": torch.zeros(64)}},
+            "holds 2 tensors (conv1.weight, layer1.0.bn1.bias, …), which is none of",
+        ),
+        ([torch.zeros(1)], "holds a list, expected a dict of tensors"),
+        ({"gtcrn": {"model": None}, "state_dict": {}}, "of this framework, but without a record of its model"),
+        ({"gtcrn": 3}, "of this framework, but without a record of its model"),
+        ({"gtcrn": {"model": {"build": "gtcrn.models.light_v3.build", "knobs": {"depth": 3}}}}, "another version"),
+        ({"gtcrn": {"model": {"build": "gtcrn.models.light_v4.build", "knobs": {}}}}, "another version"),
+        ({"gtcrn": {"model": {"build": "gtcrn.models.light_v3.build", "knobs": {"r": 0}}}}, "model.r=0: must lie"),
+        (
+            {"gtcrn": {"model": {"build": "gtcrn.models.light_v3.build", "knobs": {}}}, "state_dict": {}},
+            "looks like gtcrn.models.light_v3, but decoder.0.act.weight is missing (145 tensors do not fit)",
+        ),
+    ],
+    ids=lambda value: str(value)[:60] if not isinstance(value, str) else "",
+)
+def test_checkpoints_of_something_else(tmp_path, content, message):
+    torch.save(content, tmp_path / "other.ckpt")
+    assert message in refusal(tmp_path / "other.ckpt")
+
+
+def test_a_tensor_that_does_not_fit_is_named(tmp_path):
+    path = tmp_path / "light.tar"
+    whole = to_official(light_v3.build(causal=False))
+
+    def saved(**changes):
+        state = {key: value for key, value in (whole | changes).items() if value is not None}
+        torch.save({"model": state}, path)
+        return refusal(path)
+
+    key = "enc.blocks.2.pw.weight"
+    looks = "looks like GTCRN-Light v3, but "
+    assert saved(**{key: None}) == looks + "encoder.2.pw.weight is missing (1 tensors do not fit)"
+    assert saved(**{key: torch.zeros(12, 9, 1, 1)}) == (
+        looks + "encoder.2.pw.weight is (12, 9, 1, 1), expected (12, 12, 1, 1) (1 tensors do not fit)"
+    )
+    assert saved(extra=torch.zeros(1)) == looks + "extra is not used (1 tensors do not fit)"
+    assert saved(**{"enc.blocks.0.pw.weight": None}) == looks + "'enc.blocks.0.pw.weight' is missing"
+    assert saved(**{"erb.W_bm": torch.zeros(3)}) == looks + "a shape is impossible"
 
 
 def test_padding_is_a_key(references):

@@ -4,13 +4,26 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from gtcrn.streaming import CausalConv1d, CausalConv2d, CausalConvTranspose2d, TimeGRU
+from gtcrn.streaming import (
+    CausalConv1d,
+    CausalConv2d,
+    CausalConvTranspose1d,
+    CausalConvTranspose2d,
+    CausalGRU,
+    CausalLSTM,
+    TimeGRU,
+)
 
 LAYERS = {
     "conv1d": (lambda: CausalConv1d(4, 6, 3, groups=2), (2, 4, 12)),
+    "conv1d dilated": (lambda: CausalConv1d(4, 6, 3, dilation=4), (2, 4, 12)),
+    "transposed1d": (lambda: CausalConvTranspose1d(4, 6, 7, stride=2), (2, 4, 12)),
+    "transposed1d without overlap": (lambda: CausalConvTranspose1d(4, 6, 2, stride=3), (2, 4, 12)),
     "conv2d": (lambda: CausalConv2d(4, 6, (3, 3), n_freqs=5, padding_freq=1, dilation=2), (2, 4, 12, 5)),
     "transposed": (lambda: CausalConvTranspose2d(4, 6, (3, 3), n_freqs=5, padding_freq=1, dilation=5), (2, 4, 12, 5)),
-    "gru": (lambda: TimeGRU(4, 6, n_freqs=5), (2, 12, 5, 4)),
+    "gru of frequencies": (lambda: TimeGRU(4, 6, n_freqs=5), (2, 12, 5, 4)),
+    "gru": (lambda: CausalGRU(4, 6, 3), (2, 12, 4)),
+    "lstm": (lambda: CausalLSTM(4, 6, 3), (2, 12, 4)),
 }
 
 
@@ -19,7 +32,7 @@ def test_frames_equal_whole(name):
     torch.manual_seed(0)
     build, shape = LAYERS[name]
     layer, x = build(), torch.randn(shape)
-    time = 1 if name == "gru" else 2
+    time = 1 if name.startswith(("gru", "lstm")) else 2
     whole, last = layer(x, layer.initial_state(2))
     state, frames = layer.initial_state(2), []
     for frame in x.split(1, dim=time):
@@ -27,6 +40,34 @@ def test_frames_equal_whole(name):
         frames.append(y)
     torch.testing.assert_close(torch.cat(frames, dim=time), whole, atol=1e-6, rtol=1e-5)
     torch.testing.assert_close(state, last, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("kernel", "stride", "dilation"), [(7, 2, 1), (16, 10, 1), (4, 4, 1), (3, 5, 1), (3, 2, 3)])
+def test_strided_conv1d_in_chunks_of_the_stride(kernel, stride, dilation):
+    torch.manual_seed(0)
+    layer, x = CausalConv1d(4, 6, kernel, stride=stride, dilation=dilation), torch.randn(2, 4, 12 * stride)
+    padded = F.pad(x, ((kernel - 1) * dilation, 0))
+    expected = F.conv1d(padded, layer.weight, layer.bias, stride=stride, dilation=dilation)
+    whole, last = layer(x, layer.initial_state(2))
+    torch.testing.assert_close(whole, expected)
+    state, outputs = layer.initial_state(2), []
+    for chunk in x.split([stride, 3 * stride, 2 * stride, stride, 5 * stride], dim=2):
+        y, state = layer(chunk, state)
+        assert y.shape[2] * stride == chunk.shape[2]
+        outputs.append(y)
+    torch.testing.assert_close(torch.cat(outputs, dim=2), whole, atol=1e-6, rtol=1e-5)
+    assert torch.equal(state, last)
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [(7, 2), (8, 2), (16, 10), (4, 4), (3, 5), (3, 1)])
+def test_transposed_conv1d_is_cut_on_the_right(kernel, stride):
+    layer, x = CausalConvTranspose1d(4, 6, kernel, stride=stride), torch.randn(2, 4, 12)
+    y = layer(x, layer.initial_state(2))[0]
+    uncut = F.conv_transpose1d(x, layer.weight, layer.bias, stride=stride)
+    assert y.shape == (2, 6, 12 * stride)
+    shared = min(y.shape[2], uncut.shape[2])  # a kernel below the stride ends before the last samples
+    torch.testing.assert_close(y[:, :, :shared], uncut[:, :, :shared])
+    torch.testing.assert_close(y[:, :, shared:], layer.bias[:, None].expand_as(y[:, :, shared:]))
 
 
 def test_causal_conv2d_is_left_padded():

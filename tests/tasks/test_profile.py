@@ -1,4 +1,4 @@
-"""task=profile profile=data: what it prints and writes."""
+"""task=profile: what it prints and writes."""
 
 import json
 from pathlib import Path
@@ -6,16 +6,38 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
+from gtcrn.analysis import cost
 from gtcrn.analysis.throughput import LoaderPace, Pace, TableCost
 from gtcrn.errors import UserError
 from gtcrn.tasks import profile
+from gtcrn.tasks.building import build
 
 CONF = Path(__file__).parents[2] / "conf"
 
 
+# trainable and all parameters, exact and thop MMACs/s
+COSTS = {
+    "gtcrn": (23_669, 48_245, 26.596, 34.077),
+    "light_v3_offline": (7_640, 7_640, 17.029, 16.680),
+    "light_v3_one_dpgrnn": (5_540, 5_540, 12.875, 11.597),
+    "light_v3": (7_640, 7_640, 17.029, 16.680),
+    "micro": (19_014, 43_590, 39.169, 49.212),
+    "micro_int8": (12_207, 36_783, 27.158, 33.267),
+    "dtln": (988_801, 988_801, 123.944, 124.976),
+    "dtln_norm": (989_315, 989_315, 123.944, 124.976),
+    "dtln_32k": (2_103_937, 2_103_937, 264.322, 265.354),
+}
+TIMBRE = {"timbre": 8_929_987, "timbre_balanced": 5_026_323, "timbre_light": 380_011}  # tens of GMACs: not run here
+WITHOUT_TIMBRE = [f"~model.rows.{name}" for name in TIMBRE]
+
+
+def composed(*overrides: str):
+    return compose("config", ["task=profile", *overrides])
+
+
 def profiled(*overrides: str):
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        profile.run(compose("config", ["task=profile", "profile=data", *overrides]))
+        profile.run(composed(*overrides))
 
 
 @pytest.fixture
@@ -34,7 +56,17 @@ def measured(monkeypatch):
 def corpora(recordings, tmp_path):
     mini = recordings / "dns_mini"
     places = {"speech": mini / "extra_clean", "noise": mini / "noise", "rir": mini / "rir", "cache_dir": tmp_path}
-    return ["data=dns", f"run_dir={tmp_path / 'out'}", *(f"data.{key}={place}" for key, place in places.items())]
+    return [
+        "profile=data",
+        "data=dns",
+        f"run_dir={tmp_path / 'out'}",
+        *(f"data.{key}={place}" for key, place in places.items()),
+    ]
+
+
+@pytest.fixture
+def untimed(monkeypatch):
+    monkeypatch.setattr(cost, "time_per_hop", lambda enhancer: 4.0)
 
 
 def lines_of(screen: str) -> dict[str, list[str]]:
@@ -72,3 +104,94 @@ def test_there_is_no_target_for_other_crops(corpora, measured, capsys):
 def test_mistakes_are_named(corpora, override, message):
     with pytest.raises(UserError, match=message):
         profiled(*corpora, override)
+
+
+def test_the_table_of_all_models(untimed, tmp_path, capsys, caplog):
+    caplog.set_level("INFO")
+    half = "+model.rows.half.overrides='model=light_v3 model.width_mult=0.5'"
+    profiled("model=all", f"run_dir={tmp_path}", *WITHOUT_TIMBRE, half)
+    written = json.loads((tmp_path / "profile.json").read_text())
+    assert list(written) == [*COSTS, "half"]
+    for name, (trainable, everything, exact, thop) in COSTS.items():
+        row = written[name]
+        assert (row["parameters_trainable"], row["parameters_all"]) == (trainable, everything)
+        assert row["macs_exact"] / 1e6 == pytest.approx(exact, abs=5e-4)
+        assert row["macs_thop"] / 1e6 == pytest.approx(thop, abs=5e-4)
+    assert written["half"]["macs_exact"] < written["light_v3"]["macs_exact"]
+    screen = capsys.readouterr().out
+    assert max(map(len, screen.splitlines())) <= 120 and "…" not in screen
+    lines = lines_of(screen)
+    assert lines["light_v3_offline"] == ["16.0", "384.0", "352", *"–––––"]
+    assert "by every count GTCRN-Micro has more MACs than GTCRN" in " ".join(screen.split())
+    assert "3.5 M" not in screen, "there is no row of timbre"
+    places = [record.getMessage() for record in caplog.records[-4:]]
+    files = ("complexity.md", "complexity.csv", "complexity.png", "profile.json")
+    assert places == [f"written: {tmp_path / name}" for name in files]
+    assert all((tmp_path / name).stat().st_size > 1000 for name in files)
+
+
+def test_published_figures_are_ours_or_explained():
+    """What the table has under `published` is what we count, in its authors' rounding, or its note says why not."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        rows = composed("model=all").model.rows
+    published = {name: (row.get("published_parameters"), row.get("published_macs")) for name, row in rows.items()}
+    trainable, everything, _, _ = COSTS["gtcrn"]
+    assert published.pop("gtcrn") == (f"{trainable / 1e3:.2f} K / {everything / 1e3:.1f} K", "33.0 M")
+    assert "ptflops 0.7 alone" in rows.gtcrn.note
+    trainable, _, _, thop = COSTS["light_v3_offline"]
+    assert published.pop("light_v3_offline") == (f"{trainable / 1e6:.3f} M", f"{thop / 1e3:.3f} G")
+    assert published.pop("micro") == (f"{COSTS['micro'][0] / 1e3:.2f} K", "45.92 M")
+    assert "ptflops 0.7.5" in rows.micro.note and "more MACs than GTCRN" in rows.micro.note
+    assert published.pop("dtln") == ("< 1 M", None) and COSTS["dtln"][0] < 1e6
+    assert published.pop("timbre") == ("3.5 M", None) and "README" in rows.timbre.note
+    assert set(published.values()) == {(None, None)}
+
+
+def test_every_model_has_a_row():
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        rows = composed("model=all").model.rows
+        parameters = {
+            name: sum(p.numel() for p in build(composed(f"model={name}").model).parameters()) for name in TIMBRE
+        }
+        plain = build(composed("model=timbre", "model.weight_norm=false").model)
+    assert {path.stem for path in (CONF / "model").glob("*.yaml")} - {"all"} <= set(rows)
+    assert list(rows) == [*COSTS, *TIMBRE] and parameters == TIMBRE
+    assert TIMBRE["timbre"] - sum(p.numel() for p in plain.parameters()) == 4_993 and "4,993" in rows.timbre.note
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["ckpt=best.ckpt"], "ckpt=best.ckpt: model=all measures models without weights"),
+        (["profile=data"], "model=all is for profile=model: name one model, e.g. model=light_v3"),
+        (["streaming=offline"], "streaming=offline: has no effect on model=all"),
+        (["+model.rows.mine.overrides='model=nope'"], "model.rows.mine: In 'config': Could not find 'model/nope'"),
+        (["+model.rows.mine.overrides='model.widht=1'"], "model.rows.mine: Could not override 'model.widht'"),
+        (["+model.rows.mine.overrides='loss=mag'"], "model.rows.mine: loss=mag: only model and streaming can be"),
+        (["+model.rows.mine=light_v3"], "model.rows.mine: needs overrides, and may have note"),
+        (["+model.rows.mine={overrides:'',publisht_macs:1}"], "model.rows.mine: needs overrides, and may have note"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_mistakes_in_the_table_of_all_models_are_named(untimed, tmp_path, overrides, message):
+    no_others = [f"~model.rows.{name}" for name in (*COSTS, *TIMBRE)]
+    with pytest.raises(UserError) as error:
+        profiled("model=all", f"run_dir={tmp_path}", *no_others, *overrides)
+    assert str(error.value).startswith(message) and "\n" not in str(error.value)
+
+
+def test_one_model(untimed, tmp_path, capsys):
+    profiled("model=gtcrn", f"run_dir={tmp_path}")
+    lines = lines_of(capsys.readouterr().out)
+    assert lines["MMACs/s, exact (63 frames)"] == ["26.596"]
+    assert lines["state of one stream, KiB"] == ["72.5"]
+    assert lines["activations of one hop, all of them, KiB"] == ["61.4"]
+    assert lines["activations of one hop, in use at one time, KiB"] == ["14.4"]
+    assert json.loads((tmp_path / "profile.json").read_text())["peak_bytes"] == 14_720
+
+
+def test_what_cannot_stream_has_no_lines_of_a_stream(tmp_path, capsys):
+    profiled("model=light_v3", "streaming=offline", f"run_dir={tmp_path}")
+    screen = capsys.readouterr().out
+    assert lines_of(screen)["look-ahead of the network"] == ["352.0"]
+    assert "nan" not in screen and "state of one stream" not in screen

@@ -1,5 +1,6 @@
-"""How long training waited for data, by a clock that the dataset and the model turn."""
+"""What callbacks do, by a clock that the dataset and the model turn."""
 
+import copy
 import logging
 
 import pytest
@@ -7,7 +8,8 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
-from gtcrn.training.callbacks import DataWait
+from gtcrn.errors import UserError
+from gtcrn.training.callbacks import DataWait, LastCheckpoint, MovingAverage
 
 
 class Clock:
@@ -100,3 +102,55 @@ def test_much_waiting_is_told_once_with_advice(caplog, seconds, lines):
 def test_one_batch_says_nothing():
     wait, logged = fit(3.0, limit_train_batches=1)
     assert wait.share is None and logged is None
+
+
+class Manual(Module):
+    """A module that steps its optimiser itself."""
+
+    def __init__(self, clock):
+        super().__init__(clock)
+        self.automatic_optimization = False
+
+    def training_step(self, batch, batch_index):
+        self.manual_backward(super().training_step(batch, batch_index))
+        self.optimizers().step()
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", [Module, Manual])
+def test_last_checkpoint_is_written_by_the_clock(kind, tmp_path):
+    clock, saved = Clock(), []
+
+    class Last(LastCheckpoint):
+        def on_train_batch_end(self, trainer, *args):
+            super().on_train_batch_end(trainer, *args)
+            if self.path.exists():
+                saved.append((trainer.global_step, torch.load(self.path, weights_only=True)["global_step"]))
+
+    trainer = pl.Trainer(
+        accelerator="cpu", max_epochs=1, logger=False, enable_progress_bar=False,
+        enable_model_summary=False, callbacks=[Last(tmp_path / "last.ckpt", minutes=4 / 60, clock=clock)],
+    )  # fmt: skip
+    trainer.fit(kind(clock), DataLoader(Items(clock, 1.0, 1.0), 1))  # every item and every step take a second
+    assert saved == [(2, 2), (3, 2), (4, 4), (5, 4), (6, 6)]
+
+
+def test_checkpoints_need_time_between_them():
+    with pytest.raises(UserError, match="checkpoint_minutes=0: must be above 0"):
+        LastCheckpoint("last.ckpt", minutes=0)
+
+
+def test_average_moves_towards_the_weights_and_leaves_what_stays():
+    model = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.BatchNorm1d(3))
+    average = torch.optim.swa_utils.AveragedModel(model, use_buffers=True, **MovingAverage(0.9)._kwargs)
+    average.update_parameters(model)  # begins as the model
+    before = copy.deepcopy(model)
+    with torch.no_grad():
+        model[0].weight += 1
+        model[1].num_batches_tracked += 3
+    average.update_parameters(model)
+    torch.testing.assert_close(average.module[0].weight, before[0].weight + 0.1)
+    assert average.module[1].num_batches_tracked == 3
+    for _ in range(50):
+        average.update_parameters(model)
+    assert torch.equal(average.module[0].bias, before[0].bias)

@@ -1,0 +1,24 @@
+"""Plain weights in place of parametrised ones."""
+
+from __future__ import annotations
+
+from torch import nn
+from torch.nn.utils import parametrize
+
+
+def remove_reparametrisations(module: nn.Module) -> nn.Module:
+    """Weight norm, and whatever else computes weights from others, made plain in place: the output stays.
+
+    What is left are the layers themselves, with their own keys in the state_dict. Gives back `module`.
+    torch's own removal edits the layer's class, which breaks copies of it, and leaves buffers for frozen weights.
+    """
+    for layer in [layer for layer in module.modules() if parametrize.is_parametrized(layer)]:
+        plain = {}
+        for name, parts in layer.parametrizations.items():
+            trainable = any(part.requires_grad for part in parts.parameters())
+            plain[name] = nn.Parameter(getattr(layer, name).detach().clone(), trainable)
+        del layer.parametrizations
+        layer.__class__ = type(layer).__bases__[0]  # torch's parametrised classes derive from the layer's own
+        for name, weight in plain.items():
+            layer.register_parameter(name, weight)
+    return module

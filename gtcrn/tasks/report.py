@@ -1,0 +1,70 @@
+"""task=report: runs read back from their folders and compared in a table, figures and a page to listen to."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from omegaconf import DictConfig, ListConfig
+from rich.console import Console
+
+from gtcrn.analysis import sweeps
+from gtcrn.analysis.runs import read_runs
+from gtcrn.errors import UserError
+
+log = logging.getLogger(__name__)
+
+HEARD = 8  # configurations on the page; more are hard to tell apart, and the page would be large
+
+
+def run(cfg: DictConfig) -> None:
+    if not cfg.runs:
+        raise UserError("task=report needs runs=…, a folder of runs or several: 'runs=[a,b]'")
+    folders = [Path(str(folder)) for folder in (cfg.runs if isinstance(cfg.runs, ListConfig) else [cfg.runs])]
+    report(folders, Path(cfg.output or (folders[0] if len(folders) == 1 else cfg.run_dir)), cfg.metric, cfg.page)
+
+
+def report(folders: Sequence[Path], output: Path, metric: str | None = None, page: bool = True) -> list[Path]:
+    """Compare all runs below the folders, print the table and the paths of what was written to `output`.
+
+    Runs that failed are reported like others, also if all of them did. Raises UserError for a folder that is not
+    there or holds no runs, a metric that none of the finished runs has, and an output that can't be written to.
+    """
+    runs = read_runs(*folders)
+    if runs.empty:
+        places = ", ".join(map(str, folders))
+        raise UserError(f"runs={places}: no training or evaluation run in or below it; name a folder of outputs/")
+    sweep = sweeps.compare(runs, metric)
+    try:
+        written = sweeps.write(sweep, output)
+    except OSError as error:
+        raise UserError(f"{output}: can't be written to ({error.strerror}); name another folder with output=") from None
+    if page:
+        written += listening_page(sweep, output / "listening.html")
+    console = Console()
+    console.print(*sweeps.terminal(sweep))
+    for path in written:
+        console.print(str(path), soft_wrap=True, highlight=False, markup=False)
+    return written
+
+
+def listening_page(sweep: sweeps.Sweep, path: Path) -> list[Path]:
+    """The page of the best configurations that left audio behind, one run of each; [] if there is nothing to hear."""
+    from gtcrn.analysis.listening import write_page
+
+    finished = sweep.runs["state"] == "finished"
+    paths = sweep.runs["path"][finished].map(Path).groupby(sweep.configurations).first()
+    audible = [kind for kind in sweep.means.index if has_audio(paths[kind])]
+    heard = {sweep.names[kind]: paths[kind] for kind in audible[:HEARD]}
+    if not heard:
+        return []
+    try:
+        return [write_page(heard, path)]
+    except UserError as error:
+        log.warning("no page to listen to: %s", error)
+        return []
+
+
+def has_audio(folder: Path) -> bool:
+    return any((folder / place).is_dir() for place in ("test/enhanced", "enhanced"))

@@ -1,0 +1,189 @@
+"""Adversarial training: any enhancer, any loss, and discriminators that learn to tell its output from clean speech."""
+
+from __future__ import annotations
+
+import logging
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils import parametrize
+
+from gtcrn.errors import UserError
+from gtcrn.losses import Signals
+from gtcrn.losses.adversarial import feature_matching, least_squares
+from gtcrn.models.discriminators import Judgement
+from gtcrn.models.pretrained import read_checkpoint
+from gtcrn.training.supervised import SupervisedModule
+
+log = logging.getLogger(__name__)
+
+_DISCRIMINATOR_PREFIX = "discriminator."  # of its tensors among the module's
+
+
+class AdversarialModule(SupervisedModule):
+    """Supervised training until `start_epoch`; from then on each batch first trains the discriminator on the
+    generator's output, then the generator (the enhancer) on
+
+        loss + adversarial_weight · least squares + feature_matching_weight · feature matching
+
+    discriminator: (B, N) -> a list of `Judgement`s. discriminator_learning_rate: at the end of its own warm-up, which
+    begins at `start_epoch` and lasts `warmup_steps` too; its decay ends with the run, at `final_learning_rate`.
+    discriminator_from: checkpoint of an adversarial run with whose discriminator this one begins, None for a fresh one.
+    options: those of `SupervisedModule`; betas, weight decay and gradient clipping hold for both sides.
+
+    Raises `UserError` for impossible values, and if the discriminator would never train.
+    """
+
+    def __init__(
+        self,
+        *args,
+        discriminator: nn.Module,
+        discriminator_learning_rate: float = 1e-4,
+        discriminator_from: str | None = None,
+        start_epoch: int = 15,
+        adversarial_weight: float = 1.0,
+        feature_matching_weight: float = 2.0,
+        **options,
+    ):
+        super().__init__(*args, **options)
+        if discriminator_learning_rate <= 0:
+            raise UserError(f"training.discriminator_learning_rate={discriminator_learning_rate}: must be above 0")
+        if start_epoch < 0:
+            raise UserError(f"training.start_epoch={start_epoch}: must be 0 or more")
+        for name, weight in (
+            ("adversarial_weight", adversarial_weight),
+            ("feature_matching_weight", feature_matching_weight),
+        ):
+            if not 0 <= weight < float("inf"):
+                raise UserError(f"training.{name}={weight}: must be a number of at least 0")
+        self.automatic_optimization = False
+        self.discriminator = discriminator
+        self.discriminator_learning_rate = discriminator_learning_rate
+        self.start_epoch = start_epoch
+        self.adversarial_weight = adversarial_weight
+        self.feature_matching_weight = feature_matching_weight
+        if discriminator_from:
+            self._load_discriminator(discriminator_from)
+
+    @property
+    def adversarial(self) -> bool:
+        """Whether the discriminator has begun to train."""
+        return self.current_epoch >= self.start_epoch
+
+    def training_step(self, batch: dict, batch_index: int) -> Tensor:
+        """batch: noisy and clean (B, N), name: B file names."""
+        estimate = self.estimate(batch["noisy"])
+        values = self._train_discriminator(estimate.wave.detach(), batch) if self.adversarial else {}
+        total, terms = self._train_generator(estimate, batch)
+        # all at once: of what is logged in several goes, Lightning forgets some on the first batch of an epoch
+        self.log("train/loss", total, prog_bar=True)
+        self.log_dict({f"train/{name}": value for name, value in (values | terms).items()})
+        return total
+
+    def training_loss(self, estimate: Signals, batch: dict) -> tuple[Tensor, dict[str, Tensor]]:
+        total, terms = super().training_loss(estimate, batch)
+        if not self.adversarial:
+            return total, terms
+        judged, real = self._judge(estimate.wave, batch["clean"])
+        deception = least_squares([judgement.score for judgement in judged], 1)
+        matching = feature_matching(
+            [judgement.features for judgement in judged], [judgement.features for judgement in real]
+        )
+        total = total + self.adversarial_weight * deception + self.feature_matching_weight * matching
+        return total, terms | {"adversarial": deception.detach(), "feature_matching": matching.detach()}
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        if optimizer is self.optimizers(use_pl_optimizer=False)[1]:
+            self._discriminator_norm = self.gradient_norm(optimizer, "discriminator_learning_rate")
+        else:
+            super().on_before_optimizer_step(optimizer)
+        self.configure_gradient_clipping(optimizer)  # Lightning leaves it to modules that optimise by themselves
+
+    def configure_callbacks(self) -> list[pl.Callback]:
+        if self.trainer.accumulate_grad_batches != 1:  # this hook is the only one before Lightning's own words about it
+            raise UserError(
+                f"trainer.accumulate_grad_batches={self.trainer.accumulate_grad_batches}: adversarial training cannot "
+                "accumulate gradients; raise data.batch_size instead"
+            )
+        return super().configure_callbacks()
+
+    def on_train_start(self) -> None:
+        # on either side's turn the other side's weights get no gradients, for which plain DDP would wait
+        model = self.trainer.model
+        if isinstance(model, DistributedDataParallel) and not model.find_unused_parameters:
+            raise UserError(
+                "adversarial training on several devices needs trainer.strategy=ddp_find_unused_parameters_true"
+            )
+
+    def configure_optimizers(self) -> list[dict]:
+        """The generator's optimiser and schedule, and the discriminator's."""
+        steps = self.trainer.estimated_stepping_batches
+        self.trainer.fit_loop.setup_data()  # tells how many batches an epoch has
+        supervised_steps = self.start_epoch * self.trainer.num_training_batches
+        if supervised_steps >= steps:
+            raise UserError(
+                f"training.start_epoch={self.start_epoch}: the run ends before, after {steps} steps of "
+                f"{self.trainer.num_training_batches} an epoch, and the discriminator would never train; lower it"
+            )
+        generator = self.optimise(self.enhancer, self.learning_rate, steps)
+        generator["lr_scheduler"]["name"] = "lr-AdamW"  # as in other runs
+        discriminator = self.optimise(self.discriminator, self.discriminator_learning_rate, steps - supervised_steps)
+        discriminator["lr_scheduler"]["name"] = "lr-discriminator"
+        return [generator, discriminator]
+
+    def _train_discriminator(self, estimate: Tensor, batch: dict) -> dict[str, Tensor]:
+        """Gives what is to be logged, by name."""
+        optimizer = self.optimizers(use_pl_optimizer=False)[1]
+        judged, real = ([judgement.score for judgement in side] for side in self._judge(estimate, batch["clean"]))
+        terms = {"discriminator_real": least_squares(real, 1), "discriminator_fake": least_squares(judged, 0)}
+        total = sum(terms.values())
+        self.check_loss(total, terms, batch)
+        self.manual_backward(total)
+        # by the strategy: Lightning's own optimiser would count it as a step of the run
+        self.trainer.strategy.optimizer_step(optimizer, closure=lambda: None)
+        optimizer.zero_grad()
+        self.lr_schedulers()[1].step()
+        return terms | {"discriminator": total, "discriminator_gradient_norm": self._discriminator_norm}
+
+    def _train_generator(self, estimate: Signals, batch: dict) -> tuple[Tensor, dict[str, Tensor]]:
+        """Gives the loss and its terms by name."""
+        optimizer = self.optimizers()[0]
+        with self.toggled_optimizer(optimizer):  # no gradients of the discriminator's weights
+            total, terms = self.training_loss(estimate, batch)
+            self.check_loss(total, terms, batch)
+            self.manual_backward(total)
+        optimizer.step()
+        optimizer.zero_grad()
+        self.lr_schedulers()[0].step()
+        return total, terms
+
+    def _judge(self, estimate: Tensor, clean: Tensor) -> tuple[list[Judgement], list[Judgement]]:
+        """Both by the very same weights: spectral norm takes one step of its power iteration for the two."""
+        with parametrize.cached():
+            return self.discriminator(estimate), self.discriminator(clean)
+
+    def _load_discriminator(self, path: str) -> None:
+        content = read_checkpoint(path)
+        # beside an average of the weights stand those of the run itself
+        state = content.get("current_model_state", content.get("state_dict", {}))
+        theirs = {
+            key.removeprefix(_DISCRIMINATOR_PREFIX): value
+            for key, value in state.items()
+            if key.startswith(_DISCRIMINATOR_PREFIX)
+        }
+        if not theirs:
+            raise UserError(
+                f"training.discriminator_from={path}: holds no discriminator; name a checkpoint of training=adversarial"
+            )
+        ours = self.discriminator.state_dict()
+        for key in sorted(ours.keys() | theirs.keys()):
+            here, there = ("missing" if key not in side else tuple(side[key].shape) for side in (ours, theirs))
+            if here != there:
+                raise UserError(
+                    f"training.discriminator_from={path}: {key} is {there} there and {here} here; "
+                    "set training/discriminator= and its keys as in that run"
+                )
+        self.discriminator.load_state_dict(theirs)
+        log.info("discriminator: %d tensors loaded from %s", len(theirs), path)

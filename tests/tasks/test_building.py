@@ -1,0 +1,125 @@
+"""`model=` beside `ckpt=`: allowed if it names what is in the file, refused by the knob that differs."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+
+from gtcrn.errors import UserError
+from gtcrn.models import dtln, gtcrn, light_v3, micro
+from gtcrn.models.pretrained import to_official
+from gtcrn.tasks.building import build, load_or_build
+
+CONF = Path(__file__).parents[2] / "conf"
+
+
+@pytest.fixture
+def composed():
+    """Composes a configuration as a process with these overrides would see it."""
+
+    def make(*overrides):
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            cfg = compose("config", ["task=profile", *overrides], return_hydra_config=True)
+        HydraConfig.instance().set_config(cfg)
+        return cfg
+
+    yield make
+    HydraConfig.instance().cfg = None
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    def write(enhancer):
+        torch.save({"model": to_official(enhancer)}, tmp_path / "any.tar")
+        return f"ckpt={tmp_path / 'any.tar'}"
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("enhancer", "named"),
+    [
+        (gtcrn.build(), "gtcrn"),
+        (dtln.build(), "dtln"),
+        (dtln.build(norm_stft=True), "dtln_norm"),
+        (dtln.build(n_fft=1024, hop_length=256, basis_size=512, sample_rate=32000), "dtln_32k"),
+        (micro.build(), "micro"),
+    ],
+    ids=["gtcrn", "dtln", "dtln_norm", "dtln_32k", "micro"],
+)
+def test_the_name_of_what_is_in_the_file_is_allowed(composed, checkpoint, enhancer, named):
+    loaded = load_or_build(composed(checkpoint(enhancer), f"model={named}", "padding=reflect"))
+    assert type(loaded.core) is type(enhancer.core) and loaded.padding == "reflect"
+
+
+@pytest.mark.parametrize(
+    ("enhancer", "named", "message"),
+    [
+        (gtcrn.build(), "light_v3", "holds GTCRN, but model=light_v3 is LightV3; leave model= out"),
+        (
+            dtln.build(),
+            "dtln_norm",
+            "holds norm_stft=False, but model=dtln_norm is norm_stft=True; .* leave model= out",
+        ),
+        (dtln.build(norm_stft=True), "dtln", "holds norm_stft=True, but model=dtln is norm_stft=False"),
+        (dtln.build(), "dtln_32k", "holds basis_size=256, hop_length=128, n_fft=512, sample_rate=16000, but"),
+        (gtcrn.build(dpgrnn_count=1), "gtcrn", "holds dpgrnn_count=1, but model=gtcrn is dpgrnn_count=2"),
+        (
+            light_v3.build(use_two_dpgrnn=False, causal=False),  # as published; r=9 is what r=null gives
+            "light_v3",
+            "holds causal=False, use_two_dpgrnn=False, but model=light_v3 is causal=True, use_two_dpgrnn=True; a check",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) and " " not in value else "",
+)
+def test_the_name_of_something_else_is_refused(composed, checkpoint, enhancer, named, message):
+    with pytest.raises(UserError, match=message) as error:
+        load_or_build(composed(checkpoint(enhancer), f"model={named}"))
+    assert "\n" not in str(error.value)
+
+
+def test_published_files_under_their_names(composed, references):
+    for file, named in (
+        ("gtcrn/dns3_epoch87.tar", "gtcrn"),
+        ("micro/best_model_dns3.tar", "micro"),
+        ("dtln/model.h5", "dtln"),
+        ("dtln/DTLN_norm_40h.h5", "dtln_norm"),
+    ):
+        load_or_build(composed(f"ckpt={references / file}", f"model={named}"))
+
+
+def test_a_choice_that_builds_nothing_is_named(composed, checkpoint):
+    for overrides in (["model=all"], ["model=all", checkpoint(gtcrn.build())]):
+        with pytest.raises(UserError, match="model._target_ is missing: this choice is nothing to build; take another"):
+            load_or_build(composed(*overrides))
+
+
+def test_values_of_the_wrong_type_are_named_in_bases_too(composed):
+    """A module hands on what its base takes."""
+    cfg = composed("task=train", "training=distillation", "training.teacher=any", "training.learning_rate=fast")
+    with pytest.raises(UserError, match="training.learning_rate=fast: expected float"):
+        build(cfg.training)
+
+
+@pytest.mark.parametrize(
+    ("experiment", "core", "layers"),
+    [("distil_gtcrn_light_v3", light_v3.LightV3, gtcrn.build), ("distil_light_v3_micro", micro.Micro, light_v3.build)],
+    ids=["distil_gtcrn_light_v3", "distil_light_v3_micro"],
+)
+def test_experiments_are_complete(composed, checkpoint, experiment, core, layers):
+    """Of the teacher nothing is missing, of the student neither."""
+    path = checkpoint(layers(causal=False)).removeprefix("ckpt=")
+    cfg = composed("task=train", f"+experiment={experiment}", f"training.teacher={path}")
+    enhancer = build(cfg.model)
+    module = build(cfg.training, enhancer=enhancer, loss=build(cfg.loss))
+    assert type(enhancer.core) is core and enhancer.total_lookahead() == 0
+    assert list(module.features) == ["encoder", "dual_path", "decoder"]
+    assert module.learning_rate == cfg.training.learning_rate == 4e-3  # the schedule's, of data=demo
+
+
+def test_experiment_without_its_teacher(composed):
+    cfg = composed("task=train", "+experiment=distil_gtcrn_light_v3")
+    with pytest.raises(UserError, match="training.teacher is not set: name the teacher's checkpoint"):
+        build(cfg.training, enhancer=build(cfg.model), loss=build(cfg.loss))
