@@ -9,7 +9,6 @@ from pytorch_lightning.plugins.precision import MixedPrecision
 from torch.utils.data import DataLoader
 
 import gtcrn
-from gtcrn.data.module import vctk_demand
 from gtcrn.errors import UserError
 from gtcrn.losses import L1, Loss, MultiResolutionSTFT
 from gtcrn.models import dtln, light_v3
@@ -219,23 +218,8 @@ def test_checkpoint_is_the_generator(tmp_path, ema_decay):
         assert not same(loaded, {key: saved["current_model_state"][f"enhancer.{key}"] for key in loaded})
 
 
-def resumable(recordings, cache, callbacks, ckpt_path=None, ema_decay=None):
-    """Five real files in batches of two: epochs of three steps; the discriminator begins with the second."""
-    data = vctk_demand(
-        str(recordings / "vctk_demand_mini"),
-        train_sets=["28spk"],
-        validation_speakers=[],
-        validation_files=["p287_006"],
-        test="validation",
-        suffix=None,
-        sample_rate=16000,
-        segment_seconds=0.3,
-        batch_size=2,
-        num_workers=0,
-        seed=7,
-        cache_dir=cache,
-    )
-    data.setup(("train", "validation"))
+def resumable(data, callbacks, ckpt_path=None, ema_decay=None):
+    """Three epochs of three steps; the discriminator begins with the second."""
     module = make_module(ema_decay=ema_decay)
     trainer = make_trainer(callbacks, max_epochs=3, num_sanity_val_steps=0, use_distributed_sampler=False)
     trainer.fit(module, datamodule=SpeechDataModule(data), ckpt_path=ckpt_path, weights_only=True)
@@ -243,13 +227,13 @@ def resumable(recordings, cache, callbacks, ckpt_path=None, ema_decay=None):
 
 
 @pytest.mark.parametrize(("stops", "ema_decay"), [((2, 3, 5), None), ((7,), 0.9)], ids=["weights", "ema"])
-def test_resumed_run_equals_uninterrupted_one(recordings, tmp_path, stops, ema_decay):
+def test_resumed_run_equals_uninterrupted_one(mini_data, tmp_path, stops, ema_decay):
     """Stopped before the discriminator begins, right then, and later."""
-    expected, whole = resumable(recordings, tmp_path, [SaveAt(stops, tmp_path)], ema_decay=ema_decay)
+    expected, whole = resumable(mini_data(), [SaveAt(stops, tmp_path)], ema_decay=ema_decay)
     for stop in stops:
         path = str(tmp_path / f"step_{stop}.ckpt")
         assert torch.load(path, weights_only=True)["global_step"] == stop
-        resumed, trainer = resumable(recordings, tmp_path, [], path, ema_decay=ema_decay)
+        resumed, trainer = resumable(mini_data(), [], path, ema_decay=ema_decay)
         assert trainer.global_step == whole.global_step == 9
         assert same(expected.state_dict(), resumed.state_dict())
         for ours, theirs in zip(trainer.optimizers, whole.optimizers, strict=True):

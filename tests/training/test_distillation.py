@@ -9,7 +9,6 @@ import torch
 from torch.utils.data import DataLoader
 
 import gtcrn
-from gtcrn.data.module import vctk_demand
 from gtcrn.errors import UserError
 from gtcrn.losses import CompressedMagnitude, Loss
 from gtcrn.models import dtln, light_v3, micro
@@ -219,23 +218,8 @@ class Journal(pl.callbacks.Checkpoint):
 
 
 @pytest.fixture
-def data(recordings, tmp_path):
-    data = vctk_demand(
-        str(recordings / "vctk_demand_mini"),
-        train_sets=["28spk"],
-        validation_speakers=[],
-        validation_files=["p287_006"],
-        test="validation",
-        suffix=None,
-        sample_rate=16000,
-        segment_seconds=0.5,
-        batch_size=2,
-        num_workers=0,
-        seed=7,
-        cache_dir=tmp_path / "cache",
-    )
-    data.setup(("train", "validation"))
-    return data
+def data(mini_data):
+    return mini_data()
 
 
 def run(module, data, callbacks=(), ckpt_path=None):

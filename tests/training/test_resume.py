@@ -4,7 +4,6 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from gtcrn.data.module import vctk_demand
 from gtcrn.losses import CompressedMagnitude, Loss
 from gtcrn.models import light_v3
 from gtcrn.training.data import SpeechDataModule
@@ -30,23 +29,8 @@ class Journal(pl.callbacks.Checkpoint):
             raise Stop
 
 
-def run(recordings, cache, callbacks, ckpt_path=None, ema_decay=None):
+def run(data, callbacks, ckpt_path=None, ema_decay=None):
     torch.manual_seed(0)
-    data = vctk_demand(
-        str(recordings / "vctk_demand_mini"),
-        train_sets=["28spk"],
-        validation_speakers=[],
-        validation_files=["p287_006"],
-        test="validation",
-        suffix=None,
-        sample_rate=16000,
-        segment_seconds=0.5,
-        batch_size=2,
-        num_workers=0,
-        seed=7,
-        cache_dir=cache,
-    )
-    data.setup(("train", "validation"))
     module = SupervisedModule(
         light_v3.build(width_mult=0.5, use_two_dpgrnn=False),
         Loss({"magnitude": CompressedMagnitude(70, 0.3, 512, 256)}),
@@ -71,17 +55,17 @@ def run(recordings, cache, callbacks, ckpt_path=None, ema_decay=None):
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("stop_after", [3, 4, 5, 8], ids="after step {}".format)
 @pytest.mark.parametrize("ema_decay", [None, 0.9], ids=["weights", "ema"])
-def test_resumed_run_equals_uninterrupted_one(recordings, tmp_path, stop_after, ema_decay):
+def test_resumed_run_equals_uninterrupted_one(mini_data, tmp_path, stop_after, ema_decay):
     """Five files in batches of two: epochs of three steps, stopped within an epoch and at its end."""
     whole = Journal()
-    expected, trainer = run(recordings, tmp_path, [whole], ema_decay=ema_decay)
+    expected, trainer = run(mini_data(), [whole], ema_decay=ema_decay)
     assert trainer.global_step == 9
 
     first = Journal(stop_after, tmp_path)
     with pytest.raises(Stop):
-        run(recordings, tmp_path, [first], ema_decay=ema_decay)
+        run(mini_data(), [first], ema_decay=ema_decay)
     second = Journal()
-    resumed, trainer = run(recordings, tmp_path, [second], str(tmp_path / "stopped.ckpt"), ema_decay=ema_decay)
+    resumed, trainer = run(mini_data(), [second], str(tmp_path / "stopped.ckpt"), ema_decay=ema_decay)
 
     assert first.seen + second.seen == whole.seen
     assert trainer.global_step == 9

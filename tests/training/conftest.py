@@ -1,0 +1,30 @@
+"""What runs train on here."""
+
+import pytest
+
+from gtcrn.data.module import SpeechData, vctk_demand
+
+
+@pytest.fixture
+def mini_data(recordings, tmp_path):
+    """A function that makes five real pairs to train on, in batches of two: epochs of three steps; one validates."""
+
+    def make() -> SpeechData:
+        data = vctk_demand(
+            str(recordings / "vctk_demand_mini"),
+            train_sets=["28spk"],
+            validation_speakers=[],
+            validation_files=["p287_006"],
+            test="validation",
+            suffix=None,
+            sample_rate=16000,
+            segment_seconds=0.3,
+            batch_size=2,
+            num_workers=0,
+            seed=7,
+            cache_dir=tmp_path / "cache",
+        )
+        data.setup(("train", "validation"))
+        return data
+
+    return make
