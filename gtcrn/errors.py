@@ -8,6 +8,10 @@ class UserError(ValueError):
     it without a traceback and exits with code 2.
     """
 
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows in its place."""
+        return [str(self)]
+
 
 class Interrupted(UserError):
     """The user stopped it; the message says how to go on."""

@@ -93,14 +93,14 @@ def load_or_build(cfg: DictConfig) -> Enhancer:
     checkpoint = open_checkpoint(cfg.ckpt)
     enhancer = checkpoint.enhancer(cfg.padding)
     overridden = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
-    for override in overridden:
-        key, _, value = override.lstrip("+").partition("=")
+    keys = {override.lstrip("+").partition("=")[0]: override for override in overridden}
+    for key, override in keys.items():
         if key.startswith("model.") or key == "streaming":
             raise UserError(
                 f"{override}: has no effect, since ckpt={cfg.ckpt} brings its own architecture; leave it out"
             )
-        if key == "model":
-            _require_same(cfg, enhancer, checkpoint.knobs)
+    if "model" in keys:
+        _require_same(cfg, enhancer, checkpoint.knobs)
     # data follows the model in hand: its sample rate, not the configured model's
     cfg.model.sample_rate = enhancer.sample_rate
     return enhancer

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from gtcrn.analysis import tables
 from gtcrn.analysis.figures import spectrogram_figure
+from gtcrn.analysis.streaming import stream
 from gtcrn.data import audio
 from gtcrn.data.module import SpeechData
 from gtcrn.errors import UserError
@@ -42,6 +43,8 @@ def run(cfg: DictConfig) -> None:
     else:
         if not cfg.ckpt:
             raise UserError("task=evaluate needs ckpt=…, or enhanced=… (and clean=…); see python run.py --help")
+        if cfg.forget_every is not None and (type(cfg.forget_every) is not int or cfg.forget_every < 1):
+            raise UserError(f"forget_every={cfg.forget_every}: must be a whole number of hops of at least 1, or null")
         if cfg.split not in ("test", "validation"):
             raise UserError(f"split={cfg.split}: must be test or validation")
         enhancer = load_or_build(cfg)
@@ -49,7 +52,7 @@ def run(cfg: DictConfig) -> None:
         data.setup((cfg.split,))
         for line in data.describe():
             log.info(line)
-        evaluate_split(enhancer, data, cfg.split, cfg.metrics, folder)
+        evaluate_split(enhancer, data, cfg.split, cfg.metrics, folder, forget_every=cfg.forget_every)
     log.info("scores.csv, scores.md and summary.json are in %s", folder)
 
 
@@ -75,6 +78,7 @@ def evaluate_split(
     metrics: DictConfig,
     folder: Path,
     dashboard: Dashboard | None = None,
+    forget_every: int | None = None,
 ) -> dict[str, float]:
     """Enhances every file of a split, scores noisy and enhanced audio side by side and writes it all, to the
     dashboard too if there is one.
@@ -82,7 +86,7 @@ def evaluate_split(
     Returns the means, `{noisy,enhanced,improvement}_<metric>`.
     """
     chosen = computable(metrics.test, reference="clean" in data.dataset(split)[0])
-    pairs = list(enhanced_pairs(enhancer, data, split, folder / "enhanced"))
+    pairs = list(enhanced_pairs(enhancer, data, split, folder / "enhanced", forget_every))
     scores = score_pairs(pairs, chosen, enhancer.sample_rate, metrics.workers)
     draw_examples(pairs, scores, enhancer.sample_rate, folder)
     if dashboard:
@@ -91,11 +95,16 @@ def evaluate_split(
 
 
 @torch.no_grad()
-def enhanced_pairs(enhancer: Enhancer, data: SpeechData, split: str, folder: Path) -> Iterator[Pair]:
+def enhanced_pairs(
+    enhancer: Enhancer, data: SpeechData, split: str, folder: Path, forget_every: int | None = None
+) -> Iterator[Pair]:
     loader = data.test_loader() if split == "test" else data.validation_loader()
     for item in tqdm(loader, "enhancing", unit="file", disable=None):
         (name,) = item["name"]
-        enhanced = enhancer(item["noisy"])[0][0].numpy()
+        if forget_every:
+            enhanced = stream(enhancer, item["noisy"][0].numpy(), forget_every, forget=True).aligned
+        else:
+            enhanced = enhancer(item["noisy"])[0][0].numpy()
         audio.write(folder / f"{name}.wav", enhanced, enhancer.sample_rate, subtype="FLOAT")
         inputs = {role: item[role][0].numpy() for role in ("noisy", "clean") if role in item}
         for role, wave in inputs.items():  # for the ear: mixtures made on the fly are in no file

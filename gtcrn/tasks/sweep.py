@@ -48,7 +48,7 @@ class SweepCallback(Callback):
     def on_multirun_end(self, config: DictConfig, **kwargs) -> None:
         """The report of a sweep of trainings; exit code 1 if a job failed."""
         folder = Path(config.hydra.sweep.dir)
-        if config.task == "train":
+        if config.task in ("train", "evaluate"):
             from gtcrn.tasks.report import report
 
             try:

@@ -226,8 +226,7 @@ def quieten_lightning() -> None:
 
 def find_resume(cfg: DictConfig) -> Path | None:
     """The checkpoint of `resume=`, or of a sweep's job that was cut off; checked before anything is spent on it."""
-    last = Path(cfg.run_dir) / "checkpoints" / "last.ckpt"
-    if in_sweep() and last.is_file():
+    if in_sweep() and (last := Path(cfg.run_dir) / "checkpoints" / "last.ckpt").is_file():
         log.info("resuming %s", last)
         return _fitting(last, cfg)
     if not cfg.resume:

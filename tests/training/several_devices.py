@@ -1,0 +1,59 @@
+"""One process of a run on several devices; test_several_devices.py starts as many as it wants. See its arguments."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+
+from gtcrn.data.module import vctk_demand
+from gtcrn.losses import SISDR, CompressedMagnitude, Loss
+from gtcrn.models import light_v3
+from gtcrn.training.data import SpeechDataModule
+from gtcrn.training.supervised import SupervisedModule
+
+
+class Journal(pl.Callback):
+    """Statistics of BatchNorm stay as they are; writes down the items and gradients of every step."""
+
+    def __init__(self):
+        self.items, self.gradients = [], []
+
+    def on_train_epoch_start(self, trainer, module):
+        for layer in module.modules():
+            if isinstance(layer, torch.nn.BatchNorm2d):
+                layer.eval()
+
+    def on_train_batch_start(self, trainer, module, batch, batch_index):
+        self.items.append((trainer.current_epoch, list(batch["name"])))
+
+    def on_before_optimizer_step(self, trainer, module, optimizer):
+        self.gradients.append({name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None})
+
+
+def main(root: str, cache: str, output: str, nodes: int) -> None:
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    data = vctk_demand(
+        root, ["28spk"], [], ["p287_005", "p287_006"], "validation", None, sample_rate=16000, segment_seconds=1.0,
+        batch_size=4 // nodes, num_workers=0, seed=7, cache_dir=cache,
+    )  # fmt: skip
+    data.setup(("train", "validation"))
+    loss = Loss({"sisdr": SISDR(0.5), "magnitude": CompressedMagnitude(70, 0.3, 512, 256)})
+    module = SupervisedModule(light_v3.build(width_mult=0.5), loss, warmup_steps=2)
+    journal = Journal()
+    trainer = pl.Trainer(
+        accelerator="cpu", devices=1, num_nodes=nodes, strategy="ddp" if nodes > 1 else "auto", max_epochs=10,
+        check_val_every_n_epoch=5, callbacks=[journal], logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0, use_distributed_sampler=False,
+    )  # fmt: skip
+    trainer.fit(module, datamodule=SpeechDataModule(data))
+    torch.save({"weights": module.state_dict(), "gradients": journal.gradients}, f"{output}.pt")
+    metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
+    told = {"items": journal.items, "metrics": metrics, "steps": trainer.global_step, "rank": trainer.global_rank}
+    Path(f"{output}.json").write_text(json.dumps(told))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:4], int(sys.argv[4]))
