@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -86,20 +87,28 @@ def evaluate_split(
     Returns the means, `{noisy,enhanced,improvement}_<metric>`.
     """
     chosen = computable(metrics.test, reference="clean" in data.dataset(split)[0])
-    pairs = list(enhanced_pairs(enhancer, data, split, folder / "enhanced", forget_every))
+    pairs = list(enhanced_pairs(enhancer, data, split, folder / "enhanced", metrics.test_files, forget_every))
     scores = score_pairs(pairs, chosen, enhancer.sample_rate, metrics.workers)
     draw_examples(pairs, scores, enhancer.sample_rate, folder)
     if dashboard:
         dashboard.log_scores(scores, pairs, enhancer.sample_rate)
-    return report(scores, folder, title=f"{split}: {len(pairs)} files, padding={enhancer.padding}")
+    left_out = len(data.dataset(split)) - len(pairs)
+    counted = f"the first {len(pairs)} of {len(pairs) + left_out}" if left_out else f"{len(pairs)}"
+    return report(scores, folder, title=f"{split}: {counted} files, padding={enhancer.padding}")
 
 
 @torch.no_grad()
 def enhanced_pairs(
-    enhancer: Enhancer, data: SpeechData, split: str, folder: Path, forget_every: int | None = None
+    enhancer: Enhancer,
+    data: SpeechData,
+    split: str,
+    folder: Path,
+    files: int | None = None,
+    forget_every: int | None = None,
 ) -> Iterator[Pair]:
     loader = data.test_loader() if split == "test" else data.validation_loader()
-    for item in tqdm(loader, "enhancing", unit="file", disable=None):
+    total = min(files or len(loader), len(loader))
+    for item in tqdm(islice(loader, total), "enhancing", total, unit="file", disable=None):
         (name,) = item["name"]
         if forget_every:
             enhanced = stream(enhancer, item["noisy"][0].numpy(), forget_every, forget=True).aligned
