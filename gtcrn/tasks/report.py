@@ -9,7 +9,7 @@ from pathlib import Path
 from omegaconf import DictConfig, ListConfig
 from rich.console import Console
 
-from gtcrn.analysis import sweeps
+from gtcrn.analysis import sweep_report, sweeps
 from gtcrn.analysis.runs import read_runs
 from gtcrn.errors import UserError
 
@@ -37,13 +37,13 @@ def report(folders: Sequence[Path], output: Path, metric: str | None = None, pag
         raise UserError(f"runs={places}: no training or evaluation run in or below it; name a folder of outputs/")
     sweep = sweeps.compare(runs, metric)
     try:
-        written = sweeps.write(sweep, output)
+        written = sweep_report.write(sweep, output)
     except OSError as error:
         raise UserError(f"{output}: can't be written to ({error.strerror}); name another folder with output=") from None
     if page:
         written += listening_page(sweep, output / "listening.html")
     console = Console()
-    console.print(*sweeps.terminal(sweep))
+    console.print(*sweep_report.terminal(sweep))
     for path in written:
         console.print(str(path), soft_wrap=True, highlight=False, markup=False)
     return written

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from rich.console import Console
 
-from gtcrn.analysis import sweeps
+from gtcrn.analysis import sweep_figures, sweep_report, sweeps
 from gtcrn.analysis.runs import read_runs
 from gtcrn.errors import UserError
 
@@ -74,7 +74,7 @@ def test_means_and_deviations_over_seeds(grid):
 
 
 def test_the_report_in_markdown(grid):
-    written = sweeps.write(sweeps.compare(read_runs(grid)), grid / "report")
+    written = sweep_report.write(sweeps.compare(read_runs(grid)), grid / "report")
     names = ["sweep.csv", "sweep.md", "quality_macs.png", "heatmap.png", "learning_curves.png"]
     assert [path.name for path in written] == names, "latency is the same everywhere"
     report = (grid / "report/sweep.md").read_text()
@@ -91,7 +91,7 @@ def test_the_report_in_markdown(grid):
 
 
 def test_the_table_of_all_runs(grid):
-    sweeps.write(sweeps.compare(read_runs(grid)), grid)
+    sweep_report.write(sweeps.compare(read_runs(grid)), grid)
     frame = pd.read_csv(grid / "sweep.csv")
     assert list(frame)[:6] == ["model.width", "model.r", "seed", "run", "state", "error"]
     assert len(frame) == 12 and set(frame) == set(read_runs(grid))
@@ -104,7 +104,7 @@ def test_the_terminal_is_not_wider_than_it_is(tmp_path):
     for number in range(30, 40):
         write_run(tmp_path / str(number), error="[red]diverged[/red]", a_long_name="[bold]")
     console = Console(width=60, record=True, file=open("/dev/null", "w"))
-    console.print(*sweeps.terminal(sweeps.compare(read_runs(tmp_path))))
+    console.print(*sweep_report.terminal(sweeps.compare(read_runs(tmp_path))))
     screen = console.export_text()
     assert max(map(len, screen.splitlines())) <= 60
     assert "x/29" in screen and "x/10" in screen and "x/9" not in screen
@@ -115,7 +115,7 @@ def test_the_terminal_is_not_wider_than_it_is(tmp_path):
 def test_one_run_each_has_no_deviation(tmp_path):
     for number, pesq in enumerate((1.5, 2.25)):
         write_run(tmp_path / str(number), test={"pesq_wb": pesq}, r=number)
-    sweeps.write(sweeps.compare(read_runs(tmp_path)), tmp_path)
+    sweep_report.write(sweeps.compare(read_runs(tmp_path)), tmp_path)
     report = (tmp_path / "sweep.md").read_text()
     assert [row[:3] for row in table(report)[2:]] == [["1", "1", "**2.250**"], ["0", "1", "1.500"]]
     assert "±" not in report
@@ -150,7 +150,7 @@ def test_nothing_is_drawn_of_nothing(tmp_path):
     failed = sweeps.compare(read_runs(tmp_path / "failed"), metric="pesq_wb")
     assert failed.measure is None
     (tmp_path / "heatmap.png").write_text("of an earlier report")
-    assert [path.name for path in sweeps.write(failed, tmp_path)] == ["sweep.csv", "sweep.md"]
+    assert [path.name for path in sweep_report.write(failed, tmp_path)] == ["sweep.csv", "sweep.md"]
     assert not PICTURES & {path.name for path in tmp_path.iterdir()}
     report = (tmp_path / "sweep.md").read_text()
     assert "3 runs: 3 failed" in report and report.count("r must be positive") == 3 and "|" not in report
@@ -158,7 +158,11 @@ def test_nothing_is_drawn_of_nothing(tmp_path):
     for seed in (1, 2):
         write_run(tmp_path / "alike" / str(seed), seed, test={"pesq_wb": 1 + seed}, r=8, curve=[2, 1])
     alike = sweeps.compare(read_runs(tmp_path / "alike"))
-    assert [path.name for path in sweeps.write(alike, tmp_path)] == ["sweep.csv", "sweep.md", "learning_curves.png"]
+    assert [path.name for path in sweep_report.write(alike, tmp_path)] == [
+        "sweep.csv",
+        "sweep.md",
+        "learning_curves.png",
+    ]
     assert table((tmp_path / "sweep.md").read_text())[2][:2] == ["2", "2.500 ± 0.707"]
 
 
@@ -169,18 +173,18 @@ def test_many_random_values_are_drawn_as_points(tmp_path):
         knobs = {"width": float(rng.uniform(0.5, 2)), "rate": float(10 ** rng.uniform(-4, -2))}
         write_run(tmp_path / str(number), test=test, macs=rng.uniform(), latency=rng.uniform(1, 100), **knobs)
     sweep = sweeps.compare(read_runs(tmp_path))
-    figure, caption = sweeps.map_figure(sweep)
+    figure, caption = sweep_figures.map_figure(sweep)
     (panel,) = [axes for axes in figure.axes if axes.get_xlabel()]
     assert len(panel.collections[0].get_offsets()) == 19
     assert {panel.get_xscale(), panel.get_yscale()} == {"linear", "log"} and "Points: " in caption
-    written = {path.name for path in sweeps.write(sweep, tmp_path)}
+    written = {path.name for path in sweep_report.write(sweep, tmp_path)}
     assert PICTURES - written == {"learning_curves.png"}
 
 
 def test_maps_of_more_than_two_knobs_show_the_best(tmp_path):
     for number, (a, b, c) in enumerate(np.ndindex(2, 3, 2)):
         write_run(tmp_path / str(number), test={"pesq_wb": a + b / 10 + c / 100}, a=a, b=b, c=c)
-    figure, caption = sweeps.map_figure(sweeps.compare(read_runs(tmp_path)))
+    figure, caption = sweep_figures.map_figure(sweeps.compare(read_runs(tmp_path)))
     panels = {(axes.get_xlabel(), axes.get_ylabel()): axes for axes in figure.axes if axes.get_xlabel()}
     assert set(panels) == {("a", "b"), ("a", "c"), ("b", "c")} and "best configuration" in caption
     cells = panels["a", "b"].images[0].get_array()
