@@ -46,6 +46,7 @@ def run(cfg: DictConfig) -> None:
             raise UserError("task=evaluate needs ckpt=…, or enhanced=… (and clean=…); see python run.py --help")
         if cfg.forget_every is not None and (type(cfg.forget_every) is not int or cfg.forget_every < 1):
             raise UserError(f"forget_every={cfg.forget_every}: must be a whole number of hops of at least 1, or null")
+        check_test_files(cfg.metrics)
         if cfg.split not in ("test", "validation"):
             raise UserError(f"split={cfg.split}: must be test or validation")
         enhancer = load_or_build(cfg)
@@ -70,6 +71,13 @@ def computable(metrics: Sequence[str], reference: bool) -> list[str]:
     chosen = [name for name in metrics if name in DNSMOS_METRICS] or list(DNSMOS_METRICS)
     check_metrics(chosen)
     return chosen
+
+
+def check_test_files(metrics: DictConfig) -> None:
+    """Raises UserError if `metrics.test_files` is no number of files."""
+    files = metrics.test_files
+    if files is not None and (type(files) is not int or files < 1):
+        raise UserError(f"metrics.test_files={files}: must be a whole number of at least 1, or null for all")
 
 
 def evaluate_split(

@@ -14,6 +14,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, read_write
 
 from gtcrn.errors import UserError
+from gtcrn.tasks import FAILURE
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ class SweepCallback(Callback):
                 report([folder], folder)
             except UserError as error:
                 log.warning("no report: %s", error)
-        if failures := sorted(folder.rglob("error.txt")):
+        if failures := sorted(folder.rglob(FAILURE)):
             for failure in failures:
                 print(f"failed: {failure.parent}: {failure.read_text().splitlines()[0]}", file=sys.stderr)
             if config.task == "train" and (folder / RECORD).is_file():

@@ -25,7 +25,7 @@ from gtcrn.models.initial_weights import initialise
 from gtcrn.models.pretrained import RECORD, load, open_checkpoint, read_checkpoint
 from gtcrn.tasks import in_sweep
 from gtcrn.tasks.building import build, build_data, configure_torch, differing_knobs, model_record
-from gtcrn.tasks.evaluate import computable, evaluate_split
+from gtcrn.tasks.evaluate import check_test_files, computable, evaluate_split
 from gtcrn.training.callbacks import DataWait, LastCheckpoint, ValidationClips, ValidationScores
 from gtcrn.training.data import SpeechDataModule
 from gtcrn.training.freezing import Frozen
@@ -69,6 +69,7 @@ def run(cfg: DictConfig) -> list[float] | None:
     for line in data.describe():
         log.info(line)
     if cfg.evaluate:  # told now, not after hours
+        check_test_files(cfg.metrics)
         computable(cfg.metrics.test, reference="clean" in data.dataset("test")[0])
 
     data_wait = DataWait()

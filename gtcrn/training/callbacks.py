@@ -124,8 +124,8 @@ class LastCheckpoint(pl.callbacks.Checkpoint):
     """
 
     def __init__(self, path: Path, minutes: float, clock: Callable[[], float] = time.monotonic):
-        if minutes <= 0:
-            raise UserError(f"checkpoint_minutes={minutes}: must be above 0")
+        if type(minutes) not in (int, float) or minutes <= 0:
+            raise UserError(f"checkpoint_minutes={minutes}: must be a number above 0")
         self.path = path
         self.seconds = 60 * minutes
         self.clock = clock

@@ -50,6 +50,7 @@ def test_help_needs_no_torch(tmp_path):
         (("data=vctk_demand",), "data.root"),
         (("data=vctk_demand", "data.root=nowhere"), "nowhere"),
         (("resume=nowhere.ckpt",), "resume=nowhere.ckpt: expected the checkpoints/last.ckpt of a run"),
+        (("task=evaluate", "ckpt=nowhere.tar", "metrics.test_files=0"), "metrics.test_files=0: must be a whole number"),
         (("task=evaluate", "enhanced=a", "clean=b"), "enhanced=a: no such file or folder"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",

@@ -136,8 +136,9 @@ def test_last_checkpoint_is_written_by_the_clock(kind, tmp_path):
 
 
 def test_checkpoints_need_time_between_them():
-    with pytest.raises(UserError, match="checkpoint_minutes=0: must be above 0"):
-        LastCheckpoint("last.ckpt", minutes=0)
+    for minutes in (0, "five"):
+        with pytest.raises(UserError, match=f"checkpoint_minutes={minutes}: must be a number above 0"):
+            LastCheckpoint("last.ckpt", minutes)
 
 
 def test_average_moves_towards_the_weights_and_leaves_what_stays():
