@@ -266,18 +266,19 @@ def test_resumed_run_equals_uninterrupted_one(data, teacher, tmp_path, ema_decay
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
-    ("enhancer", "names"),
+    ("enhancer", "names", "ema_decay"),
     [
-        (light_v3.build, ["encoder", "dual_path.0"]),
-        (partial(micro.build, channels=4), ["decoder.0", "decoder.4"]),
-        (partial(dtln.build, lstm_size=8), ["magnitude_separation", "decoder"]),
+        (light_v3.build, ["encoder", "dual_path.0"], None),
+        (light_v3.build, ["encoder", "dual_path.0"], 0.9),
+        (partial(micro.build, channels=4), ["decoder.0", "decoder.4"], None),
+        (partial(dtln.build, lstm_size=8), ["magnitude_separation", "decoder"], None),
     ],
-    ids=["light_v3", "micro", "dtln"],
+    ids=["light_v3", "light_v3, average", "micro", "dtln"],
 )
-def test_frozen_parts_stay_bit_equal_and_the_others_train(data, enhancer, names):
+def test_frozen_parts_stay_bit_equal_and_the_others_train(data, enhancer, names, ema_decay):
     """Batch statistics and validation between epochs included."""
     torch.manual_seed(0)
-    module = SupervisedModule(enhancer(), loss(), warmup_steps=1)
+    module = SupervisedModule(enhancer(), loss(), warmup_steps=1, ema_decay=ema_decay)
     core = module.enhancer.core
     frozen = Frozen(core, names)
     before = copy.deepcopy(core.state_dict())
