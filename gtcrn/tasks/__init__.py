@@ -34,6 +34,8 @@ def run(cfg: DictConfig) -> Any:
     try:
         if in_sweep():
             (Path(cfg.run_dir) / FAILURE).unlink(missing_ok=True)  # of an attempt before this one
+        if cfg.sweep.resume and not in_sweep():
+            raise UserError("sweep.resume is for sweeps, started with -m; a run of its own goes on with resume=auto")
         if "rows" in cfg.model and cfg.task != "profile":
             raise UserError("model=all is for task=profile: name one model, e.g. model=light_v3")
         return importlib.import_module(f"gtcrn.tasks.{cfg.task}").run(cfg)

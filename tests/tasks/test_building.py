@@ -7,6 +7,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 
+from gtcrn import tasks
 from gtcrn.errors import UserError
 from gtcrn.models import dtln, gtcrn, light_v3, micro
 from gtcrn.models.pretrained import to_official
@@ -123,3 +124,9 @@ def test_experiment_without_its_teacher(composed):
     cfg = composed("task=train", "+experiment=distil_gtcrn_light_v3")
     with pytest.raises(UserError, match="training.teacher is not set: name the teacher's checkpoint"):
         build(cfg.training, enhancer=build(cfg.model), loss=build(cfg.loss))
+
+
+def test_resuming_a_sweep_needs_a_sweep(composed, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        tasks.run(composed("sweep.resume=true"))
+    assert "started with -m" in capsys.readouterr().err
