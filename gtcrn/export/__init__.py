@@ -1,4 +1,4 @@
-"""Finished models outside training: the streaming runtime and denoisers. Nothing is imported here:
+"""Finished models outside training: files of many formats, the streaming runtime, denoisers. Nothing is imported here:
 
-`from gtcrn.export import runtime` needs numpy and onnxruntime, no torch.
+`from gtcrn.export import runtime` needs numpy and onnxruntime or ai-edge-litert, no torch.
 """

@@ -1,126 +1,230 @@
-"""Exported models as streams, with numpy and onnxruntime alone.
+"""Exported models as streams, with numpy and onnxruntime or ai-edge-litert alone.
 
-denoiser = Denoiser("gtcrn_simple.onnx")
-enhanced = denoiser.process(samples)       # again and again, blocks of any size
+denoiser = Denoiser("gtcrn.onnx")                     # or gtcrn.tflite
+enhanced = denoiser.process(samples)                  # again and again, blocks of any size
+left, right = denoiser.stream(), denoiser.stream()    # more streams, each with a past of its own
+callback = denoiser.stream(block_length=1)            # as many samples out as in, at every call
 """
 
 from __future__ import annotations
 
+import ctypes
+import json
+import zipfile
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from gtcrn.errors import UserError
+from gtcrn.export.framing import Step, Stream, framed
 
 
-class Denoiser:
-    """A spectral ONNX model run frame by frame.
+class Tensor(NamedTuple):
+    """An input or output of a model. shape: sizes that are not fixed are names in ONNX and -1 in LiteRT."""
 
-    The model's first input is one frame's spectrum (1, F, 1, 2), real and imaginary parts; every further input is
-    a state, zeros at first. Its outputs are the enhanced spectrum and the next states, in the same order.
+    name: str
+    is_float: bool  # of 32 bits
+    shape: tuple[int | str, ...]
 
-    sample_rate, n_fft, hop_length: Hz and samples; what the file's metadata says under these keys comes first.
-        The window is a square-root Hann one, on the way in and out.
+    def is_fixed(self) -> bool:
+        return self.is_float and all(type(size) is int and size > 0 for size in self.shape)
 
-    sample_rate: of the model, Hz. latency: samples by which the output is later than the input; blocks that
-    are not whole hops wait for the rest of theirs on top of it.
 
-    Raises UserError in one line if the file is missing, is no ONNX model or not one of this kind, and without
-    onnxruntime. A pickled denoiser goes on where it was, with the file opened again.
+class Denoiser(Stream):
+    """A model of one hop in a file, ONNX or LiteRT (.tflite), and a stream through it.
+
+    The model's first input is either one frame's spectrum (1, F, 1, 2), real and imaginary parts, or one hop of
+    samples (1, hop_length); every further input is a state, zeros at first. Its outputs are the enhanced spectrum
+    or samples and the next states, in the same order.
+
+    sample_rate, n_fft, hop_length: Hz and samples, where the file's metadata does not say; the latter two are of
+        spectra, between square-root Hann windows.
+    block_length: see `Stream`, as for the attributes `sample_rate`, `hop_length` and `latency`, `process`, `reset`.
+
+    Raises UserError in one line if the file is missing, damaged or not of this kind, and without the package that
+    runs it. A pickled denoiser begins anew, with the file opened again.
     """
 
-    def __init__(self, path: str | Path, sample_rate: int = 16000, n_fft: int = 512, hop_length: int = 256):
+    def __init__(
+        self,
+        path: str | Path,
+        sample_rate: int = 16000,
+        n_fft: int = 512,
+        hop_length: int = 256,
+        block_length: int | None = None,
+    ):
+        self._arguments = path, sample_rate, n_fft, hop_length, block_length
         self.path = Path(path)
-        self._session = _open(self.path)
-        settings = {"sample_rate": sample_rate, "n_fft": n_fft, "hop_length": hop_length}
-        settings |= _numbers(self._session.get_modelmeta().custom_metadata_map, settings, self.path)
-        self.sample_rate, self.n_fft, self.hop_length = settings.values()
-        self.latency = self.n_fft - self.hop_length
-        if not 0 < self.hop_length < self.n_fft or self.n_fft % self.hop_length:
-            raise UserError(f"{path}: hop_length={self.hop_length} must divide n_fft={self.n_fft} and be smaller")
-        _check_signature(self._session, self.n_fft // 2 + 1, self.path)
-        self._window = np.sin(np.pi * np.arange(self.n_fft) / self.n_fft).astype(np.float32)
-        # frames that overlap add up to the same constant everywhere
-        self._synthesis_window = self._window * np.float32(2 * self.hop_length / self.n_fft)
+        if not self.path.is_file():
+            raise UserError(f"{path}: no such file; an ONNX or LiteRT model is needed")
+        self._model = (_LiteRT if self.path.suffix.lower() == ".tflite" else _ONNX)(self.path)
+        given = {"sample_rate": sample_rate, "n_fft": n_fft, "hop_length": hop_length, "latency": 0}
+        self._settings = _settings(self._model, given, self.path)
+        super().__init__(*self._parts(), block_length)
+
+    def stream(self, block_length: int | None = None) -> Stream:
+        """Another stream through the same model: independent of all others, in any thread.
+
+        The weights of an ONNX model are shared; each stream of a LiteRT model has an interpreter, which holds
+        its buffers.
+        """
+        return Stream(*self._parts(), block_length)
+
+    def _parts(self) -> tuple[Step, int, int, int]:
+        try:
+            return framed(self._model.step(), self._settings)
+        except UserError as error:
+            raise UserError(f"{self.path}: {error}") from None
+
+    def __reduce__(self):
+        return Denoiser, self._arguments
+
+
+class _ONNX:
+    """A session of onnxruntime on one thread: matrices this small lose more than they gain with two."""
+
+    def __init__(self, path: Path):
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise UserError(f"{path}: running it needs onnxruntime: pip install -e '.[export]'") from error
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.log_severity_level = 3  # errors, which are raised anyway
+        try:
+            self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime has a dozen kinds, none of them public
+            reason = str(error).partition("\n")[0]
+            raise UserError(f"{path}: damaged, or not an ONNX model: {reason}") from error
+        self.metadata = self.session.get_modelmeta().custom_metadata_map
+        self.inputs, self.outputs = (
+            [Tensor(node.name, node.type == "tensor(float)", tuple(node.shape)) for node in nodes]
+            for nodes in (self.session.get_inputs(), self.session.get_outputs())
+        )
+
+    def step(self) -> Step:
+        return _ONNXStep(self)
+
+
+class _ONNXStep:
+    """All buffers are bound once; the next states become the states by taking turns between two sets of them."""
+
+    def __init__(self, model: _ONNX):
+        (self._input, *states), (self._output, *next_states) = (
+            [np.zeros(node.shape, np.float32) for node in nodes] for nodes in (model.inputs, model.outputs)
+        )
+        self._buffers = states, next_states
+        self._run = model.session.run_with_iobinding
+        self._bindings = [self._bind(model, *self._buffers), self._bind(model, *self._buffers[::-1])]
+        self._now, self._next = self._bindings
+
+    def _bind(self, model: _ONNX, states: list[np.ndarray], next_states: list[np.ndarray]):
+        binding = model.session.io_binding()
+        for node, buffer in zip(model.inputs, [self._input, *states]):
+            binding.bind_input(node.name, "cpu", 0, np.float32, buffer.shape, buffer.ctypes.data)
+        for node, buffer in zip(model.outputs, [self._output, *next_states]):
+            binding.bind_output(node.name, "cpu", 0, np.float32, buffer.shape, buffer.ctypes.data)
+        return binding
+
+    def reset(self) -> None:
+        self._now, self._next = self._bindings
+        for state in self._buffers[0]:
+            state.fill(0)
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        self._input[:] = x
+        self._run(self._now)
+        self._now, self._next = self._next, self._now
+        return self._output
+
+
+class _LiteRT:
+    """A .tflite file, whose metadata is a zip archive at its end."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        interpreter = self.interpreter()
+        self.inputs, self.outputs = (
+            [
+                Tensor(node["name"], node["dtype"] is np.float32, tuple(node["shape_signature"].tolist()))
+                for node in nodes
+            ]
+            for nodes in (interpreter.get_input_details(), interpreter.get_output_details())
+        )
+        try:
+            with zipfile.ZipFile(path) as archive:
+                self.metadata = json.loads(archive.read("metadata.json"))
+        except (zipfile.BadZipFile, KeyError):  # another's file
+            self.metadata = {}
+
+    def interpreter(self):
+        try:
+            from ai_edge_litert.interpreter import Interpreter
+        except ImportError as error:
+            raise UserError(f"{self.path}: running it needs ai-edge-litert: pip install -e '.[litert]'") from error
+        try:
+            interpreter = Interpreter(str(self.path), num_threads=1)
+            interpreter.allocate_tensors()
+        except (ValueError, RuntimeError) as error:
+            reason = " ".join(str(error).split())
+            raise UserError(f"{self.path}: damaged, or not a LiteRT model: {reason}") from error
+        return interpreter
+
+    def step(self) -> Step:
+        return _LiteRTStep(self.interpreter())
+
+
+class _LiteRTStep:
+    def __init__(self, interpreter):
+        self._interpreter = interpreter
+        (self._input, *self._states), (self._output, *self._next_states) = (
+            [_memory(interpreter.tensor(node["index"])()) for node in nodes]
+            for nodes in (interpreter.get_input_details(), interpreter.get_output_details())
+        )
+        self._moves = list(zip(self._states, self._next_states))
         self.reset()
 
     def reset(self) -> None:
-        """Begins a new stream."""
-        self._pending = np.zeros(0, np.float32)
-        self._frame = np.zeros(self.n_fft, np.float32)
-        self._overlap = np.zeros(self.n_fft, np.float32)
-        self._states = {node.name: np.zeros(node.shape, np.float32) for node in self._session.get_inputs()[1:]}
+        for state in self._states:
+            state.fill(0)
 
-    def process(self, samples: np.ndarray) -> np.ndarray:
-        """The next (N,) samples, any N -> as many as whole hops are now complete, float32.
-
-        What is left over waits for the next call, so all outputs together depend on the samples only, not
-        on how they were cut.
-        """
-        pending = np.concatenate([self._pending, samples])
-        whole = len(pending) // self.hop_length * self.hop_length
-        self._pending = pending[whole:]
-        enhanced = [self._step(hop) for hop in pending[:whole].reshape(-1, self.hop_length)]
-        return np.concatenate([np.zeros(0, np.float32), *enhanced])
-
-    def _step(self, hop: np.ndarray) -> np.ndarray:
-        self._frame = np.concatenate([self._frame[self.hop_length :], hop], dtype=np.float32)
-        spec = self._enhance(np.fft.rfft(self._frame * self._window))
-        self._overlap += np.fft.irfft(spec, n=self.n_fft).astype(np.float32) * self._synthesis_window
-        complete = self._overlap[: self.hop_length]
-        self._overlap = np.concatenate([self._overlap[self.hop_length :], np.zeros_like(complete)])
-        return complete
-
-    def _enhance(self, spec: np.ndarray) -> np.ndarray:
-        """One frame through the model, (F,) complex -> (F,) complex; the states move on."""
-        parts = np.stack([spec.real, spec.imag], axis=-1).astype(np.float32)
-        spectrum = self._session.get_inputs()[0].name
-        enhanced, *states = self._session.run(None, {spectrum: parts[None, :, None], **self._states})
-        self._states = dict(zip(self._states, states))
-        return enhanced[0, :, 0, 0] + 1j * enhanced[0, :, 0, 1]
-
-    def __getstate__(self) -> dict:
-        return {key: value for key, value in self.__dict__.items() if key != "_session"}
-
-    def __setstate__(self, state: dict) -> None:
-        self.__dict__ |= state
-        self._session = _open(self.path)
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        self._input[:] = x
+        self._interpreter.invoke()
+        for state, next_state in self._moves:
+            state[:] = next_state
+        return self._output
 
 
-def _open(path: Path):
-    """An onnxruntime session on one thread: matrices this small lose more than they gain with two."""
+def _memory(view: np.ndarray) -> np.ndarray:
+    """The same memory without a reference to the interpreter, which else refuses to run.
+
+    It stays where it is until tensors are allocated anew, and shapes are fixed.
+    """
+    buffer = (ctypes.c_float * view.size).from_address(view.ctypes.data)
+    return np.frombuffer(buffer, np.float32).reshape(view.shape)
+
+
+def _settings(model: _ONNX | _LiteRT, given: dict[str, int], path: Path) -> dict[str, str | int]:
+    """What `framed` needs to know, by the file's metadata and signature, or else as given."""
     try:
-        import onnxruntime
-    except ImportError as error:
-        raise UserError(f"{path}: running it needs the package onnxruntime: pip install -e '.[export]'") from error
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; an ONNX model is needed")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3  # errors, which are raised anyway
-    try:
-        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime has a dozen kinds, none of them public
-        reason = str(error).partition("\n")[0]
-        raise UserError(f"{path}: damaged, or not an ONNX model: {reason}") from error
-
-
-def _numbers(metadata: dict[str, str], keys, path: Path) -> dict[str, int]:
-    """What the file says under some of these keys."""
-    try:
-        return {key: int(metadata[key]) for key in keys if key in metadata}
+        settings = given | {key: int(model.metadata[key]) for key in given if key in model.metadata}
     except ValueError as error:
         raise UserError(f"{path}: its metadata should be whole numbers: {error}") from error
-
-
-def _check_signature(session, bins: int, path: Path) -> None:
-    inputs, outputs = (
-        [(node.type, node.shape) for node in nodes] for nodes in (session.get_inputs(), session.get_outputs())
+    sample_rate, n_fft, hop_length, _ = settings.values()
+    if min(sample_rate, n_fft, hop_length) < 1:
+        raise UserError(f"{path}: sample_rate={sample_rate}, n_fft={n_fft}, hop_length={hop_length}: must be positive")
+    inputs, outputs = ([node.shape for node in side if node.is_fixed()] for side in (model.inputs, model.outputs))
+    if inputs == outputs and len(inputs) == len(model.inputs) == len(model.outputs):
+        match model.inputs[0].shape:
+            case (1, bins, 1, 2) if bins == n_fft // 2 + 1:
+                return settings | {"kind": "spectrum", "latency": n_fft - hop_length}
+            case (1, samples) if model.metadata.get("hop_length") in (None, str(samples)):
+                return settings | {"kind": "wave", "hop_length": samples}
+    found = ", ".join(f"{node.name} {list(node.shape)}" for node in model.inputs)
+    hop = model.metadata.get("hop_length", "N")
+    raise UserError(
+        f"{path}: its inputs are {found}; expected a spectrum [1, {n_fft // 2 + 1}, 1, 2] or samples [1, {hop}], and "
+        "states, all float and of fixed shapes, and outputs of the same shapes in the same order"
     )
-    fixed = all(kind == "tensor(float)" and all(type(size) is int for size in shape) for kind, shape in inputs)
-    if not fixed or inputs != outputs or inputs[:1] != [("tensor(float)", [1, bins, 1, 2])]:
-        found = ", ".join(f"{node.name} {node.shape}" for node in session.get_inputs())
-        raise UserError(
-            f"{path}: its inputs are {found}; expected a spectrum [1, {bins}, 1, 2] and states, all float and of "
-            "fixed shapes, and outputs of the same shapes in the same order"
-        )

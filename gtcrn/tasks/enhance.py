@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from gtcrn.data import audio
 from gtcrn.errors import UserError
+from gtcrn.export.runtime import Denoiser
 from gtcrn.models.enhancer import Enhancer
 from gtcrn.tasks.building import configure_torch, load_or_build, require
 
@@ -26,23 +27,18 @@ BLOCK_SECONDS = 10  # read and streamed at a time
 # a model that cannot stream gets this much at a time, and of longer files this much of the past again
 SEGMENT_SECONDS, CONTEXT_SECONDS = 120, 30
 INTEGER_FULL_SCALE = 1 - 2**-15  # the largest sample that 16 bits hold
+RUNTIMES = {"torch": None, "onnx": ".onnx", "litert": ".tflite"}  # and the suffix of what each runs
+
+Process = Callable[[np.ndarray], np.ndarray]  # a stream: (N, C) -> (N', C), as many as whole hops are complete
 
 
 def run(cfg: DictConfig) -> None:
     configure_torch(cfg)
     source, target = Path(require(cfg, "input")), Path(require(cfg, "output"))
     require(cfg, "ckpt")
-    enhancer = load_or_build(cfg)
-    if enhancer.padding != "zeros" and not enhancer.total_lookahead():
-        raise UserError(
-            f"padding={enhancer.padding}: files are streamed, and a stream begins with zeros; set padding=zeros"
-        )
-    try:
-        enhancer = enhancer.to(cfg.device)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"device={cfg.device}: {str(error).splitlines()[0]}") from error
+    model = open_model(cfg)
     jobs = find_jobs(source, target)
-    if enhancer.total_lookahead():
+    if looks_ahead(model):
         log.info(
             "this model looks ahead and cannot stream: files over %d s are processed in overlapping segments",
             SEGMENT_SECONDS,
@@ -50,7 +46,7 @@ def run(cfg: DictConfig) -> None:
     failures = []
     for path, destination in tqdm(jobs, "enhancing", unit="file", disable=None):
         try:
-            gain = enhance_file(enhancer, path, destination)
+            gain = enhance_file(model, path, destination)
             if gain < 1:
                 log.info("%s: lowered by %.2f dB so that nothing clips", destination, -20 * np.log10(gain))
         except UserError as error:
@@ -58,6 +54,37 @@ def run(cfg: DictConfig) -> None:
     log.info("%d of %d files enhanced into %s", len(jobs) - len(failures), len(jobs), target)
     if failures:
         raise UserError(f"{len(failures)} file(s) failed: " + "; ".join(failures))
+
+
+def open_model(cfg: DictConfig) -> Enhancer | Denoiser:
+    """What `ckpt=` names, by the runtime that `runtime=` names."""
+    if cfg.runtime not in RUNTIMES:
+        raise UserError(f"runtime={cfg.runtime}: must be one of {', '.join(RUNTIMES)}")
+    suffix = Path(str(cfg.ckpt)).suffix.lower()
+    fitting = next((runtime for runtime, own in RUNTIMES.items() if own == suffix), "torch")
+    if fitting != cfg.runtime:
+        kind = "a checkpoint" if cfg.runtime == "torch" else f"an exported {RUNTIMES[cfg.runtime]} file"
+        raise UserError(f"ckpt={cfg.ckpt}: runtime={cfg.runtime} runs {kind}; give one, or set runtime={fitting}")
+    return _open_enhancer(cfg) if cfg.runtime == "torch" else _open_denoiser(cfg)
+
+
+def _open_enhancer(cfg: DictConfig) -> Enhancer:
+    enhancer = load_or_build(cfg)
+    if enhancer.padding != "zeros" and not enhancer.total_lookahead():
+        raise UserError(
+            f"padding={enhancer.padding}: files are streamed, and a stream begins with zeros; set padding=zeros"
+        )
+    try:
+        return enhancer.to(cfg.device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"device={cfg.device}: {str(error).splitlines()[0]}") from error
+
+
+def _open_denoiser(cfg: DictConfig) -> Denoiser:
+    for key, only in (("device", "cpu"), ("padding", "zeros")):
+        if cfg[key] not in (only, None):
+            raise UserError(f"{key}={cfg[key]}: with runtime={cfg.runtime} there is {key}={only} alone; leave it out")
+    return Denoiser(cfg.ckpt)
 
 
 def find_jobs(source: Path, target: Path) -> list[tuple[Path, Path]]:
@@ -83,7 +110,7 @@ def find_jobs(source: Path, target: Path) -> list[tuple[Path, Path]]:
     return jobs
 
 
-def enhance_file(enhancer: Enhancer, path: Path, destination: Path) -> float:
+def enhance_file(model: Enhancer | Denoiser, path: Path, destination: Path) -> float:
     """Writes the enhanced file, whole or not at all, with the input's rate, channels and length.
 
     Returns the gain that kept it from clipping, 1 if none was needed. Raises `UserError` naming the
@@ -95,7 +122,7 @@ def enhance_file(enhancer: Enhancer, path: Path, destination: Path) -> float:
     # the peak is known only at the end, so the samples wait in a temporary file: memory stays constant
     with tempfile.TemporaryFile() as waiting:
         peak = 0.0
-        for block in enhanced_blocks(enhancer, path, info):
+        for block in enhanced_blocks(model, path, info):
             peak = max(peak, float(np.abs(block).max(initial=0.0)))
             waiting.write(np.ascontiguousarray(block, dtype=np.float32).tobytes())
         waiting.seek(0)
@@ -107,14 +134,18 @@ def enhance_file(enhancer: Enhancer, path: Path, destination: Path) -> float:
     return gain
 
 
-def enhanced_blocks(enhancer: Enhancer, path: Path, info) -> Iterator[np.ndarray]:
+def enhanced_blocks(model: Enhancer | Denoiser, path: Path, info) -> Iterator[np.ndarray]:
     """The enhanced file piece by piece, (N, C): as many frames as the input has, aligned with it."""
-    inner_rate = enhancer.sample_rate
+    inner_rate = model.sample_rate
     inner_frames = audio.resampled_length(info.frames, info.samplerate, inner_rate)
     blocks = resampled(read_blocks(path, info), info.samplerate, inner_rate, info.channels)
-    process = streamed if enhancer.total_lookahead() == 0 else in_segments
-    enhanced = trimmed(process(enhancer, blocks, info.channels), inner_frames)
+    process = in_segments if looks_ahead(model) else streamed
+    enhanced = trimmed(process(model, blocks, info.channels), inner_frames)
     return trimmed(resampled(enhanced, inner_rate, info.samplerate, info.channels), info.frames)
+
+
+def looks_ahead(model: Enhancer | Denoiser) -> bool:
+    return isinstance(model, Enhancer) and model.total_lookahead() > 0
 
 
 def read_blocks(path: Path, info) -> Iterator[np.ndarray]:
@@ -153,24 +184,42 @@ def trimmed(blocks: Iterable[np.ndarray], frames: int) -> Iterator[np.ndarray]:
         yield np.zeros((missing, channels), np.float32)
 
 
-@torch.inference_mode()
-def streamed(enhancer: Enhancer, blocks: Iterable[np.ndarray], channels: int) -> Iterator[np.ndarray]:
-    """The stream of a causal model without its delay; channels are independent streams of one batch."""
+def streamed(model: Enhancer | Denoiser, blocks: Iterable[np.ndarray], channels: int) -> Iterator[np.ndarray]:
+    """The stream of a causal model without its delay; channels are independent streams."""
+    process = (denoiser_stream if isinstance(model, Denoiser) else enhancer_stream)(model, channels)
+    skip = model.latency
+    flush = np.zeros((model.hop_length + model.latency, channels), np.float32)  # fills the last hop, empties the delay
+    for block in itertools.chain(blocks, [flush]):
+        enhanced = process(block)
+        yield enhanced[skip:]
+        skip = max(0, skip - len(enhanced))
+
+
+def enhancer_stream(enhancer: Enhancer, channels: int) -> Process:
+    """In PyTorch, all channels one batch."""
     device = next(enhancer.parameters()).device
     state = enhancer.initial_state(channels)
-    hop, skip = enhancer.hop_length, enhancer.latency
     pending = np.zeros((0, channels), np.float32)
-    flush = np.zeros((hop + enhancer.latency, channels), np.float32)  # fills the last hop, then empties the delay
-    for block in itertools.chain(blocks, [flush]):
-        pending = np.concatenate([pending, block])
-        whole = len(pending) // hop * hop
+
+    @torch.inference_mode()
+    def process(block: np.ndarray) -> np.ndarray:
+        nonlocal pending, state
+        samples = np.concatenate([pending, block])
+        whole = len(samples) // enhancer.hop_length * enhancer.hop_length
+        pending = samples[whole:]
         if not whole:
-            continue
-        chunk = torch.from_numpy(np.ascontiguousarray(pending[:whole].T)).to(device)
-        pending = pending[whole:]
+            return samples[:0]
+        chunk = torch.from_numpy(np.ascontiguousarray(samples[:whole].T)).to(device)
         enhanced, state = enhancer(chunk, state)
-        yield enhanced.T.cpu().numpy()[skip:]
-        skip = max(0, skip - whole)
+        return enhanced.T.cpu().numpy()
+
+    return process
+
+
+def denoiser_stream(denoiser: Denoiser, channels: int) -> Process:
+    """In another runtime, a stream for each channel."""
+    streams = [denoiser.stream() for _ in range(channels)]
+    return lambda block: np.stack([stream.process(wave) for stream, wave in zip(streams, block.T)], axis=1)
 
 
 @torch.inference_mode()

@@ -1,4 +1,4 @@
-"""task=profile: what a model costs, and how fast its training data comes."""
+"""task=profile: what a model costs, how fast its training data comes, and how fast exported files are."""
 
 from __future__ import annotations
 
@@ -6,20 +6,22 @@ import json
 import logging
 import time
 from dataclasses import asdict
-from math import isnan
+from math import inf, isnan
 from pathlib import Path
 
+import numpy as np
 from hydra import compose
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from pandas import DataFrame
 from rich.console import Console
 
-from gtcrn.analysis import complexity
+from gtcrn.analysis import complexity, latency, latency_report
 from gtcrn.analysis.cost import measure
 from gtcrn.analysis.tables import rich_table
 from gtcrn.analysis.throughput import loader_pace, pace, table_cost
 from gtcrn.data.datasets import MixedDataset, PairedDataset
-from gtcrn.errors import UserError
+from gtcrn.errors import Interrupted, UserError
 from gtcrn.tasks.building import build, configure_torch, load_or_build
 
 log = logging.getLogger(__name__)
@@ -41,7 +43,7 @@ Memory: RSS / PSS / USS, by which the process is larger than with a corpus of 10
 
 
 def run(cfg: DictConfig) -> None:
-    profiles = {"model": profile_model, "data": profile_data}
+    profiles = {"model": profile_model, "data": profile_data, "latency": profile_latency}
     if cfg.profile not in profiles:
         raise UserError(f"profile={cfg.profile}: must be one of {', '.join(profiles)}")
     if "rows" in cfg.model and cfg.profile != "model":
@@ -54,7 +56,7 @@ def run(cfg: DictConfig) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     profile = profile_all if "rows" in cfg.model else profiles[cfg.profile]
     measured = profile(cfg, console)
-    path = folder / "profile.json"
+    path = folder / ("latency.json" if cfg.profile == "latency" else "profile.json")
     path.write_text(json.dumps(measured, indent=2))
     log.info("written: %s", path)
 
@@ -174,3 +176,46 @@ def _against(value: float, sign: str, target: float | None) -> str:
         return ""
     met = value >= target if sign == "≥" else value <= target
     return f"{sign} {target}, {'met' if met else 'missed'}"
+
+
+def profile_latency(cfg: DictConfig, console: Console) -> dict:
+    """Files and PyTorch side by side; nothing is written before all are finished."""
+    if isinstance(cfg.seconds, bool) or not isinstance(cfg.seconds, int | float) or not 0 < cfg.seconds < inf:
+        raise UserError(f"seconds={cfg.seconds}: must be a positive number")
+    files, reference = _paths(cfg.files), _paths(cfg.reference)
+    if not files:
+        raise UserError(
+            "profile=latency needs files=…: exported files or a folder of them, e.g. files=[a.onnx,b.tflite]"
+        )
+    try:
+        timings, scores = _compared(cfg, files, reference)
+    except KeyboardInterrupt:
+        raise Interrupted("interrupted: nothing is written; a smaller seconds= takes less time") from None
+    notes = latency_report.notes(timings)
+    console.print(*latency_report.terminal(timings, scores), *notes, sep="\n", highlight=False)
+    for path in latency_report.write(timings, scores, Path(cfg.run_dir)):
+        log.info("written: %s", path)
+    return {
+        "timings": json.loads(latency_report.frame(timings).to_json(orient="records")),
+        "scores": None if scores is None else json.loads(scores.to_json(orient="index")),
+        "notes": notes,
+    }
+
+
+def _compared(
+    cfg: DictConfig, files: list[Path], reference: list[Path]
+) -> tuple[list[latency.Timing], DataFrame | None]:
+    taking_part = latency.participants(files, reference, load_or_build(cfg) if cfg.ckpt else None)
+    sample_rate = taking_part[0].runner.sample_rate
+    if not cfg.pairs:
+        return latency.measure(latency.entries(taking_part, latency.noise(sample_rate)), cfg.seconds), None
+    pairs = latency.read_pairs(Path(cfg.pairs), sample_rate)
+    scores = latency.quality(taking_part, pairs, cfg.metrics.workers)
+    noisy = np.concatenate([noisy for noisy, _ in pairs.values()])
+    return latency.measure(latency.entries(taking_part, noisy), cfg.seconds), scores
+
+
+def _paths(value: object) -> list[Path]:
+    """Of one path, several or none."""
+    values = value if isinstance(value, ListConfig) else [value]
+    return [Path(str(path)) for path in values if path is not None]

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from hydra import compose, initialize_config_dir
 
 import gtcrn
 from gtcrn.data import audio
 from gtcrn.errors import UserError
+from gtcrn.export.runtime import Denoiser
 from gtcrn.tasks import enhance
 from gtcrn.tasks.enhance import enhance_file, find_jobs
 
@@ -44,6 +46,67 @@ def test_file_equals_the_library(tmp_path, monkeypatch, references, speech, file
     written = soundfile.read(tmp_path / "out.wav", dtype="float32")[0]
     assert len(written) == len(wave)
     assert np.abs(written - expected).max() <= 1e-5
+
+
+@pytest.mark.parametrize(
+    ("name", "rate", "channels", "frames"),
+    [("a.wav", 16000, 1, 40001), ("b.wav", 44100, 2, 90000), ("c.wav", 8000, 3, 1)],
+)
+def test_runtimes_equal_pytorch(tmp_path, references, speech, name, rate, channels, frames):
+    """Every sample of every channel, whatever the rate; and again, since nothing is left of the file before."""
+    wave = np.stack([np.roll(speech, 9000 * i)[:frames] for i in range(channels)], axis=1)
+    soundfile.write(tmp_path / name, wave, rate, subtype="FLOAT")
+    denoiser = Denoiser(references / "gtcrn/gtcrn_simple.onnx")
+    outputs = []
+    for i, model in enumerate((gtcrn.load(references / "gtcrn/dns3_epoch96.tar"), denoiser, denoiser)):
+        enhance_file(model, tmp_path / name, tmp_path / f"{i}.wav")
+        outputs.append(soundfile.read(tmp_path / f"{i}.wav", dtype="float32", always_2d=True)[0])
+    assert outputs[0].shape == wave.shape and np.abs(outputs[0]).max() > 0
+    assert np.abs(outputs[1] - outputs[0]).max() <= 1e-5
+    np.testing.assert_array_equal(outputs[2], outputs[1])
+
+
+def configure(*overrides):
+    with initialize_config_dir(str(RUN.parent / "conf"), version_base="1.3"):
+        return compose("config", ["task=enhance", *overrides])
+
+
+def test_runtime_task(tmp_path, references, speech):
+    soundfile.write(tmp_path / "in.wav", speech[:20000], 16000)
+    onnx = references / "gtcrn/gtcrn_simple.onnx"
+    enhance.run(configure("runtime=onnx", f"ckpt={onnx}", f"input={tmp_path}/in.wav", f"output={tmp_path}/out.wav"))
+    assert soundfile.info(tmp_path / "out.wav").frames == 20000
+
+
+@pytest.mark.parametrize(
+    ("overrides", "complaint"),
+    [
+        (["runtime=tvm", "ckpt=a.onnx"], "runtime=tvm: must be one of torch, onnx, litert"),
+        (["ckpt=a.onnx"], "ckpt=a.onnx: runtime=torch runs a checkpoint; give one, or set runtime=onnx"),
+        (
+            ["runtime=onnx", "ckpt=best.ckpt"],
+            "runtime=onnx runs an exported .onnx file; give one, or set runtime=torch",
+        ),
+        (
+            ["runtime=onnx", "ckpt=a.tflite"],
+            "runtime=onnx runs an exported .onnx file; give one, or set runtime=litert",
+        ),
+        (
+            ["runtime=litert", "ckpt=a.tar"],
+            "runtime=litert runs an exported .tflite file; give one, or set runtime=torch",
+        ),
+        (["runtime=litert", "ckpt=a.tflite"], "a.tflite: no such file"),
+        (["runtime=onnx", "ckpt=a.onnx", "device=cuda"], "device=cuda: with runtime=onnx there is device=cpu alone"),
+        (
+            ["runtime=onnx", "ckpt=a.onnx", "padding=reflect"],
+            "padding=reflect: with runtime=onnx there is padding=zeros",
+        ),
+    ],
+)
+def test_what_a_runtime_does_not_run(overrides, complaint):
+    with pytest.raises(UserError, match=complaint) as error:
+        enhance.run(configure(*overrides, "input=in", "output=out"))
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(

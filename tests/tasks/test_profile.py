@@ -8,7 +8,7 @@ from hydra import compose, initialize_config_dir
 
 from gtcrn.analysis import cost
 from gtcrn.analysis.throughput import LoaderPace, Pace, TableCost
-from gtcrn.errors import UserError
+from gtcrn.errors import Interrupted, UserError
 from gtcrn.tasks import profile
 from gtcrn.tasks.building import build
 
@@ -97,7 +97,7 @@ def test_there_is_no_target_for_other_crops(corpora, measured, capsys):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("profile=dta", "profile=dta: must be one of model, data"),
+        ("profile=dta", "profile=dta: must be one of model, data, latency"),
         ("manifest_rows=10", "manifest_rows=10: must be a whole number of at least 1000"),
     ],
 )
@@ -195,3 +195,67 @@ def test_what_cannot_stream_has_no_lines_of_a_stream(tmp_path, capsys):
     screen = capsys.readouterr().out
     assert lines_of(screen)["look-ahead of the network"] == ["352.0"]
     assert "nan" not in screen and "state of one stream" not in screen
+
+
+@pytest.fixture
+def latency(references, tmp_path):
+    file = references / "gtcrn" / "gtcrn_simple.onnx"
+    return ["profile=latency", f"files={file}", f"run_dir={tmp_path / 'out'}", "seconds=0.5"]
+
+
+def test_latency(latency, references, recordings, tmp_path, capsys, caplog):
+    caplog.set_level("INFO")
+    pairs = tmp_path / "pairs"
+    for role in ("noisy", "clean"):
+        (pairs / role).mkdir(parents=True)
+        name = f"{role}/p287_002.wav"
+        (pairs / name).symlink_to(recordings / "vctk_demand_mini" / name)
+    parts = ",".join(str(references / "dtln" / f"model_{number}.onnx") for number in (1, 2))
+    overrides = [f"reference=[{parts}]", f"ckpt={references / 'gtcrn' / 'dns3_epoch96.tar'}", f"pairs={pairs}"]
+    profiled(*latency, *overrides, "metrics.workers=1")
+    screen = capsys.readouterr().out
+    assert max(map(len, screen.splitlines())) <= 120
+    assert "process(), × faster than model_1.onnx + model_2.onnx" in screen and "0.5 s of audio each" in screen
+    places = [record.getMessage() for record in caplog.records[-4:]]
+    files = [tmp_path / "out" / f"latency.{suffix}" for suffix in ("md", "csv", "png", "json")]
+    assert places == [f"written: {file}" for file in files] and all(file.stat().st_size > 500 for file in files)
+    written = json.loads(files[-1].read_text())
+    assert [(row["name"], row["call"]) for row in written["timings"]] == [
+        ("model_1.onnx + model_2.onnx", "process()"),
+        ("PyTorch, eager", "process()"),
+        ("gtcrn_simple.onnx", "process()"),
+        ("gtcrn_simple.onnx", "run()"),
+        ("gtcrn_simple.onnx", "binding"),
+    ]
+    assert written["timings"][0]["times_faster"] == 1 and written["timings"][1]["file_bytes"] is None
+    assert list(written["scores"]) == ["noisy", "model_1.onnx + model_2.onnx", "PyTorch, eager", "gtcrn_simple.onnx"]
+    assert written["scores"]["gtcrn_simple.onnx"]["max_error"] < 1e-5
+
+
+def test_ctrl_c_writes_nothing(latency, tmp_path, monkeypatch):
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(profile.latency, "measure", interrupted)
+    with pytest.raises(Interrupted, match="interrupted: nothing is written"):
+        profiled(*latency)
+    assert not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("files=[]", "profile=latency needs files=…: exported files or a folder of them"),
+        ("files=nowhere.onnx", "nowhere.onnx: no such file"),
+        ("reference=nowhere.onnx", "nowhere.onnx: no such file"),
+        ("ckpt=nowhere.tar", "checkpoint nowhere.tar: no such file"),
+        ("pairs=nowhere", "pairs=nowhere: no audio files in its folders noisy and clean"),
+        ("seconds=0", "seconds=0: must be a positive number"),
+        ("seconds=long", "seconds=long: must be a positive number"),
+        ("files=3", "3: no such file"),
+    ],
+)
+def test_mistakes_about_latency_are_named(latency, override, message):
+    with pytest.raises(UserError) as error:
+        profiled(*latency, override)
+    assert message in str(error.value) and "\n" not in str(error.value)

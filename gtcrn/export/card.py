@@ -1,0 +1,171 @@
+"""The card of an exported file: what it is, how good, how fast, and how to call it."""
+
+from __future__ import annotations
+
+import json
+import platform
+from math import prod
+from pathlib import Path
+from string import Template
+
+from gtcrn.errors import UserError
+from gtcrn.export.proof import TOLERANCE, Proof
+from gtcrn.export.snippets import CALLS, FRAMING
+from gtcrn.metrics import METRICS
+
+SUFFIX = ".MODEL_CARD.md"  # after the whole name of the file, since other formats may lie beside it
+
+_CARD = Template("""# $system: $file
+
+Enhances speech, $rate Hz, one channel, $hop samples ($hop_ms ms) at a time.
+
+| | |
+|---|---|
+| weights | $origin |
+| licence of the weights | $licence |
+| size | $size |
+| made by | `task=export format=$format`, revision $revision |
+| proof | at most $error from the PyTorch model (allowed: $tolerance), over $frames frames of $audio |
+| latency | $total_ms ms: $hop_ms ms until a hop is complete, $delay_ms ms until nothing more overlaps it |
+| CPU time for a hop | median $median ms, 95 % below $p95 ms; $runtime from Python, one thread, $machine |
+
+## Scores
+
+$scores
+
+## Inputs and outputs
+
+float32, fixed shapes. The states are zeros at first; the next states that a call gives are the states of the next call.
+
+| input | output | shape | |
+|---|---|---|---|
+$tensors
+
+$meaning
+
+## How to call it
+$calls""")
+
+_MEANING = {
+    "spectrum": "One frame: the real and imaginary parts of the FFT of the newest $n_fft samples under a square-root "
+    "Hann window. The enhanced frame goes through the inverse FFT and the same window, and is added to the last ones where "
+    "they overlap. `format=onnx_wave` has all of that inside.",
+    "wave": "One hop: the newest $hop samples, in [-1, 1]. Frames, windows and overlap are inside.",
+}
+_STEP = "`step` is one call, spectrum to spectrum; the Python program shows the frames around it."
+_SHERPA = (
+    "sherpa-onnx makes the frames itself. Its offline denoiser begins and ends a file with its mirror image, as "
+    "`padding=reflect` does, and leaves out the last incomplete hop; its online denoiser begins with zeros and leaves "
+    "out the delay: its output has the length of the input once it is flushed."
+)
+
+
+def text(
+    file: str, format: str, metadata: dict[str, str], proof: Proof, size: int, runtime: str, audio: str, scores: str
+) -> str:
+    """In Markdown. file: its name. runtime: that proved it, with its version. size: bytes. audio: of the proof."""
+    rate, hop, latency = (int(metadata[key]) for key in ("sample_rate", "hop_length", "latency"))
+    values = _values(file, metadata)
+    return _CARD.substitute(
+        values,
+        **{key: metadata[key] for key in ("system", "origin", "licence", "revision")},
+        format=format,
+        size=f"{size / 1000:,.0f} kB",
+        hop_ms=f"{1e3 * hop / rate:g}",
+        delay_ms=f"{1e3 * latency / rate:g}",
+        total_ms=f"{1e3 * (hop + latency) / rate:g}",
+        error=f"{proof.error:.1e}",
+        tolerance=f"{TOLERANCE:g}",
+        frames=proof.frames,
+        median=f"{proof.median_ms:.2f}",
+        p95=f"{proof.p95_ms:.2f}",
+        runtime=runtime,
+        machine=machine(),
+        audio=audio,
+        scores=scores,
+        tensors=_tensors(metadata, values),
+        meaning=Template(_MEANING[metadata["kind"]]).substitute(values),
+        calls=_calls(format, metadata["kind"], values),
+    )
+
+
+def _values(file: str, metadata: dict[str, str]) -> dict[str, object]:
+    """What the programs need."""
+    n_fft, hop = int(metadata["n_fft"]), int(metadata["hop_length"])
+    dims = (1, n_fft // 2 + 1, 1, 2) if metadata["kind"] == "spectrum" else (1, hop)
+    shapes = [shape for _, shape in json.loads(metadata["states"])]
+    return {
+        "file": file,
+        "rate": metadata["sample_rate"],
+        "n_fft": n_fft,
+        "hop": hop,
+        "latency": metadata["latency"],
+        "input": "input",
+        "output": "output",
+        "dims": list(dims),
+        "count": prod(dims),
+        "shapes": shapes,
+        "mat": _mat(dims),
+        "mats": ", ".join(f"ncnn::Mat({_mat(shape)})" for shape in shapes),
+    }
+
+
+def _mat(shape: tuple[int, ...] | list[int]) -> str:
+    """As ncnn counts: the last axis first, no batch."""
+    return ", ".join(map(str, reversed(shape[1:])))
+
+
+def _tensors(metadata: dict[str, str], values: dict[str, object]) -> str:
+    what = "spectrum of a frame" if metadata["kind"] == "spectrum" else "samples of a hop"
+    rows = [("input", "output", values["dims"], what)]
+    rows += [(name, f"next_{name}", shape, "") for name, shape in json.loads(metadata["states"])]
+    return "\n".join(f"| `{name}` | `{output}` | {shape} | {meaning} |" for name, output, shape, meaning in rows)
+
+
+def _calls(format: str, kind: str, values: dict[str, object]) -> str:
+    parts = []
+    for language, program in CALLS[format].items():
+        if language == "Python" and format != "sherpa_onnx":
+            program += FRAMING[kind]
+        parts.append(
+            f"\n### {language}\n\n```{language.lower()}\n{Template(program).substitute(values).strip()}\n```\n"
+        )
+    if format == "sherpa_onnx":
+        parts.append(f"\n{_SHERPA}\n")
+    elif kind == "spectrum" and len(parts) > 1:
+        parts.append(f"\n{_STEP}\n")
+    return "".join(parts)
+
+
+def scores_of(checkpoint: Path, published: str) -> str:
+    """In Markdown: as published, or of the test of the run that the checkpoint is the best of, or how to get them."""
+    if published:
+        return f"{published[0].upper()}{published[1:]}."
+    summary = checkpoint.resolve().parent.parent / "summary.json"
+    if checkpoint.name == "best.ckpt" and summary.is_file():
+        try:
+            means = json.loads(summary.read_text()).get("test")
+        except ValueError as error:
+            raise UserError(f"{summary}: damaged: {error}") from error
+        if means:
+            return _table(means)
+    return "Not known. These give them: `python run.py task=evaluate ckpt=… data=… data.root=…`."
+
+
+def _table(means: dict[str, float]) -> str:
+    """Of the means in a run's summary, `enhanced_<metric>` and, where there was a reference, `noisy_<metric>`."""
+    rows = ["Means over the test split of the run that trained it.", "", "| | noisy | enhanced |", "|---|--:|--:|"]
+    for name, metric in METRICS.items():
+        if f"enhanced_{name}" in means:
+            noisy, enhanced = (means.get(f"{kind}_{name}", float("nan")) for kind in ("noisy", "enhanced"))
+            rows.append(f"| {metric.label} | {noisy:.{metric.digits}f} | {enhanced:.{metric.digits}f} |")
+    return "\n".join(rows)
+
+
+def machine() -> str:
+    """The processor's name, as far as the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

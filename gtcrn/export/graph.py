@@ -1,0 +1,68 @@
+"""One step of a model with its states flat and named: what a file of every format holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torch import Tensor, nn
+
+from gtcrn.models.enhancer import Enhancer, SpectralEnhancer
+from gtcrn.streaming import flatten
+from gtcrn.streaming.state import State
+
+
+class Graph(nn.Module):
+    """One hop of one stream: forward(x, *states) -> (y, *next_states), all of fixed shapes.
+
+    kind: `spectrum`, x and y (1, F, 1, 2), real and imaginary parts, for spectral enhancers alone; or `wave`,
+        x and y (1, hop_length) samples, with the framing inside.
+    states: their names, `state.encoder.2.conv` and the like, and their first values, zeros.
+
+    Raises `UserError` naming the layer if the enhancer looks ahead.
+    """
+
+    def __init__(self, enhancer: Enhancer, kind: str):
+        super().__init__()
+        self.enhancer = enhancer.eval()
+        self.kind = kind
+        step = enhancer.core if kind == "spectrum" else enhancer
+        self._template = step.initial_state(1)
+        # what remembers nothing is no input of a graph; an exporter would take two states that are one tensor for one
+        self.states = {name: state.clone() for name, state in flatten(self._template).items() if state.numel()}
+
+    @property
+    def input_names(self) -> list[str]:
+        return ["input", *self.states]
+
+    @property
+    def output_names(self) -> list[str]:
+        return ["output", *(f"next_{name}" for name in self.states)]
+
+    def example(self) -> tuple[Tensor, ...]:
+        """Zeros of the shapes that forward takes."""
+        some = next(iter(self.enhancer.parameters()))
+        bins = self.enhancer.window_length // 2 + 1
+        shape = (1, bins, 1, 2) if self.kind == "spectrum" else (1, self.enhancer.hop_length)
+        return some.new_zeros(shape), *self.states.values()
+
+    def forward(self, x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
+        state = _filled(self._template, iter(states))
+        if self.kind == "spectrum":
+            spec, state = self.enhancer.core(x.transpose(1, 3), state)  # (1, 2, 1, F)
+            y = spec.transpose(1, 3)
+        else:
+            y, state = self.enhancer(x, state)
+        return y, *(part for part in flatten(state).values() if part.numel())
+
+
+def kinds(enhancer: Enhancer) -> tuple[str, ...]:
+    """What a graph of this enhancer can map: its samples, and its spectra if it has any."""
+    return ("spectrum", "wave") if isinstance(enhancer, SpectralEnhancer) else ("wave",)
+
+
+def _filled(template: State, states: Iterator[Tensor]) -> State:
+    """The template with its tensors replaced in order, but for those that remember nothing."""
+    return {
+        name: _filled(value, states) if isinstance(value, dict) else next(states) if value.numel() else value
+        for name, value in template.items()
+    }

@@ -1,0 +1,103 @@
+"""LiteRT files (.tflite), in 32 bits."""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from gtcrn.errors import UserError
+from gtcrn.export.graph import Graph
+from gtcrn.export.onnx import silence
+
+
+def write(graph: Graph, path: Path, metadata: dict[str, str]) -> None:
+    """The graph as a file whose inputs and outputs have the graph's order and names, in the signature too.
+
+    The metadata is a zip archive's member `metadata.json` at the end of the file, which interpreters ignore.
+    Raises UserError without litert-torch, or if that can't convert the graph.
+    """
+    with silence(), _silent_stderr():
+        os.environ["LITERT_TORCH_SHOW_PROGRESS"] = "n"
+        try:
+            import litert_torch
+        except ImportError as error:
+            raise UserError(f"{path.name}: writing it needs litert-torch: pip install -e '.[litert]'") from error
+        try:
+            content = litert_torch.convert(_Biased(graph), graph.example()).model_content()
+        except Exception as error:  # it raises what its parts raise
+            reason = str(error).partition("\n")[0]
+            raise UserError(f"{path.name}: can't be converted for LiteRT ({reason}); use format=onnx") from error
+    path.write_bytes(_named(content, graph))
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("metadata.json", json.dumps(metadata))
+
+
+class _Biased(nn.Module):
+    """A graph whose matrix products all have a bias, where it has none one that is too small to change anything.
+
+    litert-torch 0.10 fails at products without one that are reshaped to four dimensions.
+    """
+
+    def __init__(self, graph: Graph):
+        super().__init__()
+        self.step = graph
+        self.eval()
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        with _Bias():
+            return self.step(*inputs)
+
+
+class _Bias(TorchFunctionMode):
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        return (_biased_linear if function is F.linear else function)(*args, **(kwargs or {}))
+
+
+def _biased_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    if bias is None:  # zeros would be optimised away
+        bias = weight.new_full((len(weight),), torch.finfo(weight.dtype).tiny)
+    return F.linear(x, weight, bias)
+
+
+@contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Libraries in C++ write past Python."""
+    stderr = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+
+
+def _named(content: bytes, graph: Graph) -> bytes:
+    """The file with the graph's names in place of args_0, args_1, … and output_0, output_1, …"""
+    import flatbuffers
+    from ai_edge_litert.schema_py_generated import ModelT
+
+    model = ModelT.InitFromPackedBuf(content)
+    (signature,), (subgraph,) = model.signatureDefs, model.subgraphs
+    subgraph.inputs = _rename(signature.inputs, subgraph.tensors, graph.input_names)
+    subgraph.outputs = _rename(signature.outputs, subgraph.tensors, graph.output_names)
+    builder = flatbuffers.Builder()
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+def _rename(signature: list, tensors: list, names: list[str]) -> list[int]:
+    """Names one side of a signature and its tensors, and gives these in the order of their names."""
+    order = sorted(signature, key=lambda entry: int(entry.name.rpartition(b"_")[2]))
+    for entry, name in zip(order, names, strict=True):
+        entry.name = tensors[entry.tensorIndex].name = name
+    return [entry.tensorIndex for entry in order]

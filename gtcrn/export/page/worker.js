@@ -1,0 +1,100 @@
+// Runs the models, away from the page's own thread: one hop at a time, as a device would.
+
+import * as ort from "./onnxruntime/ort.wasm.bundle.min.mjs";
+import { power } from "./spectrogram.js";
+
+ort.env.wasm.numThreads = 1; // matrices this small lose more than they gain with two
+ort.env.wasm.wasmPaths = { wasm: new URL("./onnxruntime/ort-wasm-simd-threaded.wasm", import.meta.url).href };
+
+const REPORT = 100; // ms between words on the progress
+const sessions = new Map();
+let latest = 0; // number of the job that is wanted; those before it give up
+
+const jobs = { enhance, stream, picture: ({ wave, rate }) => power(wave, rate) };
+
+self.onmessage = async ({ data: { id, job, ...request } }) => {
+  if (job === "enhance") latest = id;
+  try {
+    self.postMessage({ id, result: await jobs[job]({ id, ...request }) });
+  } catch (error) {
+    const reason = error.message ?? error;
+    self.postMessage({ id, error: request.model ? `${request.model.name} can't be used here: ${reason}` : reason });
+  }
+};
+
+// the whole wave, aligned: what comes out later by the model's latency is moved back
+async function enhance({ id, model, wave }) {
+  const stream = await open(model), { hop_length: hop, latency } = model;
+  const hops = Math.ceil((wave.length + latency) / hop);
+  const enhanced = new Float32Array(hops * hop), padded = new Float32Array(hops * hop), times = new Float64Array(hops);
+  padded.set(wave);
+  let reported = performance.now();
+  for (let index = 0; index < hops; index++) {
+    const begin = performance.now();
+    enhanced.set(await stream.step(padded.subarray(index * hop, (index + 1) * hop)), index * hop);
+    times[index] = performance.now() - begin;
+    if (begin - reported < REPORT) continue;
+    reported = begin;
+    self.postMessage({ id, progress: index / hops });
+    await new Promise(resolve => setTimeout(resolve)); // a newer job may be waiting
+    if (latest !== id) return null;
+  }
+  return { wave: enhanced.slice(latency, latency + wave.length), ...figures(times, model) };
+}
+
+function figures(times, { hop_length: hop, sample_rate: rate }) {
+  const factor = times.reduce((sum, time) => sum + time) / (1000 * times.length * hop / rate);
+  times.sort();
+  const quantile = part => times[Math.floor(part * (times.length - 1))];
+  return { factor, median: quantile(0.5), p95: quantile(0.95) };
+}
+
+// hops that come through the port go back through it enhanced, until it is told to end
+async function stream({ id, model, port }) {
+  const stream = await open(model);
+  let last = Promise.resolve(), times = [];
+  port.onmessage = ({ data: hop }) => {
+    last = last.then(async () => {
+      const begin = performance.now();
+      const enhanced = await stream.step(hop);
+      times.push(performance.now() - begin);
+      port.postMessage(enhanced, [enhanced.buffer]);
+      if (times.length * model.hop_length < 0.25 * model.sample_rate) return;
+      self.postMessage({ id, progress: figures(Float64Array.from(times), model) });
+      times = [];
+    });
+  };
+}
+
+async function open(model) {
+  if (!sessions.has(model.url)) {
+    sessions.set(model.url, load(model));
+    sessions.get(model.url).catch(() => sessions.delete(model.url));
+  }
+  return new Stream(await sessions.get(model.url), model);
+}
+
+async function load(model) {
+  const response = await fetch(model.url);
+  if (!response.ok) throw new Error(`the server no longer has its file (${response.status})`);
+  const session = await ort.InferenceSession.create(await response.arrayBuffer());
+  const stream = new Stream(session, model);
+  for (let time = 0; time < 5; time++) await stream.step(new Float32Array(model.hop_length)); // the first ones are slow
+  return session;
+}
+
+class Stream {
+  constructor(session, model) {
+    this.session = session;
+    this.model = model;
+    this.states = Object.fromEntries(model.states.map(({ input, shape }) =>
+      [input, new ort.Tensor("float32", new Float32Array(shape.reduce((a, b) => a * b, 1)), shape)]));
+  }
+
+  async step(hop) {
+    const { input, output, hop_length, states } = this.model;
+    const results = await this.session.run({ [input]: new ort.Tensor("float32", hop, [1, hop_length]), ...this.states });
+    for (const state of states) this.states[state.input] = results[state.output];
+    return results[output].data;
+  }
+}

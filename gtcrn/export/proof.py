@@ -1,0 +1,161 @@
+"""The proof of an exported file: its own runtime, hop by hop over real audio, against the PyTorch model."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+
+from gtcrn.data import audio
+from gtcrn.data.demo.noise import NOISES
+from gtcrn.data.demo.speech import TALKERS, utterance
+from gtcrn.data.seeding import generator
+from gtcrn.errors import UserError
+from gtcrn.models.enhancer import Enhancer
+
+TOLERANCE = 1e-4  # of full scale
+SECONDS = 5  # of audio
+SHORTEST = 1
+WARM_UP = 10  # hops before the clock is looked at
+
+
+class Runner(Protocol):
+    """What runs a file as a stream."""
+
+    sample_rate: int
+    hop_length: int
+    latency: int
+
+    def process(self, samples: np.ndarray) -> np.ndarray: ...
+
+    def reset(self) -> None: ...
+
+
+class Proof(NamedTuple):
+    """error: largest difference, of full scale. frames: compared. median_ms, p95_ms: CPU time of a hop, one thread."""
+
+    error: float
+    frames: int
+    median_ms: float
+    p95_ms: float
+
+
+class Recording(NamedTuple):
+    """wave: (N,) float32. name: what it is, in a few words."""
+
+    wave: np.ndarray
+    name: str
+
+
+def recording(path: str | Path | None, sample_rate: int) -> Recording:
+    """The first seconds of a file, or of speech in the demo's noises if there is none.
+
+    Raises UserError for a file that can't be read, is silent, too short or at a rate below sample_rate, and if the
+    demo can't speak here.
+    """
+    if path is None:
+        try:
+            return Recording(noisy_speech(sample_rate), f"{SECONDS} s of the demo's speech and noises")
+        except UserError as error:
+            raise UserError(f"{error}; or name a recording of noisy speech, audio=FILE") from error
+    facts = audio.examine(path)
+    if facts.problem:
+        raise UserError(f"audio={path}: {facts.problem}; name a recording of noisy speech")
+    if facts.rate < sample_rate:
+        raise UserError(f"audio={path}: {facts.rate} Hz, but the model's rate is {sample_rate} Hz: name another")
+    wave = audio.load(path, sample_rate, frames=SECONDS * sample_rate)
+    wave = wave if wave.ndim == 1 else wave[:, 0].copy()
+    if len(wave) < SHORTEST * sample_rate:
+        seconds = len(wave) / sample_rate
+        raise UserError(f"audio={path}: only {seconds:.2f} s long; at least {SHORTEST} s is needed")
+    if np.abs(wave).max() < audio.SILENCE:
+        raise UserError(f"audio={path}: silent in its first channel's first {SECONDS} s; name another recording")
+    return Recording(wave, f"{len(wave) / sample_rate:.1f} s of {Path(path).name}")
+
+
+def noisy_speech(sample_rate: int) -> np.ndarray:
+    """(N,): a voice of the demo in several of its noises, one after the other, at 5 dB."""
+    rng, frames = generator("proof", sample_rate), SECONDS * sample_rate
+    clean = utterance(rng, TALKERS["test"][0], "en", frames, sample_rate)
+    kinds = list(NOISES["test"].values())
+    noise = np.concatenate([kind(rng, -(-frames // len(kinds)), sample_rate) for kind in kinds])[:frames]
+    noise *= np.sqrt(np.sum(clean**2) / np.sum(noise**2)) * 10 ** (-5 / 20)
+    noisy = clean + noise
+    return (0.5 * noisy / np.abs(noisy).max()).astype(np.float32)
+
+
+class Heard(NamedTuple):
+    """What a runner gave. samples: (N,), without its latency. alone: for the loudest hop as the first one.
+    milliseconds: (hops,) of CPU time.
+    """
+
+    samples: np.ndarray
+    alone: np.ndarray
+    milliseconds: np.ndarray
+
+
+def whole_hops(wave: np.ndarray, hop_length: int) -> np.ndarray:
+    """(N,) -> (hops, hop_length)"""
+    return wave[: len(wave) // hop_length * hop_length].reshape(-1, hop_length)
+
+
+def listen(runner: Runner, hops: np.ndarray) -> Heard:
+    """Streams (hops, hop_length) through a file, one by one."""
+    alone = runner.process(_loudest(hops)).copy()
+    for hop in hops[:WARM_UP]:
+        runner.process(hop)
+    runner.reset()
+    pieces, times = [], []
+    for hop in hops:
+        begin = time.process_time()  # what else the machine does is no property of the file
+        pieces.append(runner.process(hop))
+        times.append(1e3 * (time.process_time() - begin))
+    return Heard(np.concatenate(pieces)[runner.latency :], alone, np.array(times))
+
+
+def prove(heard: Heard, enhancer: Enhancer, hops: np.ndarray) -> Proof:
+    """Compares what a file gave for (hops, hop_length) with the PyTorch model.
+
+    Raises UserError, which tells the frame and the likely cause, if they differ by more than TOLERANCE.
+    """
+    expected = _streamed(enhancer, hops.ravel())[enhancer.latency :]
+    errors = _by_frame(np.abs(heard.samples - expected), enhancer.hop_length)
+    if not errors.max() <= TOLERANCE:  # also if it is no number
+        raise UserError(f"{_difference(errors)}; likely cause: {_cause(heard.alone, enhancer, hops)}")
+    return Proof(float(errors.max()), len(errors), *map(float, np.percentile(heard.milliseconds, (50, 95))))
+
+
+@torch.inference_mode()
+def _streamed(enhancer: Enhancer, wave: np.ndarray) -> np.ndarray:
+    return enhancer(torch.from_numpy(wave)[None], enhancer.initial_state(1))[0][0].numpy()
+
+
+def _by_frame(differences: np.ndarray, hop_length: int) -> np.ndarray:
+    """The largest of every hop."""
+    return np.maximum.reduceat(differences, np.arange(0, len(differences), hop_length))
+
+
+def _difference(errors: np.ndarray) -> str:
+    first, of = np.argmax(~(errors <= TOLERANCE)), f"of {len(errors)}"
+    if np.isnan(errors).any():
+        return f"it gives what is no number from frame {first} {of} on"
+    return (
+        f"it differs from the PyTorch model by {errors.max():.2g} in frame {errors.argmax()} {of}, for the first time "
+        f"too much in frame {first}; at most {TOLERANCE:g} is allowed"
+    )
+
+
+def _loudest(hops: np.ndarray) -> np.ndarray:
+    return hops[np.abs(hops).max(axis=1).argmax()]
+
+
+def _cause(alone: np.ndarray, enhancer: Enhancer, hops: np.ndarray) -> str:
+    """By the hop for which every state is still what it is at first."""
+    if not len(alone):
+        return "an operator that was converted wrongly, or a state that is not handed on rightly"
+    if np.abs(alone - _streamed(enhancer, _loudest(hops))).max() <= TOLERANCE:
+        return "a state that is not handed on rightly, since a frame alone is right"
+    return "an operator that was converted wrongly, since a frame alone is wrong already"

@@ -1,0 +1,247 @@
+"""task=live: from the microphone through a model to the headphones."""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import DictConfig
+
+from gtcrn.errors import UserError
+from gtcrn.export.framing import Stream
+from gtcrn.export.resampling import Resampled
+from gtcrn.export.runtime import Denoiser
+from gtcrn.models.enhancer import Enhancer
+from gtcrn.tasks.building import configure_torch, load_or_build
+
+log = logging.getLogger(__name__)
+
+SHOWN_EVERY = 0.1  # seconds
+PATIENCE = 3.0  # seconds without a block after which the device is gone: not every system says so
+QUIETEST, WIDTH = -60, 20  # of the level meters: dB of full scale, characters
+
+
+def run(cfg: DictConfig) -> None:
+    sounddevice = import_sounddevice()
+    if cfg.devices not in (None, "list"):
+        raise UserError(f"devices={cfg.devices}: must be list, or left out")
+    try:
+        if cfg.devices:
+            print(sounddevice.query_devices())
+        else:
+            configure_torch(cfg)
+            play(cfg, sounddevice, open_model(cfg))
+    except sounddevice.PortAudioError as error:
+        raise UserError(f"the sound device failed: {error}; devices=list shows what there is") from error
+
+
+def import_sounddevice() -> Any:
+    try:
+        import sounddevice
+    except ImportError as error:
+        raise UserError("task=live needs the package sounddevice: pip install -e '.[live]'") from error
+    except OSError as error:  # the package is there, but not the library that it calls
+        raise UserError(
+            f"task=live: {error}; install PortAudio, e.g. apt install libportaudio2, or brew install portaudio"
+        ) from error
+    return sounddevice
+
+
+def open_model(cfg: DictConfig) -> Callable[..., Stream]:
+    """Of `ckpt=`: block_length -> a new stream."""
+    if cfg.ckpt is None:
+        raise UserError("task=live needs ckpt=…: an exported file (.onnx, .tflite) or a checkpoint")
+    if Path(str(cfg.ckpt)).suffix.lower() in (".onnx", ".tflite"):
+        return Denoiser(cfg.ckpt).stream
+    model = load_or_build(cfg)
+    sizes = model.sample_rate, model.hop_length, model.latency
+    return lambda block_length=None: Stream(_TorchStep(model), *sizes, block_length)
+
+
+class _TorchStep:
+    """A step of `gtcrn.export.framing` in PyTorch."""
+
+    def __init__(self, enhancer: Enhancer):
+        self._enhancer = enhancer
+        self.reset()
+
+    def reset(self) -> None:
+        self._state = self._enhancer.initial_state(1)
+
+    @torch.inference_mode()
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        y, self._state = self._enhancer(torch.from_numpy(x), self._state)
+        return y.numpy()
+
+
+def play(cfg: DictConfig, sounddevice: Any, open_stream: Callable[..., Stream]) -> None:
+    """Until Ctrl-C, the end of `seconds` or of the device, and then a summary.
+
+    Raises UserError if the devices are not there, or go.
+    """
+    for key in ("device_rate", "block"):
+        if cfg[key] is not None and (type(cfg[key]) is not int or cfg[key] < 1):
+            raise UserError(f"{key}={cfg[key]}: must be a whole number of at least 1, or null")
+    if not isinstance(cfg.seconds, int | float | None):
+        raise UserError(f"seconds={cfg.seconds}: must be a number, or null")
+    microphone, headphones = (choose(sounddevice, kind, cfg[f"{kind}_device"]) for kind in ("input", "output"))
+    channels = min(2, microphone["max_input_channels"]), min(2, headphones["max_output_channels"])
+    stream = open_stream()
+    rate = cfg.device_rate or common_rate(sounddevice, microphone, headphones, channels, stream.sample_rate)
+    block = cfg.block or round(stream.hop_length * rate / stream.sample_rate)
+    resampled = rate != stream.sample_rate
+    callback = Callback(Resampled(stream, rate) if resampled else open_stream(block), cfg.bypass)
+    with sounddevice.Stream(
+        samplerate=rate,
+        blocksize=block,
+        device=(microphone["index"], headphones["index"]),
+        channels=channels,
+        dtype="float32",
+        latency="low",
+        callback=callback,
+    ) as sound:
+        delay = 1000 * (sum(sound.latency) + callback.stream.latency / rate)
+        log.info("%s -> %s at %d Hz, later by %.0f ms", microphone["name"], headphones["name"], rate, delay)
+        if sys.stdin.isatty():
+            log.info("Enter switches the model off and on, Ctrl-C ends")
+            threading.Thread(target=switch, args=(callback, sys.stdin), daemon=True).start()
+        with suppress(KeyboardInterrupt):
+            watch(sound, callback, cfg.seconds)
+        gone = not is_alive(sound, callback)
+        log.info("%s", callback.summary())
+    if gone:
+        raise UserError(
+            f"{microphone['name']} -> {headphones['name']}: no more sound comes or goes; was a device taken away? "
+            "devices=list shows what there is"
+        )
+
+
+def choose(sounddevice: Any, kind: str, wanted: int | str | None) -> dict:
+    """The device that a number or a part of its name tells. kind: input or output."""
+    if wanted is None:
+        with suppress(ValueError, sounddevice.PortAudioError):
+            return sounddevice.query_devices(kind=kind)
+    fitting = [device for device in sounddevice.query_devices() if device[f"max_{kind}_channels"]]
+    names = ", ".join(f"{device['index']} {device['name']}" for device in fitting) or "none"
+    if wanted is None:
+        raise UserError(f"the system has no default {kind} device; give {kind}_device=…, of these: {names}")
+    chosen = [device for device in fitting if wanted in (device["index"], device["name"])] or [
+        device for device in fitting if str(wanted).lower() in device["name"].lower() and type(wanted) is str
+    ]
+    if len(chosen) != 1:
+        fits = "several devices" if chosen else "no device"
+        raise UserError(f"{kind}_device={wanted}: fits {fits}; give a number of these: {names}")
+    return chosen[0]
+
+
+def common_rate(sounddevice: Any, microphone: dict, headphones: dict, channels: tuple[int, int], rate: int) -> int:
+    """This rate if both devices have it, else the output's own."""
+    try:
+        sounddevice.check_input_settings(microphone["index"], channels[0], "float32", samplerate=rate)
+        sounddevice.check_output_settings(headphones["index"], channels[1], "float32", samplerate=rate)
+    except sounddevice.PortAudioError:
+        return round(headphones["default_samplerate"])
+    return rate
+
+
+class Callback:
+    """What the sound system calls for every block: the first channel through a stream, to all channels.
+
+    Nothing stops the sound: a block that the stream fails at is passed on as it is, and the stream begins anew.
+    Blocks that the system lost are counted.
+
+    stream: takes and gives blocks of the same length, at `sample_rate`. bypass: hear the microphone itself; may
+    change at any time, and the model goes on listening.
+    """
+
+    def __init__(self, stream: Stream | Resampled, bypass: bool = False):
+        self.stream, self.bypass = stream, bypass
+        self.blocks = self.frames = self.late = self.overruns = self.underruns = self.failures = 0
+        self.busy = self.longest = 0.0  # seconds, of all blocks and of one
+        self.failure = ""
+        self.last_call = time.monotonic()
+        self._begin_meter()
+
+    def _begin_meter(self) -> None:
+        self._peaks, self._recent = [0.0, 0.0], (0.0, 1.0)
+
+    def __call__(self, indata: np.ndarray, outdata: np.ndarray, frames: int, clock: Any, status: Any) -> None:
+        """indata, outdata: (frames, channels) float32. status: flags of what was lost before this block."""
+        began = time.perf_counter()
+        noisy = np.nan_to_num(indata[:, 0], posinf=0.0, neginf=0.0)  # once in a model, they would stay
+        try:
+            enhanced = self.stream.process(noisy)
+            outdata[:] = (noisy if self.bypass else enhanced)[:, None]
+        except Exception as error:
+            self.failures += 1
+            self.failure = f"{type(error).__name__}: {error}"
+            outdata[:] = noisy[:, None]
+            self.stream.reset()
+        self.overruns += status.input_overflow
+        self.underruns += status.output_underflow
+        self._count(noisy, outdata, time.perf_counter() - began)
+
+    def _count(self, noisy: np.ndarray, outdata: np.ndarray, seconds: float) -> None:
+        due = len(noisy) / self.stream.sample_rate
+        self.blocks, self.frames = self.blocks + 1, self.frames + len(noisy)
+        self.late += seconds > due
+        self.busy, self.longest = self.busy + seconds, max(self.longest, seconds)
+        self._peaks = [max(p, float(np.abs(x).max(initial=0))) for p, x in zip(self._peaks, (noisy, outdata))]
+        self._recent = max(self._recent, (seconds, due))
+        self.last_call = time.monotonic()
+
+    def meter(self) -> str:
+        """One line: peak levels and the longest processing time since the last one, and what was lost by now."""
+        (before, after), (seconds, due) = self._peaks, self._recent
+        self._begin_meter()
+        return (
+            f"in {_bar(before)}  out {_bar(after)}  {1000 * seconds:4.1f} ms of {1000 * due:.1f} "
+            f"({seconds / due:4.0%})  {self._losses()}{'  bypass' if self.bypass else ''}"
+        )
+
+    def summary(self) -> str:
+        heard = self.frames / self.stream.sample_rate
+        failure = f" (the last: {self.failure})" if self.failures else ""
+        return (
+            f"{heard:.1f} s in {self.blocks} blocks; processing took {self.busy / max(heard, 1e-9):.1%} of the time, "
+            f"{1000 * self.longest:.1f} ms at most, too long {self.late} times; {self._losses()}{failure}"
+        )
+
+    def _losses(self) -> str:
+        return f"overruns {self.overruns}, underruns {self.underruns}, failures {self.failures}"
+
+
+def _bar(peak: float) -> str:
+    level = 20 * math.log10(max(peak, 1e-5))
+    filled = min(WIDTH, max(0, round(WIDTH * (1 - level / QUIETEST))))
+    return f"[{'#' * filled:<{WIDTH}}] {level:4.0f} dB"
+
+
+def switch(callback: Callback, lines: Iterable[str]) -> None:
+    """The model off and on with every line, e.g. of the keyboard."""
+    for _ in lines:
+        callback.bypass = not callback.bypass
+
+
+def watch(sound: Any, callback: Callback, seconds: float | None) -> None:
+    """Shows the meter where there is a terminal, as long as the sound goes on."""
+    end = math.inf if seconds is None else time.monotonic() + seconds
+    while is_alive(sound, callback) and time.monotonic() < end:
+        time.sleep(SHOWN_EVERY)
+        if sys.stderr.isatty():
+            print(f"\r{callback.meter()}", end="\x1b[K", file=sys.stderr, flush=True)
+    if sys.stderr.isatty():
+        print(file=sys.stderr)
+
+
+def is_alive(sound: Any, callback: Callback) -> bool:
+    return sound.active and time.monotonic() - callback.last_call < PATIENCE

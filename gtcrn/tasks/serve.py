@@ -1,0 +1,36 @@
+"""task=serve: a page in the browser to hear recordings, or yourself, before and after exported models."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import webbrowser
+from pathlib import Path
+
+from omegaconf import DictConfig, ListConfig
+
+from gtcrn.errors import UserError
+from gtcrn.export import serving
+
+log = logging.getLogger(__name__)
+
+
+def run(cfg: DictConfig) -> None:
+    if not cfg.models:
+        raise UserError(
+            "task=serve needs models=…, wave files of task=export format=onnx_wave or a folder of them: "
+            "'models=[a.onnx,b.onnx]'"
+        )
+    if type(cfg.port) is not int or not 0 <= cfg.port < 2**16:
+        raise UserError(f"port={cfg.port}: must be a whole number from 0, any free one, to 65535")
+    places = cfg.models if isinstance(cfg.models, ListConfig) else [cfg.models]
+    models = serving.find([Path(str(place)).expanduser() for place in places])
+    serving.install()
+    with serving.Server(models, cfg.port) as server:
+        log.info("%s shows %s; Ctrl-C ends it", server.url, ", ".join(model["name"] for model in models))
+        if cfg.browser:  # some browsers return only when they are closed
+            threading.Thread(target=webbrowser.open, args=(server.url,), daemon=True).start()
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            log.info("ended")

@@ -1,0 +1,66 @@
+"""A .pt2 file streams what the PyTorch model streams, and says how it is fed."""
+
+import json
+import zipfile
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from gtcrn.errors import UserError
+from gtcrn.export.graph import Graph
+from gtcrn.export.metadata import Weights, describe
+from gtcrn.export.pt2 import Runner, write
+from gtcrn.models import micro
+
+
+@pytest.fixture(scope="module")
+def enhancer():
+    torch.manual_seed(0)
+    return micro.build(channels=4, stacks=1, blocks=2).eval()
+
+
+@pytest.fixture(scope="module", params=["spectrum", "wave"])
+def program(request, enhancer, tmp_path_factory):
+    path = tmp_path_factory.mktemp("pt2") / "micro.pt2"
+    graph = Graph(enhancer, request.param)
+    write(graph, path, describe(graph, enhancer, Weights("a test", "MIT")))
+    return path
+
+
+@torch.inference_mode()
+def test_streams_as_pytorch_does(program, enhancer, recordings):
+    noisy = soundfile.read(recordings / "vctk_demand_mini" / "noisy" / "p287_001.wav", dtype="float32")[0][: 60 * 256]
+    runner = Runner(program)
+    assert (runner.sample_rate, runner.hop_length, runner.latency) == (16000, 256, 256)
+    expected = enhancer(torch.from_numpy(noisy)[None], enhancer.initial_state(1))[0][0].numpy()
+    blocks = np.split(noisy, [1, 256, 1000, 9000])
+    for _ in range(2):
+        streamed = np.concatenate([runner.process(block) for block in blocks])
+        np.testing.assert_allclose(streamed, expected, atol=1e-5)
+        runner.reset()
+
+
+def test_tells_what_it_is_and_nothing_of_the_machine(program):
+    extra = {"metadata.json": ""}
+    torch.export.load(program, extra_files=extra)
+    metadata = json.loads(extra["metadata.json"])
+    assert metadata["licence"] == "MIT" and json.loads(metadata["states"])
+    with zipfile.ZipFile(program) as archive:
+        texts = [archive.read(name) for name in archive.namelist() if name.endswith(".json")]
+    assert texts and not any(__file__.encode() in text or b"gtcrn/models" in text for text in texts)
+
+
+def test_files_that_do_not_fit_are_named(tmp_path, program):
+    with pytest.raises(UserError, match="nowhere.pt2: no such file"):
+        Runner(tmp_path / "nowhere.pt2")
+    bad = tmp_path / "bad.pt2"
+    for content in (b"", b"no archive", program.read_bytes()[:20_000]):
+        bad.write_bytes(content)
+        with pytest.raises(UserError, match="bad.pt2: damaged, or no torch.export program") as error:
+            Runner(bad)
+        assert "\n" not in str(error.value)
+    torch.export.save(torch.export.export(torch.nn.Identity(), (torch.zeros(1),)), bad)
+    with pytest.raises(UserError, match="bad.pt2: holds no metadata.json"):
+        Runner(bad)

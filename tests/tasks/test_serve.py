@@ -1,0 +1,58 @@
+"""task=serve as a user meets it: from the command to Ctrl-C."""
+
+import signal
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from gtcrn.export import serving
+
+RUN = Path(__file__).parents[2] / "run.py"
+
+
+@pytest.fixture
+def model(tmp_path) -> Path:
+    """A wave file that gives what it gets."""
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 160]) for name in ("input", "output"))
+    graph = helper.make_graph([helper.make_node("Identity", ["input"], ["output"])], "same", [x], [y])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    helper.set_model_props(model, {"kind": "wave", "sample_rate": "16000", "hop_length": "160", "latency": "0"})
+    onnx.save(model, tmp_path / "same.onnx")
+    return tmp_path / "same.onnx"
+
+
+def start(folder: Path, *overrides: str) -> subprocess.Popen:
+    command = [sys.executable, str(RUN), "task=serve", "browser=false", *overrides]
+    return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def test_from_the_command_to_ctrl_c(tmp_path, model):
+    if not serving.INSTALLED.is_file():
+        pytest.skip(f"the page needs onnxruntime-web: npm ci --prefix {serving.PAGE}")
+    with start(tmp_path, f"models={model.parent}", "port=0") as process:
+        line = process.stdout.readline()
+        url = next(word for word in line.split() if word.startswith("http://127.0.0.1:"))
+        assert "shows same" in line
+        assert b"<title>" in urllib.request.urlopen(url).read()
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0 and "Traceback" not in output
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ((), "task=serve needs models=…"),
+        (("models=[nowhere.onnx]",), "nowhere.onnx: no such file"),
+        (("models=same.onnx", "port=http"), "port=http: must be a whole number"),
+    ],
+)
+def test_mistakes_are_told_in_a_line(tmp_path, model, overrides, message):
+    with start(tmp_path, *overrides) as process:
+        output, _ = process.communicate(timeout=60)
+    assert process.returncode == 2 and message in output and "Traceback" not in output
