@@ -48,8 +48,8 @@ $calls""")
 
 _MEANING = {
     "spectrum": "One frame: the real and imaginary parts of the FFT of the newest $n_fft samples under a square-root "
-    "Hann window. The enhanced frame goes through the inverse FFT and the same window, and is added to the last ones where "
-    "they overlap. `format=onnx_wave` has all of that inside.",
+    "Hann window. The enhanced frame goes through the inverse FFT and the same window, and is added to the last ones "
+    "where they overlap. `format=onnx_wave` has all of that inside.",
     "wave": "One hop: the newest $hop samples, in [-1, 1]. Frames, windows and overlap are inside.",
 }
 _STEP = "`step` is one call, spectrum to spectrum; the Python program shows the frames around it."

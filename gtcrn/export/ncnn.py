@@ -1,12 +1,13 @@
 """ncnn: a folder with `model.ncnn.param`, `model.ncnn.bin` and `metadata.json`, written by pnnx.
 
 Blobs are named as pnnx names them, in the graph's order: in0 is the input, in1, in2, … the states as `metadata.json`
-lists them, out0 the output, out1, out2, … the next states. ncnn has no batch axis: all lack the first one.
+lists them, out0 the output, out1, out2, … the next states. All are vectors, each the elements of its tensor in order.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -71,7 +72,9 @@ class _Rewriting(TorchFunctionMode):
         return REWRITTEN.get(function, function)(*args, **(kwargs or {}))
 
 
-def _gru(x, hidden, weights, has_biases, layers, dropout, training, bidirectional, batch_first) -> tuple[Tensor, Tensor]:
+def _gru(
+    x, hidden, weights, has_biases, layers, dropout, training, bidirectional, batch_first
+) -> tuple[Tensor, Tensor]:
     """torch's own for one stream, every step written out."""
     first, second, _ = _shape(x)
     steps, hiddens = list(x.flatten().chunk(first * second)), []
@@ -101,9 +104,11 @@ def _shape(x: Tensor) -> list[int]:
 
 
 def _index_select(x: Tensor, dim: int, index: Tensor) -> Tensor:
-    """Of a vector's elements or a matrix's rows, as a product."""
-    chosen = F.one_hot(index, len(x)).to(x.dtype)
-    return F.linear(x, chosen) if x.dim() == 1 else chosen @ x
+    """Of a vector's elements, as a product, or a matrix's rows."""
+    if x.dim() == 1:
+        return F.linear(x, F.one_hot(index, len(x)).to(x.dtype))
+    rows = x.flatten().chunk(len(x))
+    return torch.cat([rows[number] for number in index.tolist()]).reshape(len(index), -1)
 
 
 def _item(x: Tensor, index) -> Tensor:
@@ -149,32 +154,42 @@ class Runner(Stream):
         missing = [name for name in (PARAM, BIN, METADATA) if not (path / name).is_file()]
         if missing:
             raise UserError(f"{path}: holds no {', '.join(missing)}; a folder of task=export format=ncnn is needed")
-        metadata = json.loads((path / METADATA).read_text())
-        shapes = [shape for _, shape in json.loads(metadata["states"])]
-        super().__init__(*framed(_Step(_load(path), shapes), metadata))
+        net = _load(path)
+        try:
+            metadata = json.loads((path / METADATA).read_text())
+            sizes = [math.prod(shape) for _, shape in json.loads(metadata["states"])]
+            super().__init__(*framed(_Step(net, sizes), metadata))
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{path / METADATA}: does not say how the model is fed ({error!r})") from error
 
 
 class _Step:
     """The network on one hop, (1, hop_length) or (1, F, 1, 2) float32, with its states."""
 
-    def __init__(self, net, shapes: list[list[int]]):
-        self._net, self._shapes = net, shapes
+    def __init__(self, net, sizes: list[int]):
+        self._net, self._sizes = net, sizes
         self.reset()
 
     def reset(self) -> None:
-        self._states = [np.zeros(shape, np.float32) for shape in self._shapes]
+        import ncnn
+
+        self._states = [ncnn.Mat(size) for size in self._sizes]
+        for state in self._states:
+            state.fill(0.0)
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         import ncnn
 
-        inputs = [x, *self._states]
+        vector = x.ravel()
         extractor = self._net.create_extractor()
-        for i, blob in enumerate(inputs):
-            extractor.input(f"in{i}", ncnn.Mat(blob[0]).clone())  # a copy, aligned as its kernels want it
-        y, *self._states = [
-            np.array(extractor.extract(f"out{i}")[1]).reshape(blob.shape) for i, blob in enumerate(inputs)
-        ]
-        return y
+        # copies: layers write into memory that is not ncnn's own, and an extractor's memory goes with it
+        for i, blob in enumerate([ncnn.Mat(vector).clone(), *self._states]):
+            extractor.input(f"in{i}", blob)
+        failures, outputs = zip(*(extractor.extract(f"out{i}") for i in range(1 + len(self._sizes))))
+        if any(failures):
+            raise UserError("ncnn can't run this model: a layer failed, or is fed a shape that it does not take")
+        y, *self._states = [blob.clone() for blob in outputs]
+        return np.array(y).reshape(x.shape)
 
 
 def _load(path: Path):

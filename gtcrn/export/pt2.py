@@ -26,15 +26,19 @@ def write(graph: Graph, path: Path, metadata: dict[str, str]) -> None:
 
 
 class Runner(Stream):
-    """A stream through a .pt2 file, on one stream's own past.
+    """A stream through a .pt2 file.
 
     Raises UserError if the file is missing, damaged or was not written by task=export.
     """
 
     def __init__(self, path: str | Path):
-        module, metadata = _load(Path(path))
-        shapes = [shape for _, shape in json.loads(metadata["states"])]
-        super().__init__(*framed(_Step(module, shapes), metadata))
+        module, text = _load(Path(path))
+        try:
+            metadata = json.loads(text)
+            shapes = [shape for _, shape in json.loads(metadata["states"])]
+            super().__init__(*framed(_Step(module, shapes), metadata))
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{path}: its {METADATA} does not say how it is fed ({error!r})") from error
 
 
 class _Step:
@@ -54,7 +58,8 @@ class _Step:
         return y.numpy()
 
 
-def _load(path: Path) -> tuple[torch.nn.Module, dict[str, str]]:
+def _load(path: Path) -> tuple[torch.nn.Module, str]:
+    """The program and the text of its metadata."""
     if not path.is_file():
         raise UserError(f"{path}: no such file; a .pt2 file of task=export is needed")
     extra = {METADATA: ""}
@@ -65,4 +70,4 @@ def _load(path: Path) -> tuple[torch.nn.Module, dict[str, str]]:
         raise UserError(f"{path}: damaged, or no torch.export program: {str(error).partition(chr(10))[0]}") from error
     if not extra[METADATA]:
         raise UserError(f"{path}: holds no {METADATA}; only programs of task=export say how they are fed")
-    return program.module(), json.loads(extra[METADATA])
+    return program.module(), extra[METADATA]

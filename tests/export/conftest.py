@@ -33,7 +33,7 @@ UNTRAINED = {  # overrides
     "dtln_32k": "model=dtln_32k",
     "timbre_light": "model=timbre_light",
     # the least that there is to export
-    "tiny": "model=dtln model.lstm_size=8 model.layers=1 model.basis_size=12 model.n_fft=64 model.hop_length=16",
+    "tiny": "model=dtln model.lstm_size=8 model.basis_size=12 model.n_fft=64 model.hop_length=16",
 }
 
 

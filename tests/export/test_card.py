@@ -33,7 +33,7 @@ def streamed(enhancer, wave):
     ("name", "format", "package"),
     [
         ("tiny", "onnx_wave", "onnxruntime"),
-        ("tiny", "litert", "ai_edge_litert"),
+        ("tiny", "litert", "litert_torch"),
         ("tiny", "ncnn", "ncnn"),
         ("tiny", "pt2", "torch"),
     ],

@@ -59,16 +59,17 @@ def test_what_ncnn_has_no_layer_for_is_named_and_nothing_is_left(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_folders_that_do_not_fit_are_named(tmp_path, folder, capfd):
+def test_folders_that_do_not_fit_are_named(tmp_path, folder):
     with pytest.raises(UserError, match="nowhere: holds no model.ncnn.param, model.ncnn.bin, metadata.json"):
         Runner(tmp_path / "nowhere")
     for name in FILES:
         (tmp_path / name).write_bytes((folder / name).read_bytes())
+    for wrong in ("", "no JSON", "[]", "{}", '{"states": "[]", "sample_rate": "many"}'):
+        (tmp_path / "metadata.json").write_text(wrong)
+        with pytest.raises(UserError, match="metadata.json: does not say how the model is fed"):
+            Runner(tmp_path)
     (tmp_path / "model.ncnn.param").write_text("7767517\n1 1\nWaveNet in0 0 1 in0\n")
     with pytest.raises(UserError, match="damaged, or of another version of ncnn"):
-        Runner(tmp_path)
-    (tmp_path / "metadata.json").write_text("{}")
-    with pytest.raises(UserError, match="metadata.json"):
         Runner(tmp_path)
 
 

@@ -61,6 +61,8 @@ def test_files_that_do_not_fit_are_named(tmp_path, program):
         with pytest.raises(UserError, match="bad.pt2: damaged, or no torch.export program") as error:
             Runner(bad)
         assert "\n" not in str(error.value)
-    torch.export.save(torch.export.export(torch.nn.Identity(), (torch.zeros(1),)), bad)
-    with pytest.raises(UserError, match="bad.pt2: holds no metadata.json"):
-        Runner(bad)
+    identity = torch.export.export(torch.nn.Identity(), (torch.zeros(1),))
+    for extra, match in ((None, "holds no metadata.json"), ({"metadata.json": "{}"}, "does not say how it is fed")):
+        torch.export.save(identity, bad, extra_files=extra)
+        with pytest.raises(UserError, match=f"bad.pt2: .*{match}"):
+            Runner(bad)
