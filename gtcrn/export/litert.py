@@ -32,7 +32,7 @@ def write(graph: Graph, path: Path, metadata: dict[str, str]) -> None:
         except ImportError as error:
             raise UserError(f"{path.name}: writing it needs litert-torch: pip install -e '.[litert]'") from error
         try:
-            content = litert_torch.convert(_Biased(graph), graph.example()).model_content()
+            content = litert_torch.convert(_Convertible(graph), graph.example()).model_content()
         except Exception as error:  # it raises what its parts raise
             reason = str(error).partition("\n")[0]
             raise UserError(f"{path.name}: can't be converted for LiteRT ({reason}); use format=onnx") from error
@@ -41,31 +41,47 @@ def write(graph: Graph, path: Path, metadata: dict[str, str]) -> None:
         archive.writestr("metadata.json", json.dumps(metadata))
 
 
-class _Biased(nn.Module):
-    """A graph whose matrix products all have a bias, where it has none one that is too small to change anything.
-
-    litert-torch 0.10 fails at products without one that are reshaped to four dimensions.
-    """
+class _Convertible(nn.Module):
+    """A graph in forms that litert-torch 0.10 converts, and rightly: see `REWRITTEN`."""
 
     def __init__(self, graph: Graph):
         super().__init__()
         self.step = graph
         self.eval()
+        for constant in (*graph.parameters(), *graph.buffers()):
+            # it takes those for one whose copies lie, one after the other, in the same place
+            constant.data = constant.contiguous()
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        with _Bias():
+        with _Rewriting():
             return self.step(*inputs)
 
 
-class _Bias(TorchFunctionMode):
+class _Rewriting(TorchFunctionMode):
     def __torch_function__(self, function, types, args=(), kwargs=None):
-        return (_biased_linear if function is F.linear else function)(*args, **(kwargs or {}))
+        return REWRITTEN.get(function, function)(*args, **(kwargs or {}))
 
 
-def _biased_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """With a bias, if need be one too small to change anything: products without one can't become 4-dimensional."""
     if bias is None:  # zeros would be optimised away
         bias = weight.new_full((len(weight),), torch.finfo(weight.dtype).tiny)
     return F.linear(x, weight, bias)
+
+
+def _conv_transpose1d(x: Tensor, weight: Tensor, bias: Tensor, stride: tuple[int], padding: tuple[int], *_) -> Tensor:
+    """As a plain convolution that gives the `stride` samples after one another as channels.
+
+    It is causal, its padding whole strides: what the past begins is cut off.
+    """
+    channels, frames = weight.shape[1], padding[0] // stride[0] + 1
+    weight = F.pad(weight, (0, frames * stride[0] - weight.shape[2]))
+    weight = weight.unflatten(2, (frames, stride[0])).flip(2).permute(1, 3, 0, 2)  # (C', stride, C, frames)
+    y = F.conv1d(x, weight.flatten(0, 1), bias.repeat_interleave(stride[0]))
+    return y.unflatten(1, (channels, stride[0])).transpose(2, 3).flatten(2)
+
+
+REWRITTEN = {F.linear: _linear, F.conv_transpose1d: _conv_transpose1d}
 
 
 @contextmanager

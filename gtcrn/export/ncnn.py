@@ -182,13 +182,13 @@ class _Step:
 
         vector = x.ravel()
         extractor = self._net.create_extractor()
-        # copies: layers write into memory that is not ncnn's own, and an extractor's memory goes with it
+        # a copy: layers write into memory that is not ncnn's own
         for i, blob in enumerate([ncnn.Mat(vector).clone(), *self._states]):
             extractor.input(f"in{i}", blob)
         failures, outputs = zip(*(extractor.extract(f"out{i}") for i in range(1 + len(self._sizes))))
         if any(failures):
             raise UserError("ncnn can't run this model: a layer failed, or is fed a shape that it does not take")
-        y, *self._states = [blob.clone() for blob in outputs]
+        y, *self._states = outputs
         return np.array(y).reshape(x.shape)
 
 

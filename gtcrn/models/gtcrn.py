@@ -16,7 +16,7 @@ from gtcrn.dsp import ERB, STFT
 from gtcrn.errors import UserError
 from gtcrn.models.enhancer import SpectralEnhancer
 from gtcrn.models.masking import Decoder, Encoder, ERBMaskNetwork, StreamingSequential, quartered_bands
-from gtcrn.streaming import CausalConv2d, CausalConvTranspose2d, Stateful, TimeGRU
+from gtcrn.streaming import CausalConv2d, CausalConvTranspose2d, CausalGRU, Stateful, grouped_gru
 from gtcrn.streaming.state import State
 
 DILATIONS = (1, 2, 5)
@@ -29,8 +29,8 @@ class SubbandFeatures(nn.Module):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        padded = F.pad(x, (1, 1))
-        return torch.stack([padded[..., :-2], x, padded[..., 2:]], dim=2).flatten(1, 2)
+        neighbours = F.pad(x, (1, 1)).unfold(3, x.shape[3], 1)  # (B, C, T, 3, F)
+        return neighbours.transpose(2, 3).flatten(1, 2)
 
 
 class ConvBlock(Stateful):
@@ -54,14 +54,14 @@ class TemporalRecurrentAttention(Stateful):
 
     def __init__(self, channels: int):
         super().__init__()
-        self.att_gru = TimeGRU(channels, 2 * channels, n_freqs=1)
+        self.att_gru = CausalGRU(channels, 2 * channels)
         self.att_fc = nn.Linear(2 * channels, channels)
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         energy = x.square().mean(dim=-1)  # (B, C, T)
-        hidden, gru = self.att_gru(energy.transpose(1, 2)[:, :, None], state["att_gru"])  # (B, T, 1, 2C)
-        gate = torch.sigmoid(self.att_fc(hidden))  # (B, T, 1, C)
-        return x * gate.permute(0, 3, 1, 2), {"att_gru": gru}
+        hidden, gru = self.att_gru(energy.transpose(1, 2), state["att_gru"])  # (B, T, 2C)
+        gate = torch.sigmoid(self.att_fc(hidden))  # (B, T, C)
+        return x * gate.transpose(1, 2)[..., None], {"att_gru": gru}
 
 
 class GTConvBlock(Stateful):
@@ -109,22 +109,28 @@ class GroupedGRU(Stateful):
     def __init__(self, input_size: int, hidden_size: int, n_freqs: int, over_time: bool):
         super().__init__()
         self.over_time = over_time
-        if over_time:
-            self.rnn1 = TimeGRU(input_size // 2, hidden_size // 2, n_freqs)
-            self.rnn2 = TimeGRU(input_size // 2, hidden_size // 2, n_freqs)
-        else:  # both directions together give hidden_size
-            self.rnn1 = nn.GRU(input_size // 2, hidden_size // 4, batch_first=True, bidirectional=True)
-            self.rnn2 = nn.GRU(input_size // 2, hidden_size // 4, batch_first=True, bidirectional=True)
+        self.n_freqs = n_freqs
+        hidden_size //= 2 if over_time else 4  # both directions together give half of it
+        self.rnn1 = nn.GRU(input_size // 2, hidden_size, batch_first=True, bidirectional=not over_time)
+        self.rnn2 = nn.GRU(input_size // 2, hidden_size, batch_first=True, bidirectional=not over_time)
+
+    def initial_state(self, batch_size: int) -> State:
+        """Hidden states (B, F, H / 2); over frequency there is no past and the state stays empty."""
+        if not self.over_time:
+            return {}
+        shape = batch_size, self.n_freqs, self.rnn1.hidden_size
+        return {name: self.rnn1.weight_hh_l0.new_zeros(shape) for name in ("rnn1", "rnn2")}
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """(B, T, F, C) -> (B, T, F, H); over frequency there is no past and the state stays empty."""
-        x1, x2 = x.chunk(2, dim=-1)
-        if self.over_time:
-            y1, h1 = self.rnn1(x1, state["rnn1"])
-            y2, h2 = self.rnn2(x2, state["rnn2"])
-            return torch.cat([y1, y2], dim=-1), {"rnn1": h1, "rnn2": h2}
-        y1, y2 = self.rnn1(x1.flatten(0, 1))[0], self.rnn2(x2.flatten(0, 1))[0]  # (B·T, F, H/2)
-        return torch.cat([y1, y2], dim=-1).unflatten(0, x.shape[:2]), state
+        """(B, T, F, C) -> (B, T, F, H)"""
+        grus = self.rnn1, self.rnn2
+        if not self.over_time:
+            return grouped_gru(grus, x.flatten(0, 1))[0].unflatten(0, x.shape[:2]), state
+        hidden = torch.cat([state["rnn1"], state["rnn2"]], dim=2).flatten(0, 1)  # (B·F, H)
+        sequences = x.transpose(1, 2)  # (B, F, T, C)
+        y, hidden = grouped_gru(grus, sequences.flatten(0, 1), hidden)
+        h1, h2 = hidden.unflatten(0, sequences.shape[:2]).chunk(2, dim=2)
+        return y.unflatten(0, sequences.shape[:2]).transpose(1, 2), {"rnn1": h1, "rnn2": h2}
 
 
 class DPGRNN(Stateful):

@@ -17,7 +17,7 @@ from gtcrn.dsp import ERB, STFT
 from gtcrn.errors import UserError
 from gtcrn.models.enhancer import SpectralEnhancer
 from gtcrn.models.masking import Decoder, Encoder, ERBMaskNetwork, StreamingSequential, quartered_bands
-from gtcrn.streaming import CausalConv1d, CausalConv2d, Stateful, TimeGRU
+from gtcrn.streaming import CausalConv1d, CausalConv2d, Stateful, TimeGRU, grouped_gru
 from gtcrn.streaming.state import State
 
 BASE_CHANNELS = 12
@@ -97,7 +97,7 @@ class BottleneckDPGRNN(Stateful):
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         x = x.permute(0, 2, 3, 1)  # (B, T, F, C)
-        y = self.intra(self.pre(x).flatten(0, 1))[0].unflatten(0, x.shape[:2])
+        y = grouped_gru([self.intra], self.pre(x).flatten(0, 1))[0].unflatten(0, x.shape[:2])
         x = self.ln1(x + self.post(y))
         y, inter = self.inter(self.pre(x), state["inter"])
         x = self.ln2(x + self.post2(y))

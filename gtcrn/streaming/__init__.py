@@ -13,6 +13,7 @@ from gtcrn.streaming.layers import (
     CausalLSTM,
     TimeGRU,
 )
+from gtcrn.streaming.recurrence import grouped_gru
 from gtcrn.streaming.state import Stateful, flatten
 
 __all__ = [
@@ -25,4 +26,5 @@ __all__ = [
     "Stateful",
     "TimeGRU",
     "flatten",
+    "grouped_gru",
 ]

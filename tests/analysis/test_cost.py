@@ -37,9 +37,12 @@ def test_cost_table(name):
 
 
 def macs_of_torch(core: nn.Module, x: torch.Tensor) -> float:
-    """Of all operators but LSTMs, which torch does not see."""
+    """Of all operators but LSTMs, which torch does not see. GRUs that nobody watches run as one, with zeros in it."""
+    handles = [gru.register_forward_hook(lambda *_: None) for gru in core.modules() if isinstance(gru, nn.GRU)]
     with FlopCounterMode(display=False) as flops, torch.no_grad():
         core(x)
+    for handle in handles:
+        handle.remove()
     return flops.get_total_flops() / 2
 
 

@@ -14,12 +14,20 @@ from gtcrn.streaming import (
     TimeGRU,
 )
 
+
+def depthwise(kind, **options):
+    return kind(4, 4, (3, 3), n_freqs=5, padding_freq=1, dilation=2, groups=4, **options)
+
+
 LAYERS = {
     "conv1d": (lambda: CausalConv1d(4, 6, 3, groups=2), (2, 4, 12)),
+    "conv1d depthwise": (lambda: CausalConv1d(4, 4, 3, dilation=2, groups=4), (2, 4, 12)),
     "conv1d dilated": (lambda: CausalConv1d(4, 6, 3, dilation=4), (2, 4, 12)),
     "transposed1d": (lambda: CausalConvTranspose1d(4, 6, 7, stride=2), (2, 4, 12)),
     "transposed1d without overlap": (lambda: CausalConvTranspose1d(4, 6, 2, stride=3), (2, 4, 12)),
     "conv2d": (lambda: CausalConv2d(4, 6, (3, 3), n_freqs=5, padding_freq=1, dilation=2), (2, 4, 12, 5)),
+    "conv2d depthwise": (lambda: depthwise(CausalConv2d), (2, 4, 12, 5)),
+    "transposed depthwise": (lambda: depthwise(CausalConvTranspose2d, bias=False), (2, 4, 12, 5)),
     "transposed": (lambda: CausalConvTranspose2d(4, 6, (3, 3), n_freqs=5, padding_freq=1, dilation=5), (2, 4, 12, 5)),
     "gru of frequencies": (lambda: TimeGRU(4, 6, n_freqs=5), (2, 12, 5, 4)),
     "gru": (lambda: CausalGRU(4, 6, 3), (2, 12, 4)),
@@ -27,17 +35,19 @@ LAYERS = {
 }
 
 
+@pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("name", LAYERS)
-def test_frames_equal_whole(name):
+def test_frames_equal_whole(name, training):
     torch.manual_seed(0)
     build, shape = LAYERS[name]
     layer, x = build(), torch.randn(shape)
     time = 1 if name.startswith(("gru", "lstm")) else 2
-    whole, last = layer(x, layer.initial_state(2))
-    state, frames = layer.initial_state(2), []
-    for frame in x.split(1, dim=time):
-        y, state = layer(frame, state)
-        frames.append(y)
+    with torch.set_grad_enabled(training):
+        whole, last = layer(x, layer.initial_state(2))
+        state, frames = layer.initial_state(2), []
+        for frame in x.split(1, dim=time):
+            y, state = layer(frame, state)
+            frames.append(y)
     torch.testing.assert_close(torch.cat(frames, dim=time), whole, atol=1e-6, rtol=1e-5)
     torch.testing.assert_close(state, last, atol=1e-6, rtol=1e-5)
 
@@ -75,6 +85,14 @@ def test_causal_conv2d_is_left_padded():
     x = torch.randn(2, 4, 12, 5)
     expected = F.conv2d(F.pad(x, (1, 1, 4, 0)), layer.weight, layer.bias, dilation=(2, 1))
     torch.testing.assert_close(layer(x, layer.initial_state(2))[0], expected)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_transposed_is_torchs_own_without_its_end(groups):
+    layer = CausalConvTranspose2d(4, 6, (3, 4), n_freqs=5, padding_freq=1, dilation=2, groups=groups)
+    x = torch.randn(2, 4, 12, 5)
+    uncut = F.conv_transpose2d(x, layer.weight, layer.bias, padding=(0, 1), dilation=(2, 1), groups=groups)
+    torch.testing.assert_close(layer(x, layer.initial_state(2))[0], uncut[:, :, :12])
 
 
 def test_transposed_tap_zero_is_the_newest_frame():
