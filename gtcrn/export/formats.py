@@ -52,7 +52,7 @@ FORMATS = {
         "sherpa_onnx", "sherpa_onnx.Runner", "sherpa-onnx", "_sherpa.onnx", ("spectrum",), graph=PackedGraph
     ),
     "litert": Format("litert", "runtime.Denoiser", "ai-edge-litert", ".tflite", _SPECTRUM_FIRST, "unrolled"),
-    "ncnn": Format("ncnn", "ncnn.Runner", "ncnn", "_ncnn", _SPECTRUM_FIRST, "unrolled"),
+    "ncnn": Format("ncnn", "ncnn.Runner", "ncnn", "_ncnn", _SPECTRUM_FIRST),
     "pt2": Format("pt2", "pt2.Runner", "torch", ".pt2", _SPECTRUM_FIRST),
 }
 

@@ -59,12 +59,29 @@ class _Flat(nn.Module):
     def __init__(self, graph: Graph):
         super().__init__()
         self.step = graph
+        for module in list(graph.modules()):
+            for name, child in module.named_children():
+                if isinstance(child, nn.LayerNorm) and len(child.normalized_shape) > 1:
+                    setattr(module, name, _WholeNorm(child))
         self.shapes = [x.shape for x in graph.example()]
 
     def forward(self, *vectors: Tensor) -> list[Tensor]:
         with _Rewriting():
             outputs = self.step(*(x.reshape(shape) for x, shape in zip(vectors, self.shapes)))
         return [y.flatten() for y in outputs]
+
+
+class _WholeNorm(nn.Module):
+    """A LayerNorm of all elements; ncnn's is of the last dimension's."""
+
+    def __init__(self, norm: nn.LayerNorm):
+        super().__init__()
+        self.weight, self.bias, self.eps = norm.weight, norm.bias, norm.eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        centred = x.flatten() - x.flatten().mean(dim=0, keepdim=True)
+        deviation = torch.sqrt((centred * centred).mean(dim=0, keepdim=True) + self.eps)
+        return (centred / deviation).reshape(_shape(x)) * self.weight + self.bias
 
 
 class _Rewriting(TorchFunctionMode):

@@ -10,9 +10,10 @@ import torch
 
 from gtcrn.errors import UserError
 from gtcrn.export.graph import Graph
+from gtcrn.export.lean import lean
 from gtcrn.export.metadata import Weights, describe
 from gtcrn.export.ncnn import Runner, write
-from gtcrn.models import dtln, micro
+from gtcrn.models import dtln, gtcrn, micro
 
 pytest.importorskip("ncnn")
 FILES = ["metadata.json", "model.ncnn.bin", "model.ncnn.param"]
@@ -43,6 +44,20 @@ def test_streams_as_pytorch_does(folder, enhancer, recordings):
         streamed = np.concatenate([runner.process(block) for block in blocks])
         np.testing.assert_allclose(streamed, expected, atol=1e-5)  # 16 bits would differ by 1e-3
         runner.reset()
+
+
+@torch.inference_mode()
+def test_recurrences_are_rewritten_for_it(tmp_path):
+    torch.manual_seed(0)
+    enhancer = gtcrn.build(channels=4, dpgrnn_count=1, hidden_size=8).eval()
+    for parameter in enhancer.parameters():
+        parameter += 0.1 * torch.randn_like(parameter)  # norms that scale
+    graph = Graph(lean(enhancer), "spectrum")
+    write(graph, tmp_path / "gtcrn_ncnn", describe(graph, enhancer, Weights("", "")))
+    noisy = 0.1 * torch.randn(1, 10 * 256)
+    streamed = Runner(tmp_path / "gtcrn_ncnn").process(noisy[0].numpy())
+    expected = enhancer(noisy, enhancer.initial_state(1))[0][0].numpy()
+    np.testing.assert_allclose(streamed, expected, atol=1e-6)
 
 
 def test_holds_three_files_and_says_what_it_is(folder):
