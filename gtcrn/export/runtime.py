@@ -91,6 +91,8 @@ class _ONNX:
             raise UserError(f"{path}: running it needs onnxruntime: pip install -e '.[export]'") from error
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
+        # every tensor in memory of its own: a twentieth faster, for some hundred KB
+        options.enable_mem_reuse = options.enable_cpu_mem_arena = False
         options.log_severity_level = 3  # errors, which are raised anyway
         try:
             self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
