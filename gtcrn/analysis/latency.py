@@ -27,8 +27,7 @@ from gtcrn.analysis.runners import RUNNERS, Eager, PlainRun, bare_step, is_frame
 from gtcrn.data import audio
 from gtcrn.data.pairs import pair_folders
 from gtcrn.errors import UserError
-from gtcrn.export.framing import Stream
-from gtcrn.export.proof import Runner
+from gtcrn.export.framing import Runner, Stream
 from gtcrn.metrics import Pair, score_pairs
 from gtcrn.models.enhancer import Enhancer
 

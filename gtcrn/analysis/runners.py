@@ -9,8 +9,7 @@ import torch
 
 from gtcrn.errors import UserError
 from gtcrn.export import ncnn, pt2, runtime
-from gtcrn.export.framing import Framed, Step
-from gtcrn.export.proof import Runner
+from gtcrn.export.framing import Framed, Runner, Step
 from gtcrn.models.enhancer import Enhancer
 
 RUNNERS = {  # by suffix; ncnn's files are a folder
@@ -119,9 +118,9 @@ def open_runner(*paths: Path) -> Runner:
 
 def is_framed(runner: Runner) -> bool:
     """Whether the STFT is outside its file, in numpy."""
-    return isinstance(runner._step, Framed)
+    return isinstance(runner.step, Framed)
 
 
 def bare_step(runner: Runner) -> Step:
     """What its file does, without the framing around it: of spectra (1, F, 1, 2) if `is_framed`, else (1, hop)."""
-    return runner._step._step if is_framed(runner) else runner._step
+    return runner.step.step if is_framed(runner) else runner.step

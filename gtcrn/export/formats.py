@@ -19,6 +19,7 @@ import torch
 
 from gtcrn.errors import UserError
 from gtcrn.export import card, proof
+from gtcrn.export.framing import Runner
 from gtcrn.export.graph import Graph, kinds
 from gtcrn.export.lean import lean
 from gtcrn.export.metadata import Weights, describe
@@ -128,7 +129,7 @@ def export(
     return Exported(target, size, metadata, proved, described)
 
 
-def load_runner(path: Path, name: str) -> proof.Runner:
+def load_runner(path: Path, name: str) -> Runner:
     """A stream through an exported file, in the runtime of its format."""
     module, _, runner = FORMATS[name].runner.partition(".")
     return getattr(importlib.import_module(f"gtcrn.export.{module}"), runner)(path)

@@ -23,6 +23,18 @@ class Step(Protocol):
     def reset(self) -> None: ...
 
 
+class Runner(Protocol):
+    """What runs a file as a stream."""
+
+    sample_rate: int
+    hop_length: int
+    latency: int
+
+    def process(self, samples: np.ndarray) -> np.ndarray: ...
+
+    def reset(self) -> None: ...
+
+
 class Framed:
     """A step of samples (1, hop_length) around one of spectra (1, F, 1, 2), F = n_fft // 2 + 1.
 
@@ -33,7 +45,7 @@ class Framed:
     def __init__(self, n_fft: int, hop_length: int, step: Step):
         if not 0 < hop_length < n_fft or n_fft % hop_length:
             raise UserError(f"hop_length={hop_length} must divide n_fft={n_fft} and be smaller")
-        self._step, self._hop_length = step, hop_length
+        self.step, self._hop_length = step, hop_length
         self._window = np.sin(np.pi * np.arange(n_fft) / n_fft).astype(np.float32)
         # frames that overlap add up to the same constant everywhere
         self._synthesis_window = self._window * np.float32(2 * hop_length / n_fft)
@@ -44,14 +56,14 @@ class Framed:
     def reset(self) -> None:
         self._frame.fill(0)
         self._overlap.fill(0)
-        self._step.reset()
+        self.step.reset()
 
     def __call__(self, samples: np.ndarray) -> np.ndarray:
         hop, frame, overlap = self._hop_length, self._frame, self._overlap
         frame[:-hop] = frame[hop:]
         frame[-hop:] = samples[0]
         self._bins[:] = np.fft.rfft(frame * self._window)
-        enhanced = np.fft.irfft(_complex(self._step(self._spectrum)), len(frame))
+        enhanced = np.fft.irfft(_complex(self.step(self._spectrum)), len(frame))
         overlap[:-hop] = overlap[hop:]
         overlap[-hop:] = 0
         overlap += enhanced * self._synthesis_window
@@ -82,7 +94,7 @@ class Stream:
         if block_length is not None and block_length < 1:
             raise UserError(f"block_length={block_length}: must be at least 1, or None")
         self.sample_rate, self.hop_length, self.block_length = sample_rate, hop_length, block_length
-        self._step = step
+        self.step = step
         self._ahead = hop_length - gcd(hop_length, block_length) if block_length else 0
         self.latency = latency + self._ahead
         self._begin()
@@ -93,7 +105,7 @@ class Stream:
 
     def reset(self) -> None:
         """Begins a new stream."""
-        self._step.reset()
+        self.step.reset()
         self._begin()
 
     def process(self, samples: np.ndarray) -> np.ndarray:
@@ -105,7 +117,7 @@ class Stream:
         """
         samples = np.asarray(samples)
         self._check(samples)
-        hop, step = self.hop_length, self._step
+        hop, step = self.hop_length, self.step
         hops = np.concatenate([self._pending, samples], dtype=np.float32, casting="same_kind")
         if not np.isfinite(hops).all():
             raise UserError("samples hold NaN or infinity, which a model would never forget; repair or leave them out")

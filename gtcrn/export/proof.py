@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,24 +14,13 @@ from gtcrn.data.demo.noise import NOISES
 from gtcrn.data.demo.speech import TALKERS, utterance
 from gtcrn.data.seeding import generator
 from gtcrn.errors import UserError
+from gtcrn.export.framing import Runner
 from gtcrn.models.enhancer import Enhancer
 
 TOLERANCE = 1e-4  # of full scale
 SECONDS = 5  # of audio
 SHORTEST = 1
 WARM_UP = 10  # hops before the clock is looked at
-
-
-class Runner(Protocol):
-    """What runs a file as a stream."""
-
-    sample_rate: int
-    hop_length: int
-    latency: int
-
-    def process(self, samples: np.ndarray) -> np.ndarray: ...
-
-    def reset(self) -> None: ...
 
 
 class Proof(NamedTuple):

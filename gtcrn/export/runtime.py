@@ -81,24 +81,32 @@ class Denoiser(Stream):
         return Denoiser, self._arguments
 
 
-class _ONNX:
-    """A session of onnxruntime on one thread: matrices this small lose more than they gain with two."""
+def open_onnx(path: Path):
+    """A session of onnxruntime on one thread: matrices this small lose more than they gain with two.
 
+    Raises UserError if the file is missing or damaged, and without onnxruntime.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise UserError(f"{path}: running it needs onnxruntime: pip install -e '.[export]'") from error
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; an ONNX model of task=export is needed")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    # every tensor in memory of its own: a twentieth faster, for some hundred KB
+    options.enable_mem_reuse = options.enable_cpu_mem_arena = False
+    options.log_severity_level = 4  # what goes wrong is raised
+    try:
+        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime has a dozen kinds, none of them public
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"{path}: damaged, or not an ONNX model: {reason}") from error
+
+
+class _ONNX:
     def __init__(self, path: Path):
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise UserError(f"{path}: running it needs onnxruntime: pip install -e '.[export]'") from error
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        # every tensor in memory of its own: a twentieth faster, for some hundred KB
-        options.enable_mem_reuse = options.enable_cpu_mem_arena = False
-        options.log_severity_level = 3  # errors, which are raised anyway
-        try:
-            self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime has a dozen kinds, none of them public
-            reason = str(error).partition("\n")[0]
-            raise UserError(f"{path}: damaged, or not an ONNX model: {reason}") from error
+        self.session = open_onnx(path)
         self.metadata = self.session.get_modelmeta().custom_metadata_map
         self.inputs, self.outputs = (
             [Tensor(node.name, node.type == "tensor(float)", tuple(node.shape)) for node in nodes]

@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from gtcrn.errors import UserError
+from gtcrn.export.runtime import open_onnx
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +72,7 @@ def find(places: Sequence[Path]) -> list[dict]:
 
 def describe(path: Path) -> dict:
     """As in `find`, without a name. Raises UserError if it is no wave file."""
-    session = _open(path)
+    session = open_onnx(path)
     metadata = session.get_modelmeta().custom_metadata_map
     inputs, outputs = session.get_inputs(), session.get_outputs()
     kind = metadata.get("kind", "unknown")
@@ -99,22 +100,6 @@ def describe(path: Path) -> dict:
             for before, after in zip(inputs[1:], outputs[1:])
         ],
     }
-
-
-def _open(path: Path):
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise UserError(f"{path}: reading it needs the package onnxruntime: pip install -e '.[export]'") from error
-    if not path.is_file():
-        raise UserError(f"{path}: no such file or folder; an ONNX model of task=export format=onnx_wave is needed")
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    try:
-        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime has a dozen kinds, none of them public
-        reason = str(error).partition("\n")[0]
-        raise UserError(f"{path}: damaged, or not an ONNX model: {reason}") from error
 
 
 def install() -> None:

@@ -99,7 +99,7 @@ def online_denoiser(path: Path):
         import sherpa_onnx
     except ImportError as error:
         raise UserError(
-            f"{path.name}: is proved by sherpa-onnx itself, which is not installed: pip install sherpa-onnx"
+            f"{path.name}: is proved by sherpa-onnx itself, which is not installed: pip install -e '.[sherpa]'"
         ) from error
     model = sherpa_onnx.OfflineSpeechDenoiserModelConfig(
         gtcrn=sherpa_onnx.OfflineSpeechDenoiserGtcrnModelConfig(str(path))

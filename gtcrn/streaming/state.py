@@ -38,7 +38,7 @@ class Stateful(nn.Module):
             raise UserError(
                 f"this model cannot stream: layer {name!r} looks {frames} frame(s) ahead "
                 f"({self.total_lookahead()} frames over {len(ahead)} layers); "
-                "use streaming=causal, or give it whole utterances"
+                "train one with streaming=causal, or give this one whole utterances"
             )
 
 

@@ -8,7 +8,6 @@ import logging
 import os
 import platform
 import re
-import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, wait
 from contextlib import suppress
@@ -28,6 +27,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from gtcrn.analysis.figures import spectrogram_figure
 from gtcrn.analysis.tables import summarise_by_snr
 from gtcrn.errors import UserError
+from gtcrn.export.metadata import revision
 from gtcrn.metrics import METRICS, Pair
 
 log = logging.getLogger(__name__)
@@ -233,16 +233,6 @@ class Dashboard(WandbLogger):
         if not wait([sending], timeout=self.upload_seconds).done:
             raise TimeoutError(f"no answer within {self.upload_seconds} s")
         sending.result()
-
-
-def revision() -> dict[str, Any]:
-    """The commit of this code, and whether the code differs from it; None where that is not known."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        described = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-    except (OSError, subprocess.SubprocessError):  # no git, or no repository
-        return {"revision": None, "dirty": None}
-    return {"revision": described.removesuffix("-dirty"), "dirty": described.endswith("-dirty")}
 
 
 def _begin(mode: str, *run: Any, **arguments: Any) -> wandb.Run:

@@ -20,6 +20,7 @@ from wandb.proto import wandb_internal_pb2 as proto
 from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
 from gtcrn.errors import UserError
+from gtcrn.export.metadata import revision
 from gtcrn.metrics import Pair
 from gtcrn.training import dashboard
 from gtcrn.training.dashboard import Dashboard
@@ -148,7 +149,7 @@ def test_run_is_found_by_name_group_tags_and_config(training, logged):
     assert set(run.tags) == {"train", "light_v3", "causal", "sisdr_mag", "vctk_demand", "supervised"}
     assert logged.config["model"]["width_mult"] == 0.5 and logged.config["seed"] == 1
     assert logged.config["cost"]["parameters_trainable"] == 5024
-    assert logged.config["git"] == dashboard.revision() and logged.config["host"]
+    assert logged.config["git"] == revision() and logged.config["host"]
 
 
 def test_curves_have_one_axis_and_the_summary_the_best_values(training, logged):
@@ -218,7 +219,7 @@ def test_best_weights_are_an_artifact_that_says_what_they_are(training, logged):
     metadata = json.loads(artifact.metadata)
     summary = json.loads((training / "summary.json").read_text())
     assert metadata["test"] == pytest.approx(summary["test"]) and metadata["best"] == pytest.approx(summary["best"])
-    assert metadata["git"] == dashboard.revision() and len(metadata["config_sha256"]) == 64
+    assert metadata["git"] == revision() and len(metadata["config_sha256"]) == 64
     # the same version to W&B, so that a run that builds on it is drawn behind it
     used = dashboard._model(training / "checkpoints" / "best.ckpt")
     assert (used.name, used.digest) == (artifact.name, artifact.digest)
