@@ -85,7 +85,7 @@ function chosen() {
 function makeModels() {
   byId("models").append(...models.map((model, index) => {
     const latency = 1000 * (model.latency + model.hop_length) / model.sample_rate;
-    const facts = `${kilohertz(model.sample_rate)}, latency ${precise(latency)} ms, ${precise(model.bytes / 1e6)} MB, ${model.licence}`;
+    const facts = `${kilohertz(model.sample_rate)}, latency ${precise(latency)} ms, ${precise(model.bytes / 1e6)} MB, licence ${model.licence}`;
     const radio = make("input", { type: "radio", name: "model", value: index, checked: index === 0, onchange: use });
     return make("label", { class: "model", title: `${model.system}: ${model.origin}` }, radio,
       make("div", {}, make("strong", {}, model.name), make("span", { class: "muted number" }, facts)));
