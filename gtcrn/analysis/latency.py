@@ -75,7 +75,7 @@ def participants(
         raise UserError(f"reference={','.join(map(str, reference))}: give one file, or the two of DTLN's author")
     compared = {path.resolve() for path in reference}
     others = [path for path in _found(files) if path.resolve() not in compared]
-    names = _names([*reference, *others])
+    names = short_names([*reference, *others])
     found = []
     if reference:
         found.append(Participant(" + ".join(names[: len(reference)]), open_runner(*reference), tuple(reference)))
@@ -103,7 +103,7 @@ def _found(files: Sequence[Path]) -> list[Path]:
     return list(found.values())
 
 
-def _names(paths: Sequence[Path]) -> list[str]:
+def short_names(paths: Sequence[Path]) -> list[str]:
     """As short as they can be and still differ; of ncnn's files the folder's."""
     parts = [(path.parent if path.suffix == ".param" else path).resolve().parts for path in paths]
     for depth in count(1):

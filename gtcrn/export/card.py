@@ -24,9 +24,9 @@ Enhances speech, $rate Hz, one channel, $hop samples ($hop_ms ms) at a time.
 | weights | $origin |
 | licence of the weights | $licence |
 | size | $size |
-| made by | `task=export format=$format`, revision $revision |
-| proof | at most $error from the PyTorch model (allowed: $tolerance), over $frames frames of $audio |
-| latency | $total_ms ms: $hop_ms ms until a hop is complete, $delay_ms ms until nothing more overlaps it |
+| made by | `task=export format=$format$quantize`, revision $revision |
+| proof | $proof |
+$integers| latency | $total_ms ms: $hop_ms ms until a hop is complete, $delay_ms ms until nothing more overlaps it |
 | CPU time for a hop | median $median ms, 95 % below $p95 ms; $runtime from Python, one thread, $machine |
 
 ## Scores
@@ -35,7 +35,7 @@ $scores
 
 ## Inputs and outputs
 
-float32, fixed shapes. The states are zeros at first; the next states that a call gives are the states of the next call.
+$types, fixed shapes. The states are $zeros at first; the next states that a call gives are the states of the next call.
 
 | input | output | shape | |
 |---|---|---|---|
@@ -51,6 +51,10 @@ _MEANING = {
     "Hann window. The enhanced frame goes through the inverse FFT and the same window, and is added to the last ones "
     "where they overlap. `format=onnx_wave` has all of that inside.",
     "wave": "One hop: the newest $hop samples, in [-1, 1]. Frames, windows and overlap are inside.",
+    "bands": "One frame's ERB bands, of magnitude, real and imaginary part of the spectrum, in codes: first those of "
+    "the bands, then those of $rho times what the first leave of them. A code stands for (code - zero point) · scale. "
+    "The output is the complex mask of the bands. What the Python program does around it in float, the device's "
+    "processor does.",
 }
 _STEP = "`step` is one call, spectrum to spectrum; the Python program shows the frames around it."
 _SHERPA = (
@@ -74,25 +78,43 @@ def text(
         hop_ms=f"{1e3 * hop / rate:g}",
         delay_ms=f"{1e3 * latency / rate:g}",
         total_ms=f"{1e3 * (hop + latency) / rate:g}",
-        error=f"{proof.error:.1e}",
-        tolerance=f"{TOLERANCE:g}",
-        frames=proof.frames,
+        proof=_proof(metadata, proof, audio),
         median=f"{proof.median_ms:.2f}",
         p95=f"{proof.p95_ms:.2f}",
         runtime=runtime,
         machine=machine(),
-        audio=audio,
-        scores=scores,
+        scores=scores if metadata["kind"] != "bands" else f"Of the float model, not of these integers: {scores}",
         tensors=_tensors(metadata, values),
         meaning=Template(_MEANING[metadata["kind"]]).substitute(values),
         calls=_calls(format, metadata["kind"], values),
+        **_integers(metadata),
     )
+
+
+def _proof(metadata: dict[str, str], proof: Proof, audio: str) -> str:
+    over = f"over {proof.frames} frames of {audio}"
+    if metadata["kind"] == "bands":
+        return f"output SNR {metadata['snr_db']} dB against the float model, {over}; {metadata['check']}"
+    return f"at most {proof.error:.1e} from the PyTorch model (allowed: {TOLERANCE:g}), {over}"
+
+
+def _integers(metadata: dict[str, str]) -> dict[str, str]:
+    """What is told of integers, and in their place of floats."""
+    if metadata["kind"] != "bands":
+        return {"quantize": "", "integers": "", "types": "float32", "zeros": "zeros"}
+    operators = ", ".join(f"{kind} ({count})" for kind, count in json.loads(metadata["operators"]).items())
+    rows = (
+        f"| integers | {100 * float(metadata['integer_macs']):g} % of the multiplications; {metadata['bits']}-bit "
+        f"activations, 8-bit weights |\n| operators to register | {operators} |\n"
+    )
+    types = f"int{metadata['bits']}"
+    return {"quantize": f" quantize={metadata['quantize']}", "integers": rows, "types": types, "zeros": "zero points"}
 
 
 def _values(file: str, metadata: dict[str, str]) -> dict[str, object]:
     """What the programs need."""
     n_fft, hop = int(metadata["n_fft"]), int(metadata["hop_length"])
-    dims = (1, n_fft // 2 + 1, 1, 2) if metadata["kind"] == "spectrum" else (1, hop)
+    dims = (1, hop) if metadata["kind"] == "wave" else (1, n_fft // 2 + 1, 1, 2)
     shapes = [shape for _, shape in json.loads(metadata["states"])]
     return {
         "file": file,
@@ -105,6 +127,7 @@ def _values(file: str, metadata: dict[str, str]) -> dict[str, object]:
         "dims": list(dims),
         "count": prod(dims),
         "shapes": shapes,
+        "rho": metadata.get("residual_gain"),
         "mat": _mat(dims),
         "mats": ", ".join(f"ncnn::Mat({_mat(shape)})" for shape in shapes),
     }
@@ -116,17 +139,33 @@ def _mat(shape: tuple[int, ...] | list[int]) -> str:
 
 
 def _tensors(metadata: dict[str, str], values: dict[str, object]) -> str:
-    what = "spectrum of a frame" if metadata["kind"] == "spectrum" else "samples of a hop"
-    rows = [("input", "output", values["dims"], what)]
-    rows += [(name, f"next_{name}", shape, "") for name, shape in json.loads(metadata["states"])]
-    return "\n".join(f"| `{name}` | `{output}` | {shape} | {meaning} |" for name, output, shape, meaning in rows)
+    match metadata["kind"]:
+        case "bands":
+            first = "input", "output", f"[1, 1, {metadata['bands']}, 6], [1, 1, {metadata['bands']}, 2]", "bands, mask"
+        case "spectrum":
+            first = "input", "output", values["dims"], "spectrum of a frame"
+        case "wave":
+            first = "input", "output", values["dims"], "samples of a hop"
+    rows = [(name, f"next_{name}", shape, "") for name, shape in json.loads(metadata["states"])]
+    codes = json.loads(metadata.get("quantization", "{}"))
+    return "\n".join(
+        f"| `{name}` | `{output}` | {shape} | {'; '.join(filter(None, [meaning, _codes(codes, name, output)]))} |"
+        for name, output, shape, meaning in (first, *rows)
+    )
+
+
+def _codes(quantization: dict[str, list], *names: str) -> str:
+    """Scale and zero point of tensors, as far as they have any: a next state's are the state's."""
+    return ", ".join(
+        f"scale {scale:.6g}, zero point {zero}" for scale, zero in (quantization[n] for n in names if n in quantization)
+    )
 
 
 def _calls(format: str, kind: str, values: dict[str, object]) -> str:
     parts = []
-    for language, program in CALLS[format].items():
+    for language, program in CALLS["integers" if kind == "bands" else format].items():
         if language == "Python" and format != "sherpa_onnx":
-            program += FRAMING[kind]
+            program += FRAMING["wave" if kind == "wave" else "spectrum"]
         parts.append(
             f"\n### {language}\n\n```{language.lower()}\n{Template(program).substitute(values).strip()}\n```\n"
         )

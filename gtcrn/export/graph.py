@@ -17,6 +17,7 @@ class Graph(nn.Module):
     kind: `spectrum`, x and y (1, F, 1, 2), real and imaginary parts, for spectral enhancers alone; or `wave`,
         x and y (1, hop_length) samples, with the framing inside.
     states: their names, `state.encoder.2.conv` and the like, and their first values, zeros.
+    facts: what files of this graph say of themselves beside what all files say; see `describe`.
 
     Raises `UserError` naming the layer if the enhancer looks ahead.
     """
@@ -29,6 +30,7 @@ class Graph(nn.Module):
         self._template = step.initial_state(1)
         # what remembers nothing is no input of a graph; an exporter would take two states that are one tensor for one
         self.states = {name: state.clone() for name, state in flatten(self._template).items() if state.numel()}
+        self.facts: dict[str, str] = {}
 
     @property
     def input_names(self) -> list[str]:

@@ -98,7 +98,7 @@ def system_name(enhancer: Enhancer) -> str:
 
 
 def describe(graph: Graph, enhancer: Enhancer, weights: Weights) -> dict[str, str]:
-    """What a file of this graph says of itself; sizes in samples, states as JSON [[name, shape], …].
+    """What a file of this graph says of itself; sizes in samples, states as JSON [[name, shape], …]; and its facts.
 
     enhancer: the model that the graph was made of.
     """
@@ -116,6 +116,7 @@ def describe(graph: Graph, enhancer: Enhancer, weights: Weights) -> dict[str, st
         "licence": weights.licence,
         "origin": weights.origin,
         "revision": revision(),
+        **graph.facts,
     }
 
 

@@ -24,12 +24,15 @@ WARM_UP = 10  # hops before the clock is looked at
 
 
 class Proof(NamedTuple):
-    """error: largest difference, of full scale. frames: compared. median_ms, p95_ms: CPU time of a hop, one thread."""
+    """error: largest difference, of full scale. frames: compared. median_ms, p95_ms: CPU time of a hop, one thread.
+    snr: dB, of the model's output to the difference.
+    """
 
     error: float
     frames: int
     median_ms: float
     p95_ms: float
+    snr: float
 
 
 class Recording(NamedTuple):
@@ -105,16 +108,25 @@ def listen(runner: Runner, hops: np.ndarray) -> Heard:
     return Heard(np.concatenate(pieces)[runner.latency :], alone, np.array(times))
 
 
-def prove(heard: Heard, enhancer: Enhancer, hops: np.ndarray) -> Proof:
+def prove(heard: Heard, enhancer: Enhancer, hops: np.ndarray, exact: bool = True) -> Proof:
     """Compares what a file gave for (hops, hop_length) with the PyTorch model.
 
-    Raises UserError, which tells the frame and the likely cause, if they differ by more than TOLERANCE.
+    exact: False for integers, whose difference is told and not judged here; see `gtcrn.export.integer.check`. Raises
+    UserError, which tells the frame and the likely cause, if others differ by more than TOLERANCE.
     """
     expected = _streamed(enhancer, hops.ravel())[enhancer.latency :]
-    errors = _by_frame(np.abs(heard.samples - expected), enhancer.hop_length)
-    if not errors.max() <= TOLERANCE:  # also if it is no number
+    differences = heard.samples - expected
+    errors = _by_frame(np.abs(differences), enhancer.hop_length)
+    if exact and not errors.max() <= TOLERANCE:  # also if it is no number
         raise UserError(f"{_difference(errors)}; likely cause: {_cause(heard.alone, enhancer, hops)}")
-    return Proof(float(errors.max()), len(errors), *map(float, np.percentile(heard.milliseconds, (50, 95))))
+    times = map(float, np.percentile(heard.milliseconds, (50, 95)))
+    return Proof(float(errors.max()), len(errors), *times, _snr(expected, differences))
+
+
+def _snr(signal: np.ndarray, noise: np.ndarray) -> float:
+    """In dB; without noise infinite."""
+    with np.errstate(divide="ignore"):
+        return float(10 * np.log10(np.sum(signal**2) / np.sum(noise**2)))
 
 
 @torch.inference_mode()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import json
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,7 +37,8 @@ class Denoiser(Stream):
 
     The model's first input is either one frame's spectrum (1, F, 1, 2), real and imaginary parts, or one hop of
     samples (1, hop_length); every further input is a state, zeros at first. Its outputs are the enhanced spectrum
-    or samples and the next states, in the same order.
+    or samples and the next states, in the same order. A .tflite of this framework in integers, from ERB bands to mask,
+    is fed with spectra all the same.
 
     sample_rate, n_fft, hop_length: Hz and samples, where the file's metadata does not say; the latter two are of
         spectra, between square-root Hann windows.
@@ -182,22 +184,35 @@ class _LiteRT:
         return interpreter
 
     def step(self) -> Step:
-        return _LiteRTStep(self.interpreter())
+        step = _LiteRTStep(self.interpreter())
+        if not in_integers(self.metadata):
+            return step
+        from gtcrn.export.integer.runner import Banded
+
+        return Banded(step, self.path, self.metadata)
+
+
+def in_integers(metadata: Mapping[str, str]) -> bool:
+    """Whether a file holds integers from bands to mask, see `gtcrn.export.integer`."""
+    return metadata.get("kind") == "bands"
 
 
 class _LiteRTStep:
+    """States begin with the code of zero, which in float is zero."""
+
     def __init__(self, interpreter):
         self._interpreter = interpreter
-        (self._input, *self._states), (self._output, *self._next_states) = (
-            [_memory(interpreter.tensor(node["index"])()) for node in nodes]
-            for nodes in (interpreter.get_input_details(), interpreter.get_output_details())
+        inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
+        (self._input, *states), (self._output, *next_states) = (
+            [_memory(interpreter.tensor(node["index"])()) for node in nodes] for nodes in (inputs, outputs)
         )
-        self._moves = list(zip(self._states, self._next_states))
+        self._moves = list(zip(states, next_states))
+        self._first = [(state, node["quantization"][1]) for state, node in zip(states, inputs[1:])]
         self.reset()
 
     def reset(self) -> None:
-        for state in self._states:
-            state.fill(0)
+        for state, zero in self._first:
+            state.fill(zero)
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         self._input[:] = x
@@ -212,8 +227,8 @@ def _memory(view: np.ndarray) -> np.ndarray:
 
     It stays where it is until tensors are allocated anew, and shapes are fixed.
     """
-    buffer = (ctypes.c_float * view.size).from_address(view.ctypes.data)
-    return np.frombuffer(buffer, np.float32).reshape(view.shape)
+    buffer = (ctypes.c_byte * view.nbytes).from_address(view.ctypes.data)
+    return np.frombuffer(buffer, view.dtype).reshape(view.shape)
 
 
 def _settings(model: _ONNX | _LiteRT, given: dict[str, int], path: Path) -> dict[str, str | int]:
@@ -225,6 +240,8 @@ def _settings(model: _ONNX | _LiteRT, given: dict[str, int], path: Path) -> dict
     sample_rate, n_fft, hop_length, _ = settings.values()
     if min(sample_rate, n_fft, hop_length) < 1:
         raise UserError(f"{path}: sample_rate={sample_rate}, n_fft={n_fft}, hop_length={hop_length}: must be positive")
+    if in_integers(model.metadata):
+        return settings | {"kind": "spectrum", "latency": n_fft - hop_length}
     inputs, outputs = ([node.shape for node in side if node.is_fixed()] for side in (model.inputs, model.outputs))
     if inputs == outputs and len(inputs) == len(model.inputs) == len(model.outputs):
         match model.inputs[0].shape:

@@ -162,6 +162,41 @@ void step(float* x) {  // $count floats, in place
 }
 """
 
+INTEGERS_PYTHON = """
+import io, json, zipfile
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+
+with zipfile.ZipFile("$file") as archive:
+    metadata = json.loads(archive.read("metadata.json"))
+    analysis, synthesis = (np.load(io.BytesIO(archive.read(f"erb_{name}.npy"))).T for name in ("analysis", "synthesis"))
+rho, low = float(metadata["residual_gain"]), int(metadata["low_bins"])
+interpreter = Interpreter("$file", num_threads=1)
+interpreter.allocate_tensors()
+inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
+states = [np.full(node["shape"], node["quantization"][1], node["dtype"]) for node in inputs[1:]]
+(scale, zero), (mask_scale, mask_zero) = inputs[0]["quantization"], outputs[0]["quantization"]
+limits = np.iinfo(inputs[0]["dtype"])
+
+def over_bands(x, matrix):  # between bins and bands; the lowest are the same
+    return np.concatenate([x[:, :low], x[:, low:] @ matrix], axis=1)
+
+def encode(x):
+    return (np.rint(x / scale) + zero).clip(limits.min, limits.max)
+
+def step(x):
+    spectrum = x[0, :, 0].T  # real and imaginary parts
+    bands = over_bands(np.stack([np.sqrt((spectrum ** 2).sum(0) + 1e-12), *spectrum]), analysis)
+    high = encode(bands)
+    codes = np.concatenate([high, encode(rho * (bands - (high - zero) * scale))])
+    for node, value in zip(inputs, [codes.T[None, None].astype(limits.dtype), *states]):
+        interpreter.set_tensor(node["index"], value)
+    interpreter.invoke()
+    y, *states[:] = (interpreter.get_tensor(node["index"]) for node in outputs)
+    (a, b), (c, d) = over_bands((y[0, 0].T - float(mask_zero)) * mask_scale, synthesis), spectrum
+    return np.stack([a * c - b * d, a * d + b * c], axis=-1)[None, :, None].astype(np.float32)
+"""
+
 NCNN_PYTHON = """
 import ncnn
 import numpy as np
@@ -222,12 +257,13 @@ def step(x):
     return y.numpy()
 """
 
-# by format: {language: program}; `denoise` is added to a Python program that has none
+# by format, or of integers in .tflite: {language: program}; `denoise` is added to a Python program that has none
 CALLS = {
     "onnx": {"Python": ONNX_PYTHON, "C++": ONNX_CPP, "JavaScript": ONNX_JAVASCRIPT},
     "onnx_wave": {"Python": ONNX_PYTHON, "C++": ONNX_CPP, "JavaScript": ONNX_JAVASCRIPT},
     "sherpa_onnx": {"Python": SHERPA_PYTHON, "C++": SHERPA_CPP, "JavaScript": ONNX_JAVASCRIPT},
     "litert": {"Python": LITERT_PYTHON, "C++": LITERT_CPP},
+    "integers": {"Python": INTEGERS_PYTHON},
     "ncnn": {"Python": NCNN_PYTHON, "C++": NCNN_CPP},
     "pt2": {"Python": PT2_PYTHON},
 }

@@ -6,7 +6,7 @@ total, parts = loss(Signals(estimate_wave, estimate_spec), Signals(target_wave, 
 
 from gtcrn.losses.loss import Loss, Signals, Term
 from gtcrn.losses.spectral import CompressedComplex, CompressedMagnitude, MultiResolutionSTFT
-from gtcrn.losses.waveform import L1, SISDR, SNR
+from gtcrn.losses.waveform import L1, SISDR, SNR, OutputSNR
 
 __all__ = [
     "CompressedComplex",
@@ -14,6 +14,7 @@ __all__ = [
     "L1",
     "Loss",
     "MultiResolutionSTFT",
+    "OutputSNR",
     "SISDR",
     "SNR",
     "Signals",

@@ -11,6 +11,7 @@ from gtcrn.losses.loss import Signals, Term
 # Energy (sum of squares) below which a signal counts as silent, as in GTCRN's published loss. It keeps
 # the quotients finite and confines the term to ±80 dB.
 _FLOOR = 1e-8
+_SILENCE = 1e-12  # the same where quiet signals count as much as loud ones
 
 
 class L1(Term):
@@ -57,6 +58,19 @@ class SNR(Term):
         y, s = estimate.wave, target.wave  # (B, N)
         signal, noise = s.square().mean(dim=1), (y - s).square().mean(dim=1)
         return -10 * torch.log10((signal + self.floor) / (noise + self.floor)).mean()
+
+
+class OutputSNR(Term):
+    """Negative `output_snr`, mean over the batch: of a model that shall give what another gives."""
+
+    def forward(self, estimate: Signals, target: Signals) -> Tensor:
+        return -output_snr(estimate.wave, target.wave).mean()
+
+
+def output_snr(estimate: Tensor, target: Tensor) -> Tensor:
+    """SNR in dB of each signal (B, N) to its target, whatever their level: (B,), at most 50, 0 of two silent ones."""
+    signal, noise = _energy(target), _energy(estimate - target)
+    return 10 * torch.log10((signal + _SILENCE) / (noise + 1e-5 * signal + _SILENCE))
 
 
 def _energy(wave: Tensor) -> Tensor:

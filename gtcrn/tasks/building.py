@@ -16,6 +16,7 @@ from omegaconf.errors import MissingMandatoryValue
 
 from gtcrn.data.module import SpeechData
 from gtcrn.errors import UserError
+from gtcrn.export.integer.checkpoint import holds_integers
 from gtcrn.models.enhancer import Enhancer
 from gtcrn.models.pretrained import open_checkpoint
 
@@ -104,6 +105,15 @@ def load_or_build(cfg: DictConfig) -> Enhancer:
     # data follows the model in hand: its sample rate, not the configured model's
     cfg.model.sample_rate = enhancer.sample_rate
     return enhancer
+
+
+def require_float(cfg: DictConfig) -> None:
+    """Raise `UserError` if `ckpt=` holds integers: PyTorch simulates them over whole utterances alone."""
+    if cfg.ckpt and holds_integers(cfg.ckpt):
+        raise UserError(
+            f"ckpt={cfg.ckpt}: holds integers, which run from a file: task=export format=litert quantize=int8 "
+            "ckpt=…, and give that"
+        )
 
 
 def _require_same(cfg: DictConfig, held: Enhancer, knobs: dict) -> None:

@@ -19,7 +19,7 @@ from gtcrn.data import audio
 from gtcrn.errors import UserError
 from gtcrn.export.runtime import Denoiser
 from gtcrn.models.enhancer import Enhancer
-from gtcrn.tasks.building import configure_torch, load_or_build, require
+from gtcrn.tasks.building import configure_torch, load_or_build, require, require_float
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +70,7 @@ def open_model(cfg: DictConfig) -> Enhancer | Denoiser:
 
 def _open_enhancer(cfg: DictConfig) -> Enhancer:
     enhancer = load_or_build(cfg)
+    require_float(cfg)
     if enhancer.padding != "zeros" and not enhancer.total_lookahead():
         raise UserError(
             f"padding={enhancer.padding}: files are streamed, and a stream begins with zeros; set padding=zeros"

@@ -21,6 +21,7 @@ from gtcrn.analysis.streaming import stream
 from gtcrn.data import audio
 from gtcrn.data.module import SpeechData
 from gtcrn.errors import UserError
+from gtcrn.export.integer.checkpoint import holds_integers, load_simulation
 from gtcrn.metrics import DNSMOS_METRICS, Pair, score_pairs
 from gtcrn.metrics.pair import check_metrics
 from gtcrn.models.enhancer import Enhancer
@@ -50,6 +51,9 @@ def run(cfg: DictConfig) -> None:
         if cfg.split not in ("test", "validation"):
             raise UserError(f"split={cfg.split}: must be test or validation")
         enhancer = load_or_build(cfg)
+        if cfg.ckpt and holds_integers(cfg.ckpt):
+            log.info("ckpt=%s holds integers: these are scored, not the float model they come from", cfg.ckpt)
+            enhancer = load_simulation(cfg.ckpt, cfg.padding)
         data = build_data(cfg, enhancer)
         data.setup((cfg.split,))
         for line in data.describe():

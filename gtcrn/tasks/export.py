@@ -9,11 +9,18 @@ from omegaconf import DictConfig
 
 from gtcrn.errors import Interrupted, UserError
 from gtcrn.export import card, formats, proof
+from gtcrn.export.device.folder import write_device_files
+from gtcrn.export.integer import calibration, checkpoint
+from gtcrn.export.integer.network import Network
 from gtcrn.export.metadata import weights_of
+from gtcrn.models.enhancer import Enhancer
 from gtcrn.models.pretrained import open_checkpoint
 from gtcrn.tasks.building import configure_torch, load_or_build, require
 
 log = logging.getLogger(__name__)
+
+TRAINED = "int8"  # by training=qat
+AUDIBLE = 20.0  # dB of output SNR below which integers are not the model any more
 
 
 def run(cfg: DictConfig) -> None:
@@ -21,23 +28,61 @@ def run(cfg: DictConfig) -> None:
     require(cfg, "ckpt")
     enhancer = load_or_build(cfg)
     try:
-        formats.choose_kind(enhancer, cfg.format)
+        formats.choose_kind(enhancer, cfg.format, cfg.quantize)
     except UserError as error:
         raise UserError(f"ckpt={cfg.ckpt}: {error}") from error
+    require_integers(cfg)
     recording = proof.recording(cfg.audio, enhancer.sample_rate)
-    checkpoint = open_checkpoint(cfg.ckpt)
-    weights = weights_of(checkpoint)
-    scores = card.scores_of(checkpoint.path, weights.scores)
+    opened = open_checkpoint(cfg.ckpt)
+    weights = weights_of(opened)
+    scores = card.scores_of(opened.path, weights.scores)
     weights = weights._replace(**{key: str(cfg[key]) for key in ("licence", "origin") if cfg[key]})
-    stem = str(cfg.name or checkpoint.build.__module__.rpartition(".")[2])
+    stem = str(cfg.name or opened.build.__module__.rpartition(".")[2])
     if Path(stem).name != stem:
         raise UserError(f"name={stem}: a file's name, without folders; these go into output=")
     folder = Path(cfg.output or cfg.run_dir)
     try:
-        exported = formats.export(enhancer, cfg.format, folder, stem, weights, scores, recording)
+        network = integers(cfg, enhancer)
+        exported = formats.export(enhancer, cfg.format, folder, stem, weights, scores, recording, network, cfg.strict)
     except KeyboardInterrupt:
         raise Interrupted("interrupted; nothing was written") from None
     tell(exported)
+    if cfg.device_files:
+        written = write_device_files(exported.path, exported.path.with_name(f"{exported.path.stem}_device"))
+        log.info("  %-18s %s", "for a device", written[0].parent)
+
+
+def require_integers(cfg: DictConfig) -> None:
+    """Raise `UserError` if keys of integers don't go together, or a float model is meant to be one in integers."""
+    trained = checkpoint.holds_integers(cfg.ckpt)
+    if cfg.quantize is None:
+        for key in ("calibration", "strict", "device_files"):
+            if cfg[key]:
+                raise UserError(
+                    f"{key}={cfg[key]}: is of integers; add quantize=int8 or quantize=int16x8, or leave it out"
+                )
+        if trained:
+            log.warning(
+                "ckpt=%s holds integers; this exports the float model they come from: see quantize=int8", cfg.ckpt
+            )
+    elif trained and cfg.quantize == TRAINED:
+        if cfg.calibration:
+            raise UserError(f"calibration={cfg.calibration}: ckpt={cfg.ckpt} has learnt its ranges; leave it out")
+    elif not cfg.calibration:
+        raise UserError(
+            f"quantize={cfg.quantize} needs calibration=FOLDER, noisy recordings as the device will hear them"
+        )
+
+
+def integers(cfg: DictConfig, enhancer: Enhancer) -> Network | None:
+    """The model in integers, as the checkpoint has learnt them or calibrated; None if none are asked for."""
+    if cfg.quantize is None:
+        return None
+    if not cfg.calibration:
+        return checkpoint.load_network(cfg.ckpt)[1]
+    heard = calibration.recordings(cfg.calibration, enhancer.sample_rate)
+    log.info("0/3 choosing ranges by %s, which takes up to a minute …", heard.name)
+    return calibration.calibrated(enhancer, cfg.quantize, heard.waves)
 
 
 def tell(exported: formats.Exported) -> None:
@@ -46,10 +91,31 @@ def tell(exported: formats.Exported) -> None:
     log.info("\n%s", exported.path)
     for what, value in (
         ("size", f"{exported.size / 1000:,.0f} kB"),
-        ("largest difference", f"{proved.error:.1e} over {proved.frames} frames, of {proof.TOLERANCE:g} allowed"),
+        *judgement(exported),
         ("CPU time for a hop", f"median {proved.median_ms:.2f} ms, 95 % below {proved.p95_ms:.2f} ms, on one thread"),
         ("latency", f"{1e3 * (hop + latency) / rate:g} ms, a hop of {1e3 * hop / rate:g} ms included"),
         ("licence", metadata["licence"]),
         ("how to call it", exported.card),
     ):
         log.info("  %-18s %s", what, value)
+    if "quantize" in metadata and proved.snr < AUDIBLE:
+        log.warning(
+            "an output SNR below %g dB is audible: calibrate with noisy speech as the device will hear it, levels and "
+            "noises too; or take quantize=int16x8, or training=qat",
+            AUDIBLE,
+        )
+
+
+def judgement(exported: formats.Exported) -> list[tuple[str, str]]:
+    """How near it is to the PyTorch model, and of integers, how much of it they do."""
+    metadata, proved = exported.metadata, exported.proof
+    if "quantize" not in metadata:
+        return [
+            ("largest difference", f"{proved.error:.1e} over {proved.frames} frames, of {proof.TOLERANCE:g} allowed")
+        ]
+    share = 100 * float(metadata["integer_macs"])
+    return [
+        ("output SNR", f"{metadata['snr_db']} dB against the float model, over {proved.frames} frames"),
+        ("integers", f"{share:g} % of the multiplications, {metadata['bits']}-bit activations, 8-bit weights"),
+        ("check", metadata["check"]),
+    ]

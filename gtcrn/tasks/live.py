@@ -21,7 +21,7 @@ from gtcrn.export.framing import Stream
 from gtcrn.export.resampling import Resampled
 from gtcrn.export.runtime import Denoiser
 from gtcrn.models.enhancer import Enhancer
-from gtcrn.tasks.building import configure_torch, load_or_build
+from gtcrn.tasks.building import configure_torch, load_or_build, require_float
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +63,7 @@ def open_model(cfg: DictConfig) -> Callable[..., Stream]:
     if Path(str(cfg.ckpt)).suffix.lower() in (".onnx", ".tflite"):
         return Denoiser(cfg.ckpt).stream
     model = load_or_build(cfg)
+    require_float(cfg)
     sizes = model.sample_rate, model.hop_length, model.latency
     return lambda block_length=None: Stream(_TorchStep(model), *sizes, block_length)
 

@@ -16,12 +16,18 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from pandas import DataFrame
 from rich.console import Console
 
-from gtcrn.analysis import complexity, latency, latency_report
+from gtcrn.analysis import complexity, latency, latency_report, quantisation, quantisation_report
 from gtcrn.analysis.cost import measure
 from gtcrn.analysis.tables import rich_table
 from gtcrn.analysis.throughput import loader_pace, pace, table_cost
 from gtcrn.data.datasets import MixedDataset, PairedDataset
 from gtcrn.errors import Interrupted, UserError
+from gtcrn.export import formats, proof
+from gtcrn.export.integer import calibration, checkpoint
+from gtcrn.export.integer.network import BITS, Network
+from gtcrn.export.metadata import weights_of
+from gtcrn.models.enhancer import Enhancer
+from gtcrn.models.pretrained import open_checkpoint
 from gtcrn.tasks.building import build, configure_torch, load_or_build
 
 log = logging.getLogger(__name__)
@@ -43,7 +49,12 @@ Memory: RSS / PSS / USS, by which the process is larger than with a corpus of 10
 
 
 def run(cfg: DictConfig) -> None:
-    profiles = {"model": profile_model, "data": profile_data, "latency": profile_latency}
+    profiles = {
+        "model": profile_model,
+        "data": profile_data,
+        "latency": profile_latency,
+        "quantisation": profile_quantisation,
+    }
     if cfg.profile not in profiles:
         raise UserError(f"profile={cfg.profile}: must be one of {', '.join(profiles)}")
     if "rows" in cfg.model and cfg.profile != "model":
@@ -215,7 +226,64 @@ def _compared(
     return latency.measure(latency.entries(taking_part, noisy), cfg.seconds), scores
 
 
+def profile_quantisation(cfg: DictConfig, console: Console) -> dict:
+    """A float model's integers, without training and trained, and other files, beside it."""
+    for key, what in (("ckpt", "the float model"), ("pairs", "a folder with noisy/ and clean/")):
+        if not cfg[key]:
+            raise UserError(f"profile=quantisation needs {key}=…: {what}")
+    enhancer = load_or_build(cfg)
+    pairs = latency.read_pairs(Path(cfg.pairs), enhancer.sample_rate)
+    try:
+        variants = _written(cfg, enhancer, _networks(cfg, enhancer))
+        report = quantisation.measure(enhancer, variants, pairs, cfg.metrics.workers)
+    except KeyboardInterrupt:
+        raise Interrupted("interrupted: the report is not written") from None
+    console.print(*quantisation_report.terminal(report), *quantisation_report.NOTES, sep="\n", highlight=False)
+    for path in quantisation_report.write(report, Path(cfg.run_dir)):
+        log.info("written: %s", path)
+    return {name: json.loads(part.to_json(orient="index")) for name, part in report._asdict().items()}
+
+
+def _networks(cfg: DictConfig, enhancer: Enhancer) -> dict[str, Network]:
+    """By what they are called in the report."""
+    wanted, trained = _list(cfg.quantize), _paths(cfg.trained)
+    if unknown := [quantize for quantize in wanted if quantize not in BITS]:
+        raise UserError(f"quantize={unknown[0]}: must be of {', '.join(BITS)}")
+    networks = {}
+    if wanted:
+        if not cfg.calibration:
+            raise UserError(
+                "profile=quantisation needs calibration=FOLDER, noisy recordings as the device will hear them; or "
+                "quantize=[] and trained=[…], checkpoints of training=qat"
+            )
+        heard = calibration.recordings(cfg.calibration, enhancer.sample_rate)
+        for quantize in wanted:
+            log.info("%s: choosing ranges by %s, which takes up to a minute …", quantize, heard.name)
+            networks[quantize] = calibration.calibrated(enhancer, quantize, heard.waves)
+    for name, path in zip(latency.short_names(trained), trained):
+        networks[f"trained {name}"] = checkpoint.load_network(path)[1]
+    return networks
+
+
+def _written(cfg: DictConfig, enhancer: Enhancer, networks: dict[str, Network]) -> list[quantisation.Variant]:
+    """Exported beside the report; and the other files."""
+    weights = weights_of(open_checkpoint(cfg.ckpt))
+    heard = proof.recording(None, enhancer.sample_rate)
+    variants = []
+    for name, network in networks.items():
+        stem = name.replace(" ", "_").replace("/", "_").removesuffix(f"_{network.name}")
+        exported = formats.export(enhancer, "litert", Path(cfg.run_dir), stem, weights, "", heard, network)
+        variants.append(quantisation.Variant(name, exported.path, network))
+    files = _paths(cfg.files)
+    if others := [path for path in files if path.suffix != ".tflite"]:
+        raise UserError(f"files={others[0]}: profile=quantisation is of .tflite files")
+    return variants + [quantisation.Variant(name, path) for name, path in zip(latency.short_names(files), files)]
+
+
+def _list(value: object) -> list:
+    """Of one, several or none."""
+    return [one for one in (value if isinstance(value, ListConfig) else [value]) if one is not None]
+
+
 def _paths(value: object) -> list[Path]:
-    """Of one path, several or none."""
-    values = value if isinstance(value, ListConfig) else [value]
-    return [Path(str(path)) for path in values if path is not None]
+    return [Path(str(path)) for path in _list(value)]

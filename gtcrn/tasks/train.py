@@ -9,9 +9,11 @@ import os
 import sys
 import time
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytorch_lightning as pl
+from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Callback, LearningRateMonitor, ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
@@ -22,13 +24,14 @@ from gtcrn.errors import Interrupted, UserError
 from gtcrn.metrics.pair import check_metrics
 from gtcrn.models.enhancer import Enhancer
 from gtcrn.models.initial_weights import initialise
-from gtcrn.models.pretrained import RECORD, load, open_checkpoint, read_checkpoint
+from gtcrn.models.pretrained import RECORD, open_checkpoint, read_checkpoint
 from gtcrn.tasks import in_sweep
 from gtcrn.tasks.building import build, build_data, configure_torch, differing_knobs, model_record
 from gtcrn.tasks.evaluate import check_test_files, computable, evaluate_split
 from gtcrn.training.callbacks import DataWait, LastCheckpoint, ValidationClips, ValidationScores
 from gtcrn.training.data import SpeechDataModule
 from gtcrn.training.freezing import Frozen
+from gtcrn.training.qat import QuantisationModule
 
 log = logging.getLogger(__name__)
 
@@ -53,8 +56,8 @@ def run(cfg: DictConfig) -> list[float] | None:
     enhancer = build(cfg.model)
     if cfg.init_from and not resume:  # what a resumed run goes on from has long been trained
         begin_from(cfg, enhancer, run_dir)
-    module = build(cfg.training, enhancer=enhancer, loss=build(cfg.loss), model_record=model_record(cfg))
     cost = measure(enhancer)
+    module = build(cfg.training, enhancer=enhancer, loss=build(cfg.loss), model_record=model_record(cfg))
     log.info(
         "model: %s parameters, %.1f MMACs/s, latency %.0f ms",
         f"{cost.parameters_trainable:,}",
@@ -73,7 +76,7 @@ def run(cfg: DictConfig) -> list[float] | None:
         computable(cfg.metrics.test, reference="clean" in data.dataset("test")[0])
 
     data_wait = DataWait()
-    callbacks = [*make_callbacks(cfg, run_dir), data_wait, *frozen]
+    callbacks = [*make_callbacks(cfg, run_dir, module.logged), data_wait, *frozen]
     loggers = make_loggers(cfg, run_dir, resume)
     # nothing of W&B is imported where it is not chosen
     dashboard = next((logger for logger in loggers if isinstance(logger, WandbLogger)), None)
@@ -103,7 +106,8 @@ def run(cfg: DictConfig) -> list[float] | None:
             log.warning("nothing was validated, so there is no best.ckpt; see trainer.check_val_every_n_epoch")
         elif cfg.evaluate:
             log.info("evaluating %s on the test split", best)
-            summary["test"] = evaluate_split(load(best), data, "test", cfg.metrics, run_dir / "test", dashboard)
+            trained = module.trained(best)
+            summary["test"] = evaluate_split(trained, data, "test", cfg.metrics, run_dir / "test", dashboard)
         summary["seconds"] = round(time.perf_counter() - begin, 1)
         (run_dir / "summary.json").write_text(json.dumps(summary, indent=2))
         if dashboard:
@@ -171,6 +175,8 @@ def check_beginning(cfg: DictConfig) -> None:
             f"init_from={cfg.init_from} with resume={cfg.resume}: resume goes on with a run, init_from begins one; "
             "leave one of them out"
         )
+    if not (cfg.init_from or cfg.resume) and get_object(cfg.training._target_) is QuantisationModule:
+        raise UserError("training=qat: quantises a trained model; name its checkpoint, init_from=PATH")
     if isinstance(cfg.freeze, str):
         raise UserError(f"freeze={cfg.freeze}: expected a list of names, e.g. freeze=[{cfg.freeze}]")
 
@@ -220,6 +226,7 @@ def quieten_lightning() -> None:
         ".*Experiment logs directory .* exists.*",
         ".*LeafSpec.*",
         ".*anonymous setting.*",
+        ".*module.s. in eval mode at the start.*",  # a float model that integers learn from
     ):
         warnings.filterwarnings("ignore", message)
     os.environ.setdefault("WANDB_SILENT", "true")
@@ -322,14 +329,16 @@ def _rows_before(checkpoint: Path, metrics: Path) -> list[dict]:
         return [row for row in csv.DictReader(file) if int(row["step"]) < step]
 
 
-def make_callbacks(cfg: DictConfig, run_dir: Path) -> list[Callback]:
+def make_callbacks(cfg: DictConfig, run_dir: Path, logged: Sequence[str]) -> list[Callback]:
+    """logged: what the module itself logs of a validation."""
     checkpoints = run_dir / "checkpoints"
     mode = "min" if "loss" in cfg.monitor else "max"
     metric = cfg.monitor.removeprefix("val/")
     check_metrics(cfg.metrics.validation)
-    if not cfg.monitor.startswith("val/") or metric not in ("loss", *cfg.metrics.validation):
+    if not cfg.monitor.startswith("val/") or metric not in (*logged, *cfg.metrics.validation):
+        own = ", ".join(f"val/{name}" for name in logged)
         raise UserError(
-            f"monitor={cfg.monitor}: not logged; use val/loss or one of metrics.validation={cfg.metrics.validation}"
+            f"monitor={cfg.monitor}: not logged; use {own} or one of metrics.validation={cfg.metrics.validation}"
         )
     callbacks: list[Callback] = [
         ValidationScores(list(cfg.metrics.validation), cfg.metrics.validation_files, cfg.metrics.workers),

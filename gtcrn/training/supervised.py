@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from gtcrn.errors import UserError
 from gtcrn.losses import Loss, Signals
 from gtcrn.models.enhancer import Enhancer
-from gtcrn.models.pretrained import RECORD
+from gtcrn.models.pretrained import RECORD, load
 from gtcrn.training.callbacks import MovingAverage
 from gtcrn.training.masks import SpectrumMasks
 from gtcrn.training.schedule import warmup_cosine
@@ -27,6 +28,8 @@ class SupervisedModule(pl.LightningModule):
     masks: SpecAugment-style masks on the noisy spectrum while training, None for none.
     model_record: what rebuilds the enhancer, written into every checkpoint for `gtcrn.load`.
     """
+
+    logged = ("loss",)  # as `val/<name>` at every validation, beside the scores of callbacks
 
     def __init__(
         self,
@@ -136,3 +139,7 @@ class SupervisedModule(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         checkpoint[RECORD] = {"model": self.model_record}
+
+    def trained(self, checkpoint: str | Path) -> Enhancer:
+        """What a checkpoint of this training is worth: the model to score."""
+        return load(checkpoint)

@@ -208,7 +208,7 @@ def test_order_and_names(tmp_path, references):
     assert [part.name for part in found] == ["gtcrn/gtcrn_simple.onnx", "PyTorch, eager", "one/a.onnx", "two/a.onnx"]
     assert found[1].file_bytes is None
     net = tmp_path / "gtcrn_ncnn" / "model.ncnn.param"
-    assert latency._names([net, published]) == ["gtcrn_ncnn", "gtcrn_simple.onnx"]
+    assert latency.short_names([net, published]) == ["gtcrn_ncnn", "gtcrn_simple.onnx"]
     net.parent.mkdir()
     net.write_bytes(b"12")
     net.with_suffix(".bin").write_bytes(b"345")

@@ -54,7 +54,7 @@ def test_python_of_spectra(exported, system, noisy, tmp_path, monkeypatch):
     """With sherpa-onnx's file, which is one of format=onnx with other states."""
     path, enhancer = exported("light_v3", "sherpa_onnx"), system("light_v3")
     metadata = onnxruntime.InferenceSession(path).get_modelmeta().custom_metadata_map
-    words = card.text(path.name, "onnx", metadata, Proof(0, 1, 1, 1), 1, "", "", "")
+    words = card.text(path.name, "onnx", metadata, Proof(0, 1, 1, 1, 99), 1, "", "", "")
     (tmp_path / (path.name + card.SUFFIX)).write_text(words)
     monkeypatch.chdir(path.parent)
     names = {}
@@ -111,7 +111,9 @@ def test_card(format):
     states = [["state.core.first", [1, 2, 3]], ["state.core.second", [1, 4]]]
     metadata = dict(system="DTLN", kind="wave", sample_rate="16000", n_fft="512", hop_length="128", latency="384")
     metadata |= dict(origin="made up", licence="CC0", revision="0123abc", states=json.dumps(states))
-    words = card.text("x.file", format, metadata, Proof(2e-6, 99, 0.5, 0.75), 123456, "engine 1.2", "a test", "Good.")
+    words = card.text(
+        "x.file", format, metadata, Proof(2e-6, 99, 0.5, 0.75, 99), 123456, "engine 1.2", "a test", "Good."
+    )
     for told in (
         "# DTLN: x.file",
         "16000 Hz, one channel, 128 samples (8 ms)",

@@ -1,10 +1,12 @@
 """task=export as a user meets it: a file that is proved, or one line and no trace."""
 
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import zipfile
 from errno import ENOSPC
 from pathlib import Path
 
@@ -17,12 +19,16 @@ from hydra import compose, initialize_config_dir
 
 from gtcrn.errors import UserError
 from gtcrn.export import formats, onnx
+from gtcrn.export.integer import checkpoint
 from gtcrn.export.metadata import Weights
-from gtcrn.export.proof import Recording
-from gtcrn.models import dtln, light_v3
-from gtcrn.tasks.export import run
+from gtcrn.export.proof import Proof, Recording
+from gtcrn.export.runtime import Denoiser
+from gtcrn.models import dtln, light_v3, micro
+from gtcrn.tasks import enhance, evaluate
+from gtcrn.tasks.export import run, tell
 
 RUN = Path(__file__).parents[2] / "run.py"
+TINY = dict(channels=4, stacks=1, blocks=1, erb_low_bins=9, erb_bands=8, n_fft=64, hop_length=32)
 SIZES = dict(lstm_size=8, layers=1, basis_size=12, n_fft=64, hop_length=16)
 
 
@@ -40,6 +46,10 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("export")
     save(folder / "dtln.ckpt", dtln.build, **SIZES)
     save(folder / "ahead.ckpt", light_v3.build, causal=False)
+    save(folder / "micro.ckpt", micro.build, **TINY)
+    (folder / "empty").mkdir()
+    (folder / "heard").mkdir()
+    soundfile.write(folder / "heard" / "long.wav", np.random.default_rng(1).normal(0, 0.1, 11 * 16000), 16000)
     soundfile.write(folder / "noise.wav", np.random.default_rng(0).normal(0, 0.1, 16000), 16000)
     soundfile.write(folder / "silence.wav", np.zeros(16000), 16000)
     (folder / "file").touch()
@@ -74,6 +84,104 @@ def test_a_file_and_its_card(folder):
     assert "| CC0 |" in (folder / "out" / "mine_wave.onnx.MODEL_CARD.md").read_text()
 
 
+def test_integers(folder, monkeypatch, caplog):
+    """The file runs, and what it cost is told: never as if it were exact."""
+    pytest.importorskip("ai_edge_litert")
+    monkeypatch.chdir(folder)
+    keys = "ckpt=micro.ckpt format=litert quantize=int8 calibration=heard audio=noise.wav output=integers strict=true"
+    keys += " device_files=true"
+    with initialize_config_dir(str(RUN.parent / "conf"), version_base="1.3"):
+        cfg = compose("config", ["task=export", "run_dir=run", *keys.split()])
+    with caplog.at_level("INFO"):
+        run(cfg)
+    assert sorted(os.listdir("integers")) == [
+        "micro_int8.tflite",
+        "micro_int8.tflite.MODEL_CARD.md",
+        "micro_int8_device",
+    ]
+    assert "gtcrn_model.c" in os.listdir("integers/micro_int8_device")
+    told = caplog.text
+    snr = float(re.search(r"output SNR +(\S+) dB against the float model", told)[1])
+    assert 10 < snr < 60
+    assert "100 % of the multiplications, 8-bit activations, 8-bit weights" in told
+    assert re.search(r"check +\d+ operators, each at most [01] step", told)
+    words = Path("integers/micro_int8.tflite.MODEL_CARD.md").read_text()
+    for part in (f"output SNR {snr:.1f} dB", "quantize=int8`", "operators to register | CONV_2D"):
+        assert part in words
+    names, hops = {}, np.random.default_rng(2).normal(0, 0.1, (40, 32)).astype(np.float32)
+    monkeypatch.chdir("integers")
+    exec(re.search(r"```python\n(.*?)```", words, re.DOTALL)[1], names)  # the card's program
+    heard = np.concatenate([names["denoise"](hop) for hop in hops])
+    np.testing.assert_allclose(Denoiser("micro_int8.tflite").process(hops.ravel()), heard, atol=0.02)
+
+
+@pytest.mark.parametrize(("snr", "advice"), [(8.4, True), (24.0, False)])
+def test_integers_that_are_far_off_are_no_secret(caplog, snr, advice):
+    metadata = dict(sample_rate="16000", hop_length="256", latency="256", licence="MIT", quantize="int8", bits="8")
+    metadata |= dict(integer_macs="1", snr_db=str(snr), check="")
+    with caplog.at_level("INFO"):
+        tell(formats.Exported(Path("x"), 1, metadata, Proof(0.1, 9, 1, 1, snr), Path("card")))
+    assert f"{snr} dB against the float model" in caplog.text
+    assert ("calibrate with noisy speech as the device will hear it" in caplog.text) == advice
+
+
+@pytest.fixture(scope="module")
+def learnt(folder):
+    """A checkpoint as training=qat leaves it, with ranges that no calibration would give."""
+    save(folder / "qat.ckpt", micro.build, **TINY)
+    content = torch.load(folder / "qat.ckpt")
+    content["gtcrn"][checkpoint.INTEGERS] = {"bits": 8, "rho": 16}
+    network = checkpoint.new_network(checkpoint.open_checkpoint(folder / "qat.ckpt").enhancer().core, 8, 16)
+    for name in network.program.owners():
+        if name not in network.fixed:
+            network.set_range(name, -1.0, 2.0)
+    network.set_range("bands", -12.75, 12.75)
+    content["state_dict"] |= {f"{checkpoint.PREFIX}{name}": value for name, value in network.state_dict().items()}
+    torch.save(content, folder / "qat.ckpt")
+    return "qat.ckpt"
+
+
+def export_in(folder, *keys):
+    with initialize_config_dir(str(RUN.parent / "conf"), version_base="1.3"):
+        run(compose("config", ["task=export", "run_dir=run", "format=litert", "audio=noise.wav", *keys]))
+
+
+def test_learnt_integers_need_no_calibration(folder, learnt, monkeypatch):
+    pytest.importorskip("ai_edge_litert")
+    monkeypatch.chdir(folder)
+    export_in(folder, f"ckpt={learnt}", "quantize=int8", "output=learnt")
+    with zipfile.ZipFile("learnt/micro_int8.tflite") as archive:
+        metadata = json.loads(archive.read("metadata.json"))
+    assert metadata["residual_gain"] == "16"
+    assert json.loads(metadata["quantization"])["input"] == [pytest.approx(0.1), 0]
+    with pytest.raises(UserError, match="calibration=heard: ckpt=qat.ckpt has learnt its ranges; leave it out"):
+        export_in(folder, f"ckpt={learnt}", "quantize=int8", "calibration=heard")
+    with pytest.raises(UserError, match="quantize=int16x8 needs calibration=FOLDER"):
+        export_in(folder, f"ckpt={learnt}", "quantize=int16x8")
+
+
+def test_the_float_model_of_learnt_integers_is_not_taken_for_them(folder, learnt, monkeypatch, caplog):
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(formats, "export", lambda *_: (_ for _ in ()).throw(UserError("far enough")))
+    with pytest.raises(UserError, match="far enough"):
+        export_in(folder, f"ckpt={learnt}")
+    assert "ckpt=qat.ckpt holds integers; this exports the float model they come from: see quantize=int8" in caplog.text
+
+
+def test_learnt_integers_are_scored_but_not_streamed_in_pytorch(folder, learnt, recordings, monkeypatch):
+    monkeypatch.chdir(folder)
+    scored = []
+    monkeypatch.setattr(evaluate, "evaluate_split", lambda enhancer, *_, **__: scored.append(enhancer))
+    mini = recordings / "vctk_demand_mini"
+    keys = ["data=vctk_demand", f"data.root={mini}", "data.validation_files=[p287_005]", "data.test=validation"]
+    with initialize_config_dir(str(RUN.parent / "conf"), version_base="1.3"):
+        evaluate.run(compose("config", ["task=evaluate", "run_dir=run", f"ckpt={learnt}", *keys]))
+        streamed = compose("config", ["task=enhance", "run_dir=run", f"ckpt={learnt}", "input=noise.wav", "output=x"])
+    assert isinstance(scored[0].core, checkpoint.Simulation)
+    with pytest.raises(UserError, match="ckpt=qat.ckpt: holds integers, which run from a file: task=export"):
+        enhance.run(streamed)
+
+
 def test_an_interruption_leaves_no_file(folder, tmp_path):
     process = begin(folder, "ckpt=dtln.ckpt", "format=onnx_wave", "audio=noise.wav", f"output={tmp_path}")
     assert "1/3 writing" in process.stdout.readline()
@@ -94,6 +202,22 @@ def test_an_interruption_leaves_no_file(folder, tmp_path):
         ("ckpt=dtln.ckpt format=onnx_wave audio=silence.wav", "audio=silence.wav: silent"),
         ("ckpt=dtln.ckpt format=onnx_wave audio=noise.wav output=file", "output=file: can't be written to"),
         ("ckpt=dtln.ckpt format=onnx_wave audio=noise.wav name=a/b", "name=a/b: a file's name, without folders"),
+        ("ckpt=micro.ckpt format=litert quantize=int4", "quantize=int4: must be one of int8, int16x8, or null for 32"),
+        ("ckpt=micro.ckpt format=onnx quantize=int8", "quantize=int8: is for format=litert; format=onnx has floats"),
+        ("ckpt=micro.ckpt format=litert quantize=int8", "quantize=int8 needs calibration=FOLDER, noisy recordings"),
+        (
+            "ckpt=dtln.ckpt format=litert quantize=int8",
+            "ckpt=dtln.ckpt: DTLN has no form in integers, since its recurrent",
+        ),
+        ("ckpt=micro.ckpt format=litert calibration=heard", "calibration=heard: is of integers; add quantize=int8 or"),
+        ("ckpt=micro.ckpt format=litert strict=true", "strict=True: is of integers; add quantize=int8 or"),
+        ("ckpt=micro.ckpt format=litert quantize=int8 audio=noise.wav calibration=nowhere", "nowhere: no such folder"),
+        ("ckpt=micro.ckpt format=litert quantize=int8 audio=noise.wav calibration=empty", "empty: no audio files"),
+        ("ckpt=micro.ckpt format=litert quantize=int8 audio=noise.wav calibration=noise.wav", "1.0 s of sound, and at"),
+        (
+            "ckpt=micro.ckpt format=litert quantize=int8 audio=noise.wav calibration=silence.wav",
+            "0.0 s of sound, and at",
+        ),
     ],
 )
 def test_mistakes_are_told_in_a_line_before_the_work(folder, monkeypatch, overrides, complaint):

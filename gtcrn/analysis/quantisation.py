@@ -1,0 +1,169 @@
+"""What integers save and cost: exported files beside the float model that they come from."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from gtcrn.analysis import latency
+from gtcrn.analysis.latency import SCORES, Pairs
+from gtcrn.export.device.arena import arena_size
+from gtcrn.export.integer.checkpoint import simulation
+from gtcrn.export.integer.network import Network
+from gtcrn.metrics import Pair, score_pairs
+from gtcrn.models.enhancer import SpectralEnhancer
+
+FLOAT, WEIGHTS = "float", "weights"
+LEVELS = (1.0, 0.1, 2.0)  # of the recordings, as they are first
+_EXCERPT = 2  # s of each recording, over which single tensors are rounded
+_TIMED = 10  # s of audio
+
+
+class Variant(NamedTuple):
+    """path: of a .tflite. network: what it was written from, if it is one of integers from this framework."""
+
+    name: str
+    path: Path
+    network: Network | None = None
+
+
+class Report(NamedTuple):
+    """summary: a row for the float model and one per file: its scores on the recordings as they are; `snr` of its
+    output against the float model's in dB, mean over recordings, `snr_min`, and at other levels `snr_0.1`, …; shares,
+    bytes, and `step_ms` of processor time for a hop. operators: how many of each kind, by file; those that hold a float
+    are named so. layers: the output SNR in dB if one tensor alone is rounded, or all weights alone, by network.
+    """
+
+    summary: pd.DataFrame
+    operators: pd.DataFrame
+    layers: pd.DataFrame
+
+
+def measure(enhancer: SpectralEnhancer, variants: Sequence[Variant], pairs: Pairs, workers: int = -1) -> Report:
+    """pairs: noisy and clean (N,) by name, at the enhancer's rate. Needs ai-edge-litert.
+
+    Raises `UserError` naming a file that does not run, or has another sample rate.
+    """
+    from gtcrn.export.integer.flatbuffer import integer_share
+
+    taking_part = latency.participants([variant.path for variant in variants])
+    outputs = {FLOAT: {level: _float_outputs(enhancer, pairs, level) for level in LEVELS}}
+    for variant, part in tqdm(list(zip(variants, taking_part)), "enhancing", unit="file", disable=None):
+        outputs[variant.name] = {
+            level: {name: latency.enhance(part.runner, _at(level, noisy)) for name, (noisy, _) in pairs.items()}
+            for level in LEVELS
+        }
+    summary = _scores(outputs, pairs, enhancer.sample_rate, workers)
+    for variant in variants:
+        content = variant.path.read_bytes()
+        facts = {"integer_macs": integer_share(content), "bytes": len(content), "arena_bytes": arena_size(content)}
+        summary.loc[variant.name, list(facts)] = pd.Series(facts, dtype=float)
+    noisy = np.concatenate([noisy for noisy, _ in pairs.values()])
+    entries = [entry for entry in latency.entries(taking_part, noisy) if entry.call == latency.PROCESS]
+    for variant, timing in zip(variants, latency.measure(entries, _TIMED)):
+        summary.loc[variant.name, "step_ms"] = np.median(timing.processor)
+    counted = {variant.name: operators(variant.path.read_bytes()) for variant in variants}
+    excerpts = _excerpts(pairs, _EXCERPT * enhancer.sample_rate)
+    networks = {variant.name: variant.network for variant in variants if variant.network}
+    layers = {
+        name: layer_errors(enhancer, network, excerpts)
+        for name, network in tqdm(networks.items(), "rounding one tensor at a time", unit="network", disable=None)
+    }
+    return Report(summary, pd.DataFrame(counted).fillna(0).astype(int), _in_order(layers))
+
+
+@torch.inference_mode()
+def layer_errors(enhancer: SpectralEnhancer, network: Network, waves: Tensor) -> pd.Series:
+    """The output SNR in dB if one tensor of the network alone is rounded, or all weights alone, by name and in order.
+
+    waves: (B, N). What is not rounded has the network's own float weights, so that training them is no error.
+    """
+    spectra, simulated = enhancer.spectra(waves), simulation(enhancer, network).core
+    errors = {}
+    try:
+        network.quantised, network.quantised_weights = frozenset(), False
+        exact, _ = simulated(spectra)
+        for owner in network.program.owners():
+            network.quantised = {owner}
+            errors[owner] = _snr(exact, simulated(spectra)[0])
+        network.quantised, network.quantised_weights = frozenset(), True
+        errors[WEIGHTS] = _snr(exact, simulated(spectra)[0])
+    finally:
+        network.quantise()
+    return pd.Series(errors)
+
+
+@torch.inference_mode()
+def _float_outputs(enhancer: SpectralEnhancer, pairs: Pairs, level: float) -> dict[str, np.ndarray]:
+    """Streamed, all of a recording in one call, without the delay."""
+    outputs = {}
+    for name, (noisy, _) in pairs.items():
+        late = enhancer.latency + -(len(noisy) + enhancer.latency) % enhancer.hop_length
+        wave = torch.from_numpy(np.pad(_at(level, noisy), (0, late)))[None]
+        streamed, _ = enhancer(wave, enhancer.initial_state(1))
+        outputs[name] = streamed[0, enhancer.latency :][: len(noisy)].numpy()
+    return outputs
+
+
+def _scores(outputs: Mapping, pairs: Pairs, sample_rate: int, workers: int) -> pd.DataFrame:
+    as_they_are = LEVELS[0]
+    scored = [
+        Pair(name, clean=pairs[name][1], enhanced=wave, info={"system": system})
+        for system, levels in outputs.items()
+        for name, wave in levels[as_they_are].items()
+    ]
+    scores = score_pairs(scored, SCORES, sample_rate, workers)
+    means = scores.groupby("system", sort=False)[[f"enhanced_{metric}" for metric in SCORES]].mean()
+    means.columns = list(SCORES)
+    for system, levels in list(outputs.items())[1:]:
+        for level, waves in levels.items():
+            snr = [_snr(torch.from_numpy(outputs[FLOAT][level][n]), torch.from_numpy(w)) for n, w in waves.items()]
+            if level == as_they_are:
+                means.loc[system, ["snr", "snr_min"]] = np.mean(snr), min(snr)
+            else:
+                means.loc[system, f"snr_{level:g}"] = np.mean(snr)
+    return means.rename_axis("name")
+
+
+def operators(content: bytes) -> Counter[str]:
+    """Of a .tflite, how many of each kind; the name of those that take or give floats says so."""
+    from ai_edge_litert import schema_py_generated as tflite
+
+    names = {code: name for name, code in vars(tflite.BuiltinOperator).items() if not name.startswith("_")}
+    model = tflite.ModelT.InitFromPackedBuf(content, 0)
+    (graph,) = model.subgraphs
+    counted = Counter()
+    for operator in graph.operators:
+        types = {graph.tensors[i].type for i in (*operator.inputs, *operator.outputs) if i >= 0}
+        name = names[model.operatorCodes[operator.opcodeIndex].builtinCode]
+        counted[f"{name}, float" if tflite.TensorType.FLOAT32 in types else name] += 1
+    return counted
+
+
+def _in_order(layers: Mapping[str, pd.Series]) -> pd.DataFrame:
+    """A column each; tensors as the networks have them."""
+    return pd.DataFrame(layers, index=list(dict.fromkeys(name for column in layers.values() for name in column.index)))
+
+
+def _at(level: float, wave: np.ndarray) -> np.ndarray:
+    return np.float32(level) * wave
+
+
+def _snr(exact: Tensor, rounded: Tensor) -> float:
+    """dB"""
+    return 10 * torch.log10(exact.square().sum() / (rounded - exact).square().sum()).item()
+
+
+def _excerpts(pairs: Pairs, length: int) -> Tensor:
+    """The middle of every recording, (B, N); shorter ones are repeated."""
+    begin = {name: max(0, (len(noisy) - length) // 2) for name, (noisy, _) in pairs.items()}
+    parts = [np.resize(noisy[begin[name] :][:length], length) for name, (noisy, _) in pairs.items()]
+    return torch.from_numpy(np.stack(parts))

@@ -1,0 +1,131 @@
+"""The measurements of `gtcrn.analysis.quantisation` as text, as numbers and as a figure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import rich.table
+from matplotlib.figure import Figure
+
+from gtcrn.analysis.figures import OPEN_STYLE
+from gtcrn.analysis.latency import SCORES
+from gtcrn.analysis.quantisation import LEVELS, Report
+from gtcrn.analysis.tables import markdown_table, rich_table
+from gtcrn.metrics import METRICS
+
+_NONE = "–"
+_WORST = 8  # tensors that are listed
+NOTES = [
+    "SNR: of the output against the float model's, mean and least over the recordings, then their mean at other levels "
+    "of the input. Scores: on the recordings as they are.",
+    "integers: share of the multiplications that are of integers by integers. arena: of TFLite Micro for its reference "
+    "kernels, where its package is installed. CPU: median of the processor's time for a hop on this machine, all in.",
+    "One tensor alone: the output SNR if only this tensor is rounded; below, the smallest limit the whole.",
+]
+
+Table = tuple[str, list[str], list[list[str]]]  # title, header, rows
+
+
+def write(report: Report, folder: Path) -> list[Path]:
+    """`quantisation.md`, `.csv` (the summary) and `.png`, `quantisation_layers.csv`; returns their paths."""
+    paths = [folder / f"quantisation{end}" for end in (".md", ".csv", "_layers.csv", ".png")]
+    parts = ["# Integers beside the float model"]
+    for title, header, rows in _tables(report):
+        parts += [f"## {title}", markdown_table(header, rows)]
+    parts += ["\n".join(f"- {note}" for note in NOTES), "![output SNR, by level and by tensor](quantisation.png)"]
+    paths[0].write_text("\n\n".join(parts) + "\n")
+    report.summary.to_csv(paths[1], float_format="%.6g")
+    report.layers.to_csv(paths[2], float_format="%.6g", index_label="tensor")
+    figure(report).savefig(paths[3])
+    return paths
+
+
+def terminal(report: Report) -> list[rich.table.Table]:
+    return [rich_table(*table) for table in _tables(report)]
+
+
+def _tables(report: Report) -> list[Table]:
+    tables = [("quality", *_quality(report.summary)), ("size and time", *_cost(report.summary))]
+    names = list(report.operators)
+    rows = [[kind, *map(str, counts)] for kind, counts in zip(report.operators.index, report.operators.to_numpy())]
+    tables.append(("operators", ["", *names], rows))
+    if not report.layers.empty:
+        tables.append(("one tensor alone, the worst first", *_worst(report.layers)))
+    return tables
+
+
+def _quality(summary: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    header = ["", "SNR\ndB", "least", *(f"× {level:g}" for level in LEVELS[1:])]
+    header += [METRICS[metric].label for metric in SCORES]
+    keys = ["snr", "snr_min", *(f"snr_{level:g}" for level in LEVELS[1:])]
+    rows = []
+    for name, row in summary.iterrows():
+        scores = []
+        for metric in SCORES:
+            difference = row[metric] - summary[metric].iloc[0]
+            digits = METRICS[metric].digits + 1
+            scores.append(f"{row[metric]:.{digits}f}" + (f" ({difference:+.{digits}f})" if len(rows) else ""))
+        rows.append([str(name), *(_number(row[key], ".1f") for key in keys), *scores])
+    return header, rows
+
+
+def _cost(summary: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    rows = [
+        [
+            str(name),
+            _number(100 * row["integer_macs"], ".4g", " %"),
+            *(_number(row[key] / 1024, ",.1f") for key in ("bytes", "arena_bytes")),
+            _number(row["step_ms"], ".3f"),
+        ]
+        for name, row in summary.iloc[1:].iterrows()
+    ]
+    return ["", "integers", "file\nKiB", "arena\nKiB", "CPU of a\nhop, ms"], rows
+
+
+def _worst(layers: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    """Of every network its own ranking."""
+    columns = []
+    for name in layers:
+        ranked = layers[name].dropna().sort_values().iloc[:_WORST]
+        columns.append([f"{tensor} {decibels:.1f}" for tensor, decibels in ranked.items()])
+    return [f"{name}: tensor, dB" for name in layers], [list(row) for row in zip(*columns)]
+
+
+def _number(value: float, shape: str, unit: str = "") -> str:
+    return _NONE if np.isnan(value) else f"{value:{shape}}{unit}"
+
+
+def figure(report: Report) -> Figure:
+    """Above the output SNR of every file by level of the input, below that of every tensor rounded alone."""
+    layers = report.layers
+    with matplotlib.rc_context(OPEN_STYLE):
+        result = Figure(figsize=(10, 3 if layers.empty else 7), dpi=150, layout="constrained")
+        panels = result.subplots(1 if layers.empty else 2, squeeze=False)[:, 0]
+        _draw_levels(panels[0], report.summary.iloc[1:])
+        if not layers.empty:
+            _draw_layers(panels[1], layers)
+    return result
+
+
+def _draw_levels(panel, summary: pd.DataFrame) -> None:
+    keys = {f"× {level:g}": "snr" if level == LEVELS[0] else f"snr_{level:g}" for level in LEVELS}
+    width = 0.8 / len(keys)
+    for number, (label, key) in enumerate(keys.items()):
+        places = np.arange(len(summary)) + (number - (len(keys) - 1) / 2) * width
+        panel.bar_label(panel.bar(places, summary[key], width, label=f"input {label}"), fmt="%.1f", fontsize=7)
+    panel.set_xticks(range(len(summary)), summary.index)
+    panel.set(ylabel="output SNR against float [dB]")
+    panel.legend(frameon=False, ncols=len(keys))
+
+
+def _draw_layers(panel, layers: pd.DataFrame) -> None:
+    for name in layers:
+        known = layers[name].dropna()
+        panel.plot(layers.index.get_indexer(known.index), known, marker="o", markersize=3, linewidth=0.8, label=name)
+    panel.set_xticks(range(len(layers)), layers.index, rotation=90, fontsize=5)
+    panel.set(ylabel="output SNR, this tensor alone rounded [dB]")
+    panel.legend(frameon=False, ncols=len(layers.columns))
+    panel.grid(True, axis="y", color="#e6e8ee", linewidth=0.6)

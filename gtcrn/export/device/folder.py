@@ -1,0 +1,42 @@
+"""All that a firmware needs of a network, in a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from string import Template
+
+from gtcrn.errors import UserError
+from gtcrn.export.device.arena import arena_size
+from gtcrn.export.device.network import read_network
+from gtcrn.export.device.sources import values
+
+FIRMWARE, TEMPLATES = (Path(__file__).parent / name for name in ("firmware", "templates"))
+
+
+def write_device_files(tflite: Path, folder: Path) -> list[Path]:
+    """Makes the folder, writes into it, and gives the paths of:
+
+    README.md                      what all this is, how much memory it takes, how to use it
+    the .tflite                    as it is
+    gtcrn_model.h, gtcrn_model.c   the network's bytes, sizes, scales, zero points, states, bands, arena
+    gtcrn_operators.h              operators to register, C++
+    gtcrn_host.h, gtcrn_host.c     the float part, C99
+    gtcrn_tflm.h, gtcrn_tflm.cc    TensorFlow Lite Micro around the network
+    example.c, with_litert.py      a firmware's loop, and the network for it on a computer
+
+    tflite: of integers, as this framework exports it. Raises UserError in one line if it is missing, damaged, not of
+    integers, of another make or has what a device lacks, and if the folder can't be written to.
+    """
+    network = read_network(tflite)
+    facts = values(network, arena_size(network.content))
+    written = {
+        path.name: Template(path.read_text(encoding="utf-8")).substitute(facts).encode() for path in TEMPLATES.iterdir()
+    }
+    written |= {path.name: path.read_bytes() for path in (*FIRMWARE.iterdir(), tflite) if path.is_file()}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in written.items():
+            (folder / name).write_bytes(content)
+    except OSError as error:
+        raise UserError(f"{folder}: can't be written to ({error.strerror}); name another folder") from error
+    return [folder / name for name in sorted(written)]

@@ -1,0 +1,140 @@
+"""What the templates of C, C++ and their guide say of a network."""
+
+from __future__ import annotations
+
+from textwrap import wrap
+
+import numpy as np
+
+from gtcrn.errors import UserError
+from gtcrn.export.device.network import Network
+
+# of tflite::MicroMutableOpResolver, by the schema's name
+REGISTER = {
+    "ADD": "AddAdd",
+    "CONCATENATION": "AddConcatenation",
+    "CONV_2D": "AddConv2D",
+    "DEPTHWISE_CONV_2D": "AddDepthwiseConv2D",
+    "LEAKY_RELU": "AddLeakyRelu",
+    "LOGISTIC": "AddLogistic",
+    "MEAN": "AddMean",
+    "MUL": "AddMul",
+    "PAD": "AddPad",
+    "QUANTIZE": "AddQuantize",
+    "RESHAPE": "AddReshape",
+    "SLICE": "AddSlice",
+    "TANH": "AddTanh",
+}
+
+_MEASURED = (
+    "The arena was measured in TensorFlow Lite Micro with its reference kernels on a computer of 64 bits: it is less "
+    "where pointers have 32 bits, and may be more with optimised kernels. MicroInterpreter::arena_used_bytes() tells."
+)
+_GUESSED = (
+    "The size of the arena is a guess, three times the network: it is measured at export where the Python package "
+    "tflite-micro is installed, and by MicroInterpreter::arena_used_bytes() on the device."
+)
+
+
+def values(network: Network, arena: int | None) -> dict[str, object]:
+    """By the names that the templates have for them. arena: bytes, None if they were not measured.
+
+    Raises UserError for an operator that TensorFlow Lite Micro is not known to have, and for an ERB matrix with bins
+    in bands that are no neighbours.
+    """
+    bands, bins = network.erb.shape
+    sine = np.sin(np.pi * np.arange(network.number("n_fft") // 2 + 1) / network.number("n_fft"))
+    return {
+        **_facts(network),
+        **_sizes(network),
+        "bands": bands,
+        "bins": bins,
+        "arena": arena or 3 * len(network.content),
+        "arena_meaning": _MEASURED if arena else _GUESSED,
+        "arena_comment": "\n * ".join(wrap(_MEASURED if arena else _GUESSED, 110)),
+        "tensors": "\n".join(_described(network)),
+        "state_rows": ",\n".join(f'    {{"{s.name}", {s.size}, {_float(s.scale)}, {s.zero}}}' for s in network.states),
+        "bin_rows": ",\n".join(_bins(network.erb)),
+        "sine_rows": _rows([_float(value) for value in sine], 8),
+        "model_rows": _rows([str(byte) for byte in network.content], 30),
+        "operator_count": len(network.operators),
+        "operator_rows": "\n".join(_registered(network)),
+    }
+
+
+def _facts(network: Network) -> dict[str, object]:
+    """Of the metadata, as a comment in C may hold them, and of the tensors."""
+    unknown = dict.fromkeys(("system", "origin", "licence", "revision"), "not stated")
+    told = {key: str(value).replace("*/", "* /") for key, value in network.metadata.items()}
+    limits = np.iinfo(f"int{network.bits}")
+    return (
+        unknown
+        | told
+        | {
+            "name": network.name,
+            "bits": network.bits,
+            "code_min": limits.min,
+            "code_max": limits.max,
+            "latency": network.latency,
+            "input_scale": _float(network.input.scale),
+            "input_zero": network.input.zero,
+            "mask_scale": _float(network.mask.scale),
+            "mask_zero": network.mask.zero,
+        }
+    )
+
+
+def _sizes(network: Network) -> dict[str, int]:
+    """Of tensors in codes, of memory in bytes as compilers lay it out where pointers have 32 bits."""
+    (bands, bins), code = network.erb.shape, network.bits // 8
+    states = sum(state.size for state in network.states)
+    floats = 2 * network.latency + 2 * bins + 3 * bands
+    tables = 4 * (network.number("n_fft") // 2 + 1) + 12 * bins + sum(16 + len(s.name) + 1 for s in network.states)
+    return {
+        "input_size": network.input.size,
+        "mask_size": network.mask.size,
+        "states": len(network.states),
+        "states_size": states,
+        "state_bytes": code * states,
+        "host_bytes": 4 * floats + code * (network.input.size + network.mask.size),
+        "model_size": len(network.content),
+        "table_bytes": tables,
+    }
+
+
+def _described(network: Network) -> list[str]:
+    """A line of a comment for every tensor."""
+    places = [("input 0", network.input), ("output 0", network.mask)]
+    places += [(f"state {number}", state) for number, state in enumerate(network.states, 1)]
+    return [
+        f" *     {place:9} {t.name:28} {str(list(t.shape)):18} scale {t.scale:<14.8g} zero point {t.zero}"
+        for place, t in places
+    ]
+
+
+def _bins(erb: np.ndarray) -> list[str]:
+    """Of every bin its two weights and the band of the first."""
+    bands, bins = erb.shape
+    first = np.minimum(np.argmax(erb != 0, axis=0), bands - 2)
+    pairs = erb[first, range(bins)], erb[first + 1, range(bins)]
+    if np.count_nonzero(pairs) != np.count_nonzero(erb):
+        raise UserError("ERB bands of which more than two neighbours share a bin have no form in the C code")
+    return [f"    {{{_float(weight)}, {_float(following)}, {band}}}" for weight, following, band in zip(*pairs, first)]
+
+
+def _registered(network: Network) -> list[str]:
+    strange = [name for name in network.operators if name not in REGISTER]
+    if strange:
+        raise UserError(f"{network.name}: holds {', '.join(strange)}, which TensorFlow Lite Micro is not known to have")
+    return [f"  TF_LITE_ENSURE_STATUS(resolver.{REGISTER[name]}());" for name in network.operators]
+
+
+def _float(value: float) -> str:
+    """The shortest decimal that is this number in 32 bits, as C has it."""
+    digits = str(np.float32(value))
+    return digits + ("" if "." in digits or "e" in digits else ".0") + "f"
+
+
+def _rows(words: list[str], width: int) -> str:
+    lines = (words[begin : begin + width] for begin in range(0, len(words), width))
+    return ",\n".join("    " + ", ".join(line) for line in lines)

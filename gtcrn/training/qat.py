@@ -1,0 +1,184 @@
+"""Quantisation-aware training: a network in integers learns to give what its own float model gives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gtcrn.errors import UserError
+from gtcrn.export.integer.checkpoint import INTEGERS, load_simulation, new_network, simulation
+from gtcrn.losses import Loss, Signals
+from gtcrn.losses.waveform import output_snr
+from gtcrn.models.enhancer import Enhancer
+from gtcrn.models.pretrained import RECORD
+from gtcrn.training.schedule import warmup_cosine
+from gtcrn.training.supervised import SupervisedModule
+
+_BITS = 8
+_ZERO_POINTS = (-128.0, 127.0)
+_QUIETEST = 1e-5  # rms and peak of a crop that is brought to a level: silence stays silence
+
+
+class QuantisationModule(SupervisedModule):
+    """The loss between the simulated integers' output and the float model's; no clean speech is used.
+
+    Learnt are weights, biases and slopes of the network in integers, and the scale and zero point of every tensor but
+    the input. They begin with ranges calibrated on the first batches. The float model stays as it is, in evaluation
+    mode, and goes into the checkpoints: `gtcrn.load` gives it, `export.integer.checkpoint` the integers.
+
+    enhancer: the trained float model, one that has a form in integers. loss: compares (integers, float).
+    learning_rate: of weights, biases and slopes, which are normalised to about one; of the logarithm of the scales
+    `scale_learning_rate`, of zero points `zero_point_learning_rate`. All follow one warm-up and cosine.
+    level: dBFS, range of the random rms of training crops. input_peak: largest band that the input's range holds.
+    rho: steps of the input's residual in one of its own. calibration_batches: that ranges begin with.
+    seed: of the levels. options: those of `SupervisedModule`.
+
+    Raises UserError for impossible values, and for a model that looks ahead or has no form in integers.
+    """
+
+    logged = ("loss", "snr")
+
+    def __init__(
+        self,
+        enhancer: Enhancer,
+        loss: Loss,
+        learning_rate: float = 6e-4,
+        scale_learning_rate: float = 2e-3,
+        zero_point_learning_rate: float = 0.1,
+        level: Sequence[float] = (-34.0, -14.0),
+        input_peak: float = 80.0,
+        rho: int = 20,
+        calibration_batches: int = 8,
+        seed: int = 0,
+        **options: Any,
+    ):
+        super().__init__(enhancer, loss, learning_rate, **options)
+        for key, value in {
+            "scale_learning_rate": scale_learning_rate,
+            "zero_point_learning_rate": zero_point_learning_rate,
+            "input_peak": input_peak,
+        }.items():
+            if not 0 < value < float("inf"):
+                raise UserError(f"training.{key}={value}: must be a number above 0")
+        for key, value in {"rho": rho, "calibration_batches": calibration_batches}.items():
+            if value < 1:
+                raise UserError(f"training.{key}={value}: must be 1 or more")
+        level = tuple(level)
+        if len(level) != 2 or not -100 <= level[0] <= level[1] <= 0:
+            raise UserError(f"training.level={list(level)}: must be two levels in dBFS, e.g. [-34,-14]")
+        self.scale_learning_rate = scale_learning_rate
+        self.zero_point_learning_rate = zero_point_learning_rate
+        self.level = level
+        self.input_peak = input_peak
+        self.calibration_batches = calibration_batches
+        self.seed = seed
+        self.integers = {"bits": _BITS, "rho": rho}
+        enhancer.require_causal()
+        self.enhancer.requires_grad_(False).eval()
+        self.network = new_network(enhancer.core, **self.integers)
+        for ranges in (self.network.log_scale, self.network.zero):
+            ranges["bands"].requires_grad_(False)
+        self.register_buffer("calibrated", torch.tensor(False))
+        # in a tuple its parts are not counted twice
+        self._simulation = (simulation(enhancer, self.network),)
+
+    def train(self, mode: bool = True) -> QuantisationModule:
+        super().train(mode)
+        self.enhancer.eval()
+        return self
+
+    def on_fit_start(self) -> None:
+        """Raises UserError if the first batches are silent, or numbers are rounded otherwise than in the integers."""
+        if self.trainer.precision != "32-true":
+            raise UserError(f"trainer.precision={self.trainer.precision}: integers are simulated in 32-true")
+        if not self.calibrated:
+            self.calibrate()
+            # each device has seen batches of its own
+            self.load_state_dict(self.trainer.strategy.broadcast(self.state_dict()))
+
+    @torch.no_grad()
+    def calibrate(self) -> None:
+        """Sets the ranges by the first training batches, and the parameters to about one."""
+        self.trainer.fit_loop.setup_data()
+        first = islice(self.trainer.train_dataloader, self.calibration_batches)
+        waves = [batch["noisy"].to(self.device) for batch in first]
+        if not any(noisy.any() for noisy in waves):
+            raise UserError("the first training batches are silent: there is nothing to calibrate the integers by")
+        # all at one level: among several the loud ones alone would choose the ranges
+        level = torch.tensor(sum(self.level) / 2, device=self.device)
+        simulated = self._simulation[0]
+        batches = [simulated.core.bands(simulated.spectra(_at_level(noisy, level))) for noisy in waves]
+        self.network.equalise(batches)
+        self.network.calibrate(batches, self.input_peak)
+        self.network.normalise(batches[0])
+        self.calibrated.fill_(True)
+
+    def at_random_levels(self, noisy: Tensor) -> Tensor:
+        """(B, N), each at a level of its own: a function of (seed, step, device)."""
+        generator = torch.Generator().manual_seed(hash((self.seed, self.global_step, self.global_rank)) % 2**63)
+        low, high = self.level
+        return _at_level(noisy, low + (high - low) * torch.rand(len(noisy), 1, generator=generator).to(noisy))
+
+    def training_step(self, batch: dict, batch_index: int) -> Tensor:
+        """batch: noisy (B, N), name: B file names."""
+        return super().training_step(batch | {"noisy": self.at_random_levels(batch["noisy"])}, batch_index)
+
+    def estimate(self, noisy: Tensor) -> Signals:
+        """What the integers make of (B, N)."""
+        return Signals(*self._simulation[0].estimate(noisy))
+
+    def training_loss(self, estimate: Signals, batch: dict) -> tuple[Tensor, dict[str, Tensor]]:
+        return self.loss(estimate, self.float_output(batch["noisy"]))
+
+    @torch.no_grad()
+    def float_output(self, noisy: Tensor) -> Signals:
+        return Signals(*self.enhancer.estimate(noisy))
+
+    def validation_step(self, batch: dict, batch_index: int) -> Tensor:
+        """Gives the integers' waveform (B, N) to the callbacks; val/snr is that of it to the float one, in dB."""
+        estimate, target = self.estimate(batch["noisy"]), self.float_output(batch["noisy"])
+        values = {"val/loss": self.loss(estimate, target)[0], "val/snr": output_snr(estimate.wave, target.wave).mean()}
+        self.log_dict(values, batch_size=len(batch["noisy"]), sync_dist=True)
+        return estimate.wave
+
+    def configure_optimizers(self) -> dict:
+        network = self.network
+        rates = (
+            (nn.ModuleList([network.weights, network.biases, network.slopes]), self.learning_rate),
+            (network.log_scale, self.scale_learning_rate),
+            (network.zero, self.zero_point_learning_rate),
+        )
+        groups = [{"params": [p for p in part.parameters() if p.requires_grad], "lr": lr} for part, lr in rates]
+        optimizer = torch.optim.Adam(groups, betas=self.betas)
+        floor = self.final_learning_rate / self.learning_rate
+        schedule = warmup_cosine(optimizer, self.warmup_steps, self.trainer.estimated_stepping_batches, floor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
+        with torch.no_grad():
+            for zero_point in self.network.zero.values():
+                zero_point.clamp_(*_ZERO_POINTS)
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        # Lightning validates a run that ends within an epoch if it is told to stop, not at its last step
+        self.trainer.should_stop |= self.trainer.global_step == self.trainer.max_steps
+
+    def on_save_checkpoint(self, checkpoint: dict) -> None:
+        super().on_save_checkpoint(checkpoint)
+        checkpoint[RECORD][INTEGERS] = self.integers
+
+    def trained(self, checkpoint: str | Path) -> Enhancer:
+        """The integers, not the float model they come from."""
+        return load_simulation(checkpoint)
+
+
+def _at_level(noisy: Tensor, level: Tensor) -> Tensor:
+    """(B, N) with this rms in dBFS, or as loud as its peak allows."""
+    rms, peak = noisy.square().mean(1, keepdim=True).sqrt(), noisy.abs().amax(1, keepdim=True)
+    return noisy * torch.minimum(10 ** (level / 20) / rms.clamp(min=_QUIETEST), 1 / peak.clamp(min=_QUIETEST))

@@ -1,0 +1,54 @@
+"""The list of operators is the network, for every model that has one."""
+
+import pytest
+import torch
+
+from gtcrn.errors import UserError
+from gtcrn.export.integer.network import Network
+from gtcrn.export.integer.program import lower
+from gtcrn.models import dtln, gtcrn, light_v3, micro
+
+
+def mask(enhancer, bands):
+    return enhancer.core.mask(bands, enhancer.core.start(len(bands), None))[0]
+
+
+@torch.inference_mode()
+def test_is_the_network(enhancer, some_bands):
+    exact = Network(lower(enhancer.core, fold=False))
+    torch.testing.assert_close(exact(some_bands), mask(enhancer, some_bands), atol=2e-6, rtol=0)
+
+
+@torch.inference_mode()
+def test_folded_features_differ_at_the_outer_bands_alone(enhancer, some_bands):
+    inner = some_bands.clone()
+    inner[..., [0, -1]] = 0  # of which the features would reach beyond
+    folded = Network(lower(enhancer.core))
+    torch.testing.assert_close(folded(inner), mask(enhancer, inner), atol=2e-6, rtol=0)
+    assert (folded(some_bands) - mask(enhancer, some_bands)).abs().max() > 1e-4
+    assert len(folded.program.ops) == len(lower(enhancer.core, fold=False).ops) - 1
+
+
+def test_counts_and_shapes(enhancer):
+    program = lower(enhancer.core, fold=False)
+    weights = {name: weight for name, weight in program.weights.items() if name != "features"}
+    assert program.macs().keys() == program.weights.keys()
+    assert program.macs()["encoder.1.conv"] == weights["encoder.1.conv"].numel() * program.shapes["encoder.1.conv"][1]
+    assert program.shapes[program.output] == (2, enhancer.core.erb.n_bands)
+    remembered = sum(1 for layer in enhancer.core.modules() if getattr(layer, "memory", 0))
+    assert len(program.states()) == remembered
+    for op in program.ops:  # a state, and what it is concatenated with, are the same integers
+        if op.kind in ("past", "leaky", "slice", "unfold"):
+            assert program.scale_of[op.output] == program.scale_of[op.inputs[0]]
+
+
+@pytest.mark.parametrize("build", [gtcrn.build, light_v3.build, dtln.build])
+def test_models_without_a_form_in_integers_are_told_what_to_do(build):
+    with pytest.raises(UserError, match="no form in integers.*model=micro") as told:
+        lower(build().core)
+    assert "\n" not in str(told.value)
+
+
+def test_operators_that_the_target_lacks_are_named():
+    with pytest.raises(UserError, match=r"decoder.0.depth_conv has groups=2.* no grouped convolution"):
+        lower(micro.build(channels=4, decoder_groups=2).core)

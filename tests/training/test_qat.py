@@ -1,0 +1,232 @@
+"""Integers learn to give what their float model gives; they resume exactly, and a checkpoint holds them to the bit."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from hydra import compose, initialize_config_dir
+from torch.utils.data import DataLoader
+
+import gtcrn
+from gtcrn.errors import UserError
+from gtcrn.export.integer.checkpoint import holds_integers, load_network, load_simulation
+from gtcrn.export.integer.flatbuffer import Writer
+from gtcrn.losses import Loss, OutputSNR
+from gtcrn.losses.waveform import output_snr
+from gtcrn.models import dtln, light_v3, micro
+from gtcrn.models import gtcrn as gtcrn_model
+from gtcrn.tasks import train
+from gtcrn.training.data import SpeechDataModule
+from gtcrn.training.qat import QuantisationModule
+
+CONF = Path(__file__).parents[2] / "conf"
+KNOBS = {"channels": 4, "stacks": 1, "blocks": 1}
+RECORD = {"build": "gtcrn.models.micro.build", "knobs": KNOBS}
+
+
+def module(weights=0, **options):
+    torch.manual_seed(weights)
+    enhancer = micro.build(**KNOBS)
+    for layer in enhancer.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):  # statistics as of a trained model
+            layer.running_mean.normal_(0, 0.1)
+            layer.running_var.uniform_(0.5, 2)
+    options = {"warmup_steps": 2, "final_learning_rate": 0.0, "model_record": RECORD} | options
+    return QuantisationModule(enhancer, Loss({"output_snr": OutputSNR(1)}), **options)
+
+
+def loader(wave):
+    return DataLoader([{"noisy": wave, "clean": wave, "name": f"file_{i}"} for i in range(2)], 2)
+
+
+def fit(trained, train_data, validation=None, callbacks=(), ckpt_path=None, **options):
+    trainer = pl.Trainer(
+        accelerator="cpu", callbacks=list(callbacks), logger=False, enable_progress_bar=False,
+        enable_model_summary=False, num_sanity_val_steps=0, use_distributed_sampler=False,
+        enable_checkpointing=bool(callbacks), **{"max_epochs": 1} | options,
+    )  # fmt: skip
+    if isinstance(train_data, SpeechDataModule):
+        trainer.fit(trained, datamodule=train_data, ckpt_path=ckpt_path, weights_only=True)
+    else:
+        trainer.fit(trained, train_data, validation)
+    return trainer
+
+
+@pytest.fixture
+def data(mini_data):
+    return mini_data()
+
+
+def snr(trained, wave):
+    """dB of the integers' output to the float one's."""
+    with torch.no_grad():
+        return output_snr(trained.estimate(wave).wave, trained.float_output(wave).wave).mean().item()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_integers_come_nearer_to_the_float_model_which_stays(data):
+    trained = module()
+    noisy = next(iter(data.validation_loader()))["noisy"]
+    before = copy.deepcopy(trained.enhancer.state_dict())
+    fit(trained, SpeechDataModule(data), max_epochs=-1, max_steps=1)  # calibrated, and hardly trained
+    begun = snr(trained, noisy)
+    fit(trained, SpeechDataModule(data), max_epochs=-1, max_steps=20)
+    assert snr(trained, noisy) > begun + 0.3
+    assert all(torch.equal(value, before[key]) for key, value in trained.enhancer.state_dict().items())
+
+
+class Stop(Exception):
+    pass
+
+
+class Journal(pl.callbacks.Checkpoint):
+    """After `stop_after` steps saves, as the last callback, and stops."""
+
+    def __init__(self, stop_after, folder):
+        self.stop_after, self.folder = stop_after, folder
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_index):
+        if trainer.global_step == self.stop_after:
+            trainer.save_checkpoint(self.folder / "stopped.ckpt")
+            raise Stop
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("ema_decay", [None, 0.9], ids=["weights", "ema"])
+def test_resumed_run_equals_uninterrupted_one(data, tmp_path, ema_decay):
+    """Ranges included, and levels. Epochs of three steps: stopped within the second."""
+    whole, stopped = module(ema_decay=ema_decay), module(ema_decay=ema_decay)
+    fit(whole, SpeechDataModule(data), callbacks=[pl.callbacks.Checkpoint()], max_epochs=2)
+    with pytest.raises(Stop):
+        fit(stopped, SpeechDataModule(data), callbacks=[Journal(4, tmp_path)], max_epochs=2)
+    resumed = module(weights=1, ema_decay=ema_decay)
+    last = str(tmp_path / "stopped.ckpt")
+    trainer = fit(resumed, SpeechDataModule(data), callbacks=[pl.callbacks.Checkpoint()], ckpt_path=last, max_epochs=2)
+    assert trainer.global_step == 6
+    for (name, a), b in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_checkpoint_holds_the_integers_to_the_bit_and_the_float_model(data, tmp_path):
+    trained = module()
+    fit(trained, SpeechDataModule(data)).save_checkpoint(tmp_path / "qat.ckpt")
+    noisy = next(iter(data.validation_loader()))["noisy"]
+    assert holds_integers(tmp_path / "qat.ckpt")
+    _, network = load_network(tmp_path / "qat.ckpt")
+    assert Writer(network).write().content == Writer(trained.network).write().content
+    with torch.no_grad():
+        assert torch.equal(trained.trained(tmp_path / "qat.ckpt")(noisy)[0], trained.estimate(noisy).wave)
+        assert torch.equal(gtcrn.load(tmp_path / "qat.ckpt")(noisy)[0], trained.float_output(noisy).wave)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_run_is_validated_at_its_last_step_wherever_that_is(data):
+    trained = module()
+    trainer = fit(trained, SpeechDataModule(data), max_epochs=-1, max_steps=2, check_val_every_n_epoch=None,
+                  val_check_interval=100)  # fmt: skip
+    noisy = next(iter(data.validation_loader()))["noisy"]
+    assert trainer.global_step == 2
+    assert trainer.callback_metrics["val/snr"].item() == pytest.approx(snr(trained, noisy), abs=1e-4)
+
+
+def test_output_snr_is_that_of_a_quiet_signal_too():
+    target = torch.randn(3, 4000, generator=torch.Generator().manual_seed(0))
+    loud = output_snr(target + 0.1 * target.roll(1, 1), target)
+    torch.testing.assert_close(loud, torch.full((3,), 20.0), atol=0.01, rtol=0)
+    quiet = 1e-3 * target
+    torch.testing.assert_close(output_snr(quiet + 0.1 * quiet.roll(1, 1), quiet), loud, atol=0.01, rtol=0)
+    assert output_snr(target, target).max() <= 50.01
+
+
+def test_levels_are_random_and_silence_stays_silent():
+    quantising = module(level=[-30, -20], seed=3)
+    noisy = torch.randn(64, 8000, generator=torch.Generator().manual_seed(0))
+    noisy[0] = 0
+    loud = quantising.at_random_levels(noisy)
+    levels = 20 * loud[1:].square().mean(1).sqrt().log10()
+    assert -30.01 < levels.min() < -29 and -21 < levels.max() < -19.99
+    assert not loud[0].any()
+    assert torch.equal(loud, quantising.at_random_levels(noisy))
+    assert not torch.equal(loud, module(level=[-30, -20], seed=4).at_random_levels(noisy))
+    click = torch.zeros(1, 8000)
+    click[0, 5] = 0.1
+    assert quantising.at_random_levels(click).abs().max() == 1  # and no louder
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_cannot_be_calibrated_or_simulated_is_named():
+    with pytest.raises(UserError, match="the first training batches are silent"):
+        fit(module(), loader(torch.zeros(4096)))
+    with pytest.raises(UserError, match="trainer.precision=bf16-mixed: integers are simulated in 32-true"):
+        fit(module(), loader(torch.randn(4096)), precision="bf16-mixed")
+
+
+@pytest.mark.parametrize(
+    ("enhancer", "message"),
+    [
+        (gtcrn_model.build, "GTCRN has no form in integers"),
+        (light_v3.build, "LightV3 has no form in integers"),
+        (dtln.build, "DTLN has no form in integers"),
+        (lambda: micro.build(causal=False), "this model cannot stream"),
+    ],
+    ids=["gtcrn", "light_v3", "dtln", "not causal"],
+)
+def test_models_without_integers_are_named(enhancer, message):
+    with pytest.raises(UserError, match=message) as error:
+        QuantisationModule(enhancer(), Loss({"output_snr": OutputSNR(1)}))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"learning_rate": 0}, "training.learning_rate=0"),
+        ({"scale_learning_rate": -1.0}, "training.scale_learning_rate=-1.0: must be a number above 0"),
+        ({"rho": 0}, "training.rho=0: must be 1 or more"),
+        ({"calibration_batches": 0}, "training.calibration_batches=0"),
+        ({"level": [-10, -20]}, r"training.level=\[-10, -20\]: must be two levels in dBFS"),
+        ({"level": [-10]}, r"training.level=\[-10\]"),
+    ],
+    ids=str,
+)
+def test_impossible_settings_are_named(options, message):
+    with pytest.raises(UserError, match=message):
+        module(**options)
+
+
+def test_checkpoints_without_integers_are_named(tmp_path):
+    enhancer = micro.build(**KNOBS)
+    state = {f"enhancer.core.{key}": value for key, value in enhancer.core.state_dict().items()}
+    torch.save({"state_dict": state, "gtcrn": {"model": RECORD}}, tmp_path / "float.ckpt")
+    assert not holds_integers(tmp_path / "float.ckpt")
+    with pytest.raises(UserError, match="holds no integers; name a checkpoint of training=qat"):
+        load_network(tmp_path / "float.ckpt")
+    record = {"model": RECORD, "integers": {"bits": 8, "rho": 20}}
+    torch.save({"state_dict": state, "gtcrn": record}, tmp_path / "damaged.ckpt")
+    with pytest.raises(UserError, match="integers of another version of this framework") as error:
+        load_simulation(tmp_path / "damaged.ckpt")
+    assert "\n" not in str(error.value)
+
+
+def composed(*overrides):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("config", ["task=train", "training=qat", *overrides])
+
+
+def test_steps_are_steps_whatever_the_corpus():
+    cfg = composed("data=dns", "steps=7")
+    assert (cfg.trainer.max_steps, cfg.trainer.max_epochs, cfg.monitor) == (7, -1, "val/snr")
+    assert list(cfg.loss.terms) == ["output_snr"]
+    # the schedule of the corpus is none for this
+    assert (cfg.training.learning_rate, cfg.training.warmup_steps) == (6e-4, 20)
+    assert composed("training.learning_rate=1e-3").training.learning_rate == 1e-3
+
+
+def test_a_run_begins_with_a_trained_model():
+    with pytest.raises(UserError, match="training=qat: .* name its checkpoint, init_from=PATH"):
+        train.check_beginning(composed())
+    train.check_beginning(composed("init_from=micro.ckpt"))
+    train.check_beginning(composed("resume=a/checkpoints/last.ckpt"))
