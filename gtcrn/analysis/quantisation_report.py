@@ -118,7 +118,7 @@ def _draw_levels(panel, summary: pd.DataFrame) -> None:
         panel.bar_label(panel.bar(places, summary[key], width, label=f"input {label}"), fmt="%.1f", fontsize=7)
     panel.set_xticks(range(len(summary)), summary.index)
     panel.set(ylabel="output SNR against float [dB]")
-    panel.legend(frameon=False, ncols=len(keys))
+    panel.legend(frameon=False, ncols=len(keys), loc="lower left", bbox_to_anchor=(0, 1))
 
 
 def _draw_layers(panel, layers: pd.DataFrame) -> None:
@@ -127,5 +127,5 @@ def _draw_layers(panel, layers: pd.DataFrame) -> None:
         panel.plot(layers.index.get_indexer(known.index), known, marker="o", markersize=3, linewidth=0.8, label=name)
     panel.set_xticks(range(len(layers)), layers.index, rotation=90, fontsize=5)
     panel.set(ylabel="output SNR, this tensor alone rounded [dB]")
-    panel.legend(frameon=False, ncols=len(layers.columns))
+    panel.legend(frameon=False, ncols=len(layers.columns), loc="lower left", bbox_to_anchor=(0, 1))
     panel.grid(True, axis="y", color="#e6e8ee", linewidth=0.6)

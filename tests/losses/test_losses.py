@@ -43,7 +43,7 @@ def speech_like(seed: int, length: int = 8000) -> torch.Tensor:
 
 
 def test_the_issue_names_these_losses():
-    assert NAMES == ["hybrid", "mag", "multires_stft", "ri_mag", "sisdr", "sisdr_mag", "snr", "timbre"]
+    assert NAMES == ["hybrid", "mag", "multires_stft", "output_snr", "ri_mag", "sisdr", "sisdr_mag", "snr", "timbre"]
 
 
 @pytest.mark.parametrize(
