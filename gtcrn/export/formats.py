@@ -170,7 +170,7 @@ def _write_integers(
     try:
         writer = importlib.import_module(f"gtcrn.export.{INTEGERS[name]}")
     except ImportError as error:
-        raise UserError(f"{path.name}: writing it needs {error.name}: pip install -e '.[litert]'") from error
+        raise UserError(f"{path.name}: writing it needs {error.name}: pip install -e '.[device]'") from error
     log.info("1/3 writing %s …", path.name)
     graph = writer.Graph(network, enhancer.core)
     metadata = describe(graph, enhancer, weights)

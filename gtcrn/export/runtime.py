@@ -174,7 +174,7 @@ class _LiteRT:
         try:
             from ai_edge_litert.interpreter import Interpreter
         except ImportError as error:
-            raise UserError(f"{self.path}: running it needs ai-edge-litert: pip install -e '.[litert]'") from error
+            raise UserError(f"{self.path}: running it needs ai-edge-litert: pip install -e '.[device]'") from error
         try:
             interpreter = Interpreter(str(self.path), num_threads=1)
             interpreter.allocate_tensors()

@@ -273,7 +273,7 @@ def test_litert_files_that_do_not_fit_are_named(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "package", "extra"),
-    [("onnx", "onnxruntime", "export"), ("tflite", "ai_edge_litert.interpreter", "litert")],
+    [("onnx", "onnxruntime", "export"), ("tflite", "ai_edge_litert.interpreter", "device")],
 )
 def test_missing_package_is_one_line(tmp_path, monkeypatch, name, package, extra):
     path = make(tmp_path, name)

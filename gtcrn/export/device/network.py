@@ -100,7 +100,7 @@ def _unpacked(content: bytes, path: Path):
     try:
         from ai_edge_litert import schema_py_generated as tflite
     except ImportError as error:
-        raise UserError(f"{path}: reading it needs ai-edge-litert: pip install ai-edge-litert") from error
+        raise UserError(f"{path}: reading it needs ai-edge-litert: pip install -e '.[device]'") from error
     try:
         return tflite.ModelT.InitFromPackedBuf(content), tflite
     except Exception as error:  # whatever comes of offsets that point anywhere

@@ -78,7 +78,7 @@ class TFLiteMicro:
             from tflite_micro import runtime
         except ImportError as error:
             raise UserError(
-                f"{path}: running it in TFLite Micro needs tflite-micro: pip install --pre tflite-micro"
+                f"{path}: running it in TFLite Micro needs tflite-micro: pip install -e '.[device]'"
             ) from error
         self._interpreter = runtime.Interpreter.from_file(str(path), arena_size=1 << 20)
         self._dtype = np.int8 if metadata["bits"] == "8" else np.int16
