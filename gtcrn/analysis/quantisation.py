@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from gtcrn.analysis import latency
 from gtcrn.analysis.latency import SCORES, Pairs
+from gtcrn.data.scan import measured_snr
 from gtcrn.export.device.arena import arena_size
 from gtcrn.export.integer.checkpoint import simulation
 from gtcrn.export.integer.network import Network
@@ -50,7 +51,7 @@ class Report(NamedTuple):
 def measure(enhancer: SpectralEnhancer, variants: Sequence[Variant], pairs: Pairs, workers: int = -1) -> Report:
     """pairs: noisy and clean (N,) by name, at the enhancer's rate. Needs ai-edge-litert.
 
-    Raises `UserError` naming a file that does not run, or has another sample rate.
+    All files at the enhancer's rate, each once. Raises `UserError` naming a file that does not run.
     """
     from gtcrn.export.integer.flatbuffer import integer_share
 
@@ -93,9 +94,9 @@ def layer_errors(enhancer: SpectralEnhancer, network: Network, waves: Tensor) ->
         exact, _ = simulated(spectra)
         for owner in network.program.owners():
             network.quantised = {owner}
-            errors[owner] = _snr(exact, simulated(spectra)[0])
+            errors[owner] = measured_snr(simulated(spectra)[0].numpy(), exact.numpy())
         network.quantised, network.quantised_weights = frozenset(), True
-        errors[WEIGHTS] = _snr(exact, simulated(spectra)[0])
+        errors[WEIGHTS] = measured_snr(simulated(spectra)[0].numpy(), exact.numpy())
     finally:
         network.quantise()
     return pd.Series(errors)
@@ -125,7 +126,7 @@ def _scores(outputs: Mapping, pairs: Pairs, sample_rate: int, workers: int) -> p
     means.columns = list(SCORES)
     for system, levels in list(outputs.items())[1:]:
         for level, waves in levels.items():
-            snr = [_snr(torch.from_numpy(outputs[FLOAT][level][n]), torch.from_numpy(w)) for n, w in waves.items()]
+            snr = [measured_snr(wave, outputs[FLOAT][level][name]) for name, wave in waves.items()]
             if level == as_they_are:
                 means.loc[system, ["snr", "snr_min"]] = np.mean(snr), min(snr)
             else:
@@ -155,11 +156,6 @@ def _in_order(layers: Mapping[str, pd.Series]) -> pd.DataFrame:
 
 def _at(level: float, wave: np.ndarray) -> np.ndarray:
     return np.float32(level) * wave
-
-
-def _snr(exact: Tensor, rounded: Tensor) -> float:
-    """dB"""
-    return 10 * torch.log10(exact.square().sum() / (rounded - exact).square().sum()).item()
 
 
 def _excerpts(pairs: Pairs, length: int) -> Tensor:

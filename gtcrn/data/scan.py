@@ -152,7 +152,10 @@ def _look_at(pair: Pair, sample_rate: int) -> dict:
 
 
 def measured_snr(noisy: np.ndarray, clean: np.ndarray) -> float:
-    """10 log10(sum clean^2 / sum (noisy - clean)^2) in dB of two (N,) waves; inf if there is no noise."""
+    """10 log10(sum clean^2 / sum (noisy - clean)^2) in dB of two signals of one shape; inf without noise, -inf for noise
+    alone."""
     clean = clean.astype(np.float64)
-    noise = np.sum((noisy - clean) ** 2)
-    return 10 * log10(np.sum(clean**2) / noise) if noise > 0 else inf
+    signal, noise = np.sum(clean**2), np.sum((noisy - clean) ** 2)
+    if not noise:
+        return inf
+    return 10 * log10(signal / noise) if signal else -inf

@@ -12,6 +12,7 @@ import torch
 from gtcrn.data import audio
 from gtcrn.data.demo.noise import NOISES
 from gtcrn.data.demo.speech import TALKERS, utterance
+from gtcrn.data.scan import measured_snr
 from gtcrn.data.seeding import generator
 from gtcrn.errors import UserError
 from gtcrn.export.framing import Runner
@@ -120,13 +121,7 @@ def prove(heard: Heard, enhancer: Enhancer, hops: np.ndarray, exact: bool = True
     if exact and not errors.max() <= TOLERANCE:  # also if it is no number
         raise UserError(f"{_difference(errors)}; likely cause: {_cause(heard.alone, enhancer, hops)}")
     times = map(float, np.percentile(heard.milliseconds, (50, 95)))
-    return Proof(float(errors.max()), len(errors), *times, _snr(expected, differences))
-
-
-def _snr(signal: np.ndarray, noise: np.ndarray) -> float:
-    """In dB; without noise infinite."""
-    with np.errstate(divide="ignore"):
-        return float(10 * np.log10(np.sum(signal**2) / np.sum(noise**2)))
+    return Proof(float(errors.max()), len(errors), *times, measured_snr(heard.samples, expected))
 
 
 @torch.inference_mode()

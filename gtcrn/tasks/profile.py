@@ -18,6 +18,7 @@ from rich.console import Console
 
 from gtcrn.analysis import complexity, latency, latency_report, quantisation, quantisation_report
 from gtcrn.analysis.cost import measure
+from gtcrn.analysis.runners import open_runner
 from gtcrn.analysis.tables import rich_table
 from gtcrn.analysis.throughput import loader_pace, pace, table_cost
 from gtcrn.data.datasets import MixedDataset, PairedDataset
@@ -233,8 +234,11 @@ def profile_quantisation(cfg: DictConfig, console: Console) -> dict:
             raise UserError(f"profile=quantisation needs {key}=…: {what}")
     enhancer = load_or_build(cfg)
     pairs = latency.read_pairs(Path(cfg.pairs), enhancer.sample_rate)
+    files = _integer_files(cfg, enhancer)
     try:
-        variants = _written(cfg, enhancer, _networks(cfg, enhancer))
+        variants = _written(cfg, enhancer, _networks(cfg, enhancer)) + files
+        if not variants:
+            raise UserError("profile=quantisation needs something to compare: quantize=, trained= or files=")
         report = quantisation.measure(enhancer, variants, pairs, cfg.metrics.workers)
     except KeyboardInterrupt:
         raise Interrupted("interrupted: the report is not written") from None
@@ -261,23 +265,38 @@ def _networks(cfg: DictConfig, enhancer: Enhancer) -> dict[str, Network]:
             log.info("%s: choosing ranges by %s, which takes up to a minute …", quantize, heard.name)
             networks[quantize] = calibration.calibrated(enhancer, quantize, heard.waves)
     for name, path in zip(latency.short_names(trained), trained):
-        networks[f"trained {name}"] = checkpoint.load_network(path)[1]
+        held, network = checkpoint.load_network(path)
+        if _shapes(held) != _shapes(enhancer):
+            raise UserError(f"trained={path}: did not begin with the model of ckpt={cfg.ckpt}, which has other sizes")
+        networks[f"trained {name}"] = network
     return networks
 
 
+def _shapes(enhancer: Enhancer) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in enhancer.state_dict().items()}
+
+
+def _integer_files(cfg: DictConfig, enhancer: Enhancer) -> list[quantisation.Variant]:
+    """Of `files=`, opened once, before anything takes long."""
+    files = list(dict.fromkeys(_paths(cfg.files)))
+    for path in files:
+        if path.suffix != ".tflite":
+            raise UserError(f"files={path}: profile=quantisation is of .tflite files")
+        if (rate := open_runner(path).sample_rate) != enhancer.sample_rate:
+            raise UserError(f"files={path}: {rate} Hz, but ckpt={cfg.ckpt} has {enhancer.sample_rate} Hz")
+    return [quantisation.Variant(name, path) for name, path in zip(latency.short_names(files), files)]
+
+
 def _written(cfg: DictConfig, enhancer: Enhancer, networks: dict[str, Network]) -> list[quantisation.Variant]:
-    """Exported beside the report; and the other files."""
+    """Exported beside the report."""
     weights = weights_of(open_checkpoint(cfg.ckpt))
     heard = proof.recording(None, enhancer.sample_rate)
     variants = []
     for name, network in networks.items():
-        stem = name.replace(" ", "_").replace("/", "_").removesuffix(f"_{network.name}")
+        stem = "untrained" if name == network.name else name.replace(" ", "_").replace("/", "_")
         exported = formats.export(enhancer, "litert", Path(cfg.run_dir), stem, weights, "", heard, network)
         variants.append(quantisation.Variant(name, exported.path, network))
-    files = _paths(cfg.files)
-    if others := [path for path in files if path.suffix != ".tflite"]:
-        raise UserError(f"files={others[0]}: profile=quantisation is of .tflite files")
-    return variants + [quantisation.Variant(name, path) for name, path in zip(latency.short_names(files), files)]
+    return variants
 
 
 def _list(value: object) -> list:

@@ -7,10 +7,10 @@ import torch
 
 from gtcrn.analysis import quantisation_report
 from gtcrn.analysis.quantisation import FLOAT, WEIGHTS, Variant, layer_errors, measure, operators
+from gtcrn.export.integer import calibration
 from gtcrn.models import micro
 
-flatbuffer = pytest.importorskip("gtcrn.export.integer.flatbuffer")
-calibration = pytest.importorskip("gtcrn.export.integer.calibration")
+pytest.importorskip("ai_edge_litert")
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +31,8 @@ def enhancer():
 
 @pytest.fixture(scope="module")
 def variants(enhancer, pairs, tmp_path_factory):
+    from gtcrn.export.integer import flatbuffer
+
     folder, found = tmp_path_factory.mktemp("quantised"), []
     for quantize in ("int8", "int16x8"):
         network = calibration.calibrated(enhancer, quantize, [noisy for noisy, _ in pairs.values()])

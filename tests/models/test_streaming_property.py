@@ -37,7 +37,7 @@ MODELS = sorted(path.stem for path in (CONF / "model").glob("*.yaml") if is_mode
 
 @pytest.fixture(scope="module", autouse=True)
 def no_gradients():
-    """As streams are run: some layers do less then."""
+    """As streams are run, and in less memory."""
     with torch.no_grad():
         yield
 

@@ -93,7 +93,7 @@ def integer_share(content: bytes) -> float:
     for operator in subgraph.operators:
         if graph.operatorCodes[operator.opcodeIndex].builtinCode in counted:
             x, weight = (subgraph.tensors[i] for i in operator.inputs[:2])
-            places = np.prod(subgraph.tensors[operator.outputs[0]].shape[1:-1])
+            places = np.prod(subgraph.tensors[operator.outputs[0]].shape[:-1])
             floats = {x.type, weight.type} & {tflite.TensorType.FLOAT32, tflite.TensorType.FLOAT16}
             macs[not floats] += int(np.prod(weight.shape) * places)
     return macs[True] / max(macs.total(), 1)

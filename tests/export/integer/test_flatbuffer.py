@@ -65,7 +65,7 @@ def test_integers_alone(graph, network):
     assert "TRANSPOSE" not in graph.written.operators
 
 
-def test_floats_are_counted(graph):
+def test_floats_are_counted(graph, network):
     """The share is read off the file, and does not tell what was meant."""
     from ai_edge_litert import schema_py_generated as tflite
 
@@ -74,6 +74,9 @@ def test_floats_are_counted(graph):
     subgraph.tensors[graph.written.tensors["bands"]].type = tflite.TensorType.FLOAT32
     read = 1 - integer_share(_packed(model))
     assert 0 < read < 1
+    macs = network.program.macs()
+    readers = [op.output for op in network.program.readers("bands")]
+    assert read == pytest.approx(sum(macs[name] for name in readers) / sum(macs.values()))
 
 
 def _packed(model):
