@@ -152,8 +152,8 @@ def _look_at(pair: Pair, sample_rate: int) -> dict:
 
 
 def measured_snr(noisy: np.ndarray, clean: np.ndarray) -> float:
-    """10 log10(sum clean^2 / sum (noisy - clean)^2) in dB of two signals of one shape; inf without noise, -inf for noise
-    alone."""
+    """10 log10(sum clean^2 / sum (noisy - clean)^2) in dB of two signals of one shape; inf without noise, -inf for
+    noise alone."""
     clean = clean.astype(np.float64)
     signal, noise = np.sum(clean**2), np.sum((noisy - clean) ** 2)
     if not noise:
