@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
@@ -16,45 +17,52 @@ from tqdm import tqdm
 from gtcrn.analysis import latency
 from gtcrn.analysis.latency import SCORES, Pairs
 from gtcrn.data.scan import measured_snr
+from gtcrn.errors import UserError
 from gtcrn.export.device.arena import arena_size
+from gtcrn.export.exporting import Calibrated
+from gtcrn.export.formats import FORMATS
 from gtcrn.export.integer.checkpoint import simulation
 from gtcrn.export.integer.network import Network
+from gtcrn.export.quantizers.work import Work
 from gtcrn.metrics import Pair, score_pairs
-from gtcrn.models.enhancer import SpectralEnhancer
+from gtcrn.models.enhancer import Enhancer, SpectralEnhancer
 
 FLOAT, WEIGHTS = "float", "weights"
 LEVELS = (1.0, 0.1, 2.0)  # of the recordings, as they are first
+LEFT = ["file", "operator", "why"]
 _EXCERPT = 2  # s of each recording, over which single tensors are rounded
 _TIMED = 10  # s of audio
 
 
 class Variant(NamedTuple):
-    """path: of a .tflite. network: what it was written from, if it is one of integers from this framework."""
+    """path: an exported file. integers: how it got them, as far as known."""
 
     name: str
     path: Path
-    network: Network | None = None
+    integers: Network | Calibrated | None = None
 
 
 class Report(NamedTuple):
     """summary: a row for the float model and one per file: its scores on the recordings as they are; `snr` of its
     output against the float model's in dB, mean over recordings, `snr_min`, and at other levels `snr_0.1`, …; shares,
     bytes, and `step_ms` of processor time for a hop. operators: how many of each kind, by file; those that hold a float
-    are named so. layers: the output SNR in dB if one tensor alone is rounded, or all weights alone, by network.
+    are named so. left: those that multiply in float, a row each.
+    layers: the output SNR in dB if one tensor alone is rounded, or all weights alone, by network. tensors: the SNR of
+    tensors inside a file against its source's, by file.
     """
 
     summary: pd.DataFrame
     operators: pd.DataFrame
+    left: pd.DataFrame
     layers: pd.DataFrame
+    tensors: pd.DataFrame
 
 
-def measure(enhancer: SpectralEnhancer, variants: Sequence[Variant], pairs: Pairs, workers: int = -1) -> Report:
-    """pairs: noisy and clean (N,) by name, at the enhancer's rate. Needs ai-edge-litert.
+def measure(enhancer: Enhancer, variants: Sequence[Variant], pairs: Pairs, workers: int = -1) -> Report:
+    """pairs: noisy and clean (N,) by name, at the enhancer's rate. Needs the packages that run the files.
 
     All files at the enhancer's rate, each once. Raises `UserError` naming a file that does not run.
     """
-    from gtcrn.export.integer.flatbuffer import integer_share
-
     taking_part = latency.participants([variant.path for variant in variants])
     outputs = {FLOAT: {level: _float_outputs(enhancer, pairs, level) for level in LEVELS}}
     for variant, part in tqdm(list(zip(variants, taking_part)), "enhancing", unit="file", disable=None):
@@ -63,27 +71,53 @@ def measure(enhancer: SpectralEnhancer, variants: Sequence[Variant], pairs: Pair
             for level in LEVELS
         }
     summary = _scores(outputs, pairs, enhancer.sample_rate, workers)
+    done = {variant.name: work(variant.path) for variant in variants}
     for variant in variants:
-        content = variant.path.read_bytes()
-        facts = {"integer_macs": integer_share(content), "bytes": len(content), "arena_bytes": arena_size(content)}
+        facts = {"integer_macs": done[variant.name].share, "bytes": variant.path.stat().st_size}
+        if variant.path.suffix == ".tflite":
+            facts["arena_bytes"] = arena_size(variant.path.read_bytes())
         summary.loc[variant.name, list(facts)] = pd.Series(facts, dtype=float)
     noisy = np.concatenate([noisy for noisy, _ in pairs.values()])
     entries = [entry for entry in latency.entries(taking_part, noisy) if entry.call == latency.PROCESS]
     for variant, timing in zip(variants, latency.measure(entries, _TIMED)):
         summary.loc[variant.name, "step_ms"] = np.median(timing.processor)
-    counted = {variant.name: operators(variant.path.read_bytes()) for variant in variants}
     excerpts = _excerpts(pairs, _EXCERPT * enhancer.sample_rate)
-    networks = {variant.name: variant.network for variant in variants if variant.network}
+    networks = {variant.name: variant.integers for variant in variants if isinstance(variant.integers, Network)}
     layers = {
         name: layer_errors(enhancer, network, excerpts)
         for name, network in tqdm(networks.items(), "rounding one tensor at a time", unit="network", disable=None)
     }
-    return Report(summary, pd.DataFrame(counted).fillna(0).astype(int), _in_order(layers))
+    tensors = {
+        variant.name: _quantizer(variant.path).tensor_errors(
+            variant.integers.source, variant.path, excerpts.flatten().numpy()
+        )
+        for variant in variants
+        if isinstance(variant.integers, Calibrated)
+    }
+    return Report(
+        summary,
+        pd.DataFrame({name: part.operators for name, part in done.items()}).fillna(0).astype(int),
+        pd.DataFrame([(name, *left) for name, part in done.items() for left in part.left.items()], columns=LEFT),
+        _in_order(layers),
+        _in_order(tensors),
+    )
+
+
+def work(path: Path) -> Work:
+    """What a file's runtime computes in integers. Raises `UserError` for a file of another kind."""
+    return _quantizer(path).work(path)
+
+
+def _quantizer(path: Path) -> ModuleType:
+    for format in FORMATS.values():
+        if format.quantizer and format.suffix.endswith(path.suffix):
+            return import_module(f"gtcrn.export.quantizers.{format.quantizer}")
+    raise UserError(f"{path}: integers are of .tflite and .onnx files")
 
 
 @torch.inference_mode()
 def layer_errors(enhancer: SpectralEnhancer, network: Network, waves: Tensor) -> pd.Series:
-    """The output SNR in dB if one tensor of the network alone is rounded, or all weights alone, by name and in order.
+    """The output SNR in dB if all weights of the network alone are rounded, or one tensor, by name and in order.
 
     waves: (B, N). What is not rounded has the network's own float weights, so that training them is no error.
     """
@@ -92,18 +126,19 @@ def layer_errors(enhancer: SpectralEnhancer, network: Network, waves: Tensor) ->
     try:
         network.quantised, network.quantised_weights = frozenset(), False
         exact, _ = simulated(spectra)
+        network.quantised_weights = True
+        errors[WEIGHTS] = measured_snr(simulated(spectra)[0].numpy(), exact.numpy())
+        network.quantised_weights = False
         for owner in network.program.owners():
             network.quantised = {owner}
             errors[owner] = measured_snr(simulated(spectra)[0].numpy(), exact.numpy())
-        network.quantised, network.quantised_weights = frozenset(), True
-        errors[WEIGHTS] = measured_snr(simulated(spectra)[0].numpy(), exact.numpy())
     finally:
         network.quantise()
     return pd.Series(errors)
 
 
 @torch.inference_mode()
-def _float_outputs(enhancer: SpectralEnhancer, pairs: Pairs, level: float) -> dict[str, np.ndarray]:
+def _float_outputs(enhancer: Enhancer, pairs: Pairs, level: float) -> dict[str, np.ndarray]:
     """Streamed, all of a recording in one call, without the delay."""
     outputs = {}
     for name, (noisy, _) in pairs.items():
@@ -132,21 +167,6 @@ def _scores(outputs: Mapping, pairs: Pairs, sample_rate: int, workers: int) -> p
             else:
                 means.loc[system, f"snr_{level:g}"] = np.mean(snr)
     return means.rename_axis("name")
-
-
-def operators(content: bytes) -> Counter[str]:
-    """Of a .tflite, how many of each kind; the name of those that take or give floats says so."""
-    from ai_edge_litert import schema_py_generated as tflite
-
-    names = {code: name for name, code in vars(tflite.BuiltinOperator).items() if not name.startswith("_")}
-    model = tflite.ModelT.InitFromPackedBuf(content, 0)
-    (graph,) = model.subgraphs
-    counted = Counter()
-    for operator in graph.operators:
-        types = {graph.tensors[i].type for i in (*operator.inputs, *operator.outputs) if i >= 0}
-        name = names[model.operatorCodes[operator.opcodeIndex].builtinCode]
-        counted[f"{name}, float" if tflite.TensorType.FLOAT32 in types else name] += 1
-    return counted
 
 
 def _in_order(layers: Mapping[str, pd.Series]) -> pd.DataFrame:

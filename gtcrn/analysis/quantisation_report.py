@@ -21,17 +21,20 @@ _WORST = 8  # tensors that are listed
 NOTES = [
     "SNR: of the output against the float model's, mean and least over the recordings, then their mean at other levels "
     "of the input. Scores: on the recordings as they are.",
-    "integers: share of the multiplications that are of integers by integers. arena: of TFLite Micro for its reference "
-    "kernels, where its package is installed. CPU: median of the processor's time for a hop on this machine, all in.",
-    "One tensor alone: the output SNR if only this tensor is rounded; below, the smallest limit the whole.",
+    "integers: share of the multiplications that the runtime does with integers. arena: of TFLite Micro for its "
+    "reference kernels, where its package is installed and can run the file. CPU: median of the processor's time for a "
+    "hop on this machine, all in.",
+    "One tensor alone: the output SNR if only this tensor is rounded, or all weights; the smallest limit the whole.",
+    "Inside: the SNR of a tensor in the file against the float file's, with all that was rounded before it.",
 ]
 
 Table = tuple[str, list[str], list[list[str]]]  # title, header, rows
 
 
 def write(report: Report, folder: Path) -> list[Path]:
-    """`quantisation.md`, `.csv` (the summary) and `.png`, `quantisation_layers.csv`; returns their paths."""
-    paths = [folder / f"quantisation{end}" for end in (".md", ".csv", "_layers.csv", ".png")]
+    """`quantisation.md`, `.csv` (the summary) and `.png`, `quantisation_layers.csv`, `quantisation_tensors.csv`;
+    returns their paths."""
+    paths = [folder / f"quantisation{end}" for end in (".md", ".csv", "_layers.csv", "_tensors.csv", ".png")]
     parts = ["# Integers beside the float model"]
     for title, header, rows in _tables(report):
         parts += [f"## {title}", markdown_table(header, rows)]
@@ -39,7 +42,8 @@ def write(report: Report, folder: Path) -> list[Path]:
     paths[0].write_text("\n\n".join(parts) + "\n")
     report.summary.to_csv(paths[1], float_format="%.6g")
     report.layers.to_csv(paths[2], float_format="%.6g", index_label="tensor")
-    figure(report).savefig(paths[3])
+    report.tensors.to_csv(paths[3], float_format="%.6g", index_label="tensor")
+    figure(report).savefig(paths[4])
     return paths
 
 
@@ -52,8 +56,11 @@ def _tables(report: Report) -> list[Table]:
     names = list(report.operators)
     rows = [[kind, *map(str, counts)] for kind, counts in zip(report.operators.index, report.operators.to_numpy())]
     tables.append(("operators", ["", *names], rows))
-    if not report.layers.empty:
-        tables.append(("one tensor alone, the worst first", *_worst(report.layers)))
+    if not report.left.empty:
+        tables.append(("left in float", list(report.left), report.left.to_numpy().tolist()))
+    for title, errors in (("one tensor alone", report.layers), ("inside", report.tensors)):
+        if not errors.empty:
+            tables.append((f"{title}, the worst first", *_worst(errors)))
     return tables
 
 
@@ -99,14 +106,19 @@ def _number(value: float, shape: str, unit: str = "") -> str:
 
 
 def figure(report: Report) -> Figure:
-    """Above the output SNR of every file by level of the input, below that of every tensor rounded alone."""
-    layers = report.layers
+    """Above the output SNR of every file by level of the input, below that of every tensor rounded alone, and that of
+    tensors inside files against the float file's."""
+    ranked = {
+        "output SNR,\nthis tensor alone rounded [dB]": report.layers,
+        "SNR inside the file\nagainst the float file [dB]": report.tensors,
+    }
+    ranked = {label: errors for label, errors in ranked.items() if not errors.empty}
     with matplotlib.rc_context(OPEN_STYLE):
-        result = Figure(figsize=(10, 3 if layers.empty else 7), dpi=150, layout="constrained")
-        panels = result.subplots(1 if layers.empty else 2, squeeze=False)[:, 0]
+        result = Figure(figsize=(10, 3 + 4 * len(ranked)), dpi=150, layout="constrained")
+        panels = result.subplots(1 + len(ranked), squeeze=False)[:, 0]
         _draw_levels(panels[0], report.summary.iloc[1:])
-        if not layers.empty:
-            _draw_layers(panels[1], layers)
+        for panel, (label, errors) in zip(panels[1:], ranked.items()):
+            _draw_tensors(panel, errors, label)
     return result
 
 
@@ -121,11 +133,11 @@ def _draw_levels(panel, summary: pd.DataFrame) -> None:
     panel.legend(frameon=False, ncols=len(keys), loc="lower left", bbox_to_anchor=(0, 1))
 
 
-def _draw_layers(panel, layers: pd.DataFrame) -> None:
+def _draw_tensors(panel, layers: pd.DataFrame, label: str) -> None:
     for name in layers:
         known = layers[name].dropna()
         panel.plot(layers.index.get_indexer(known.index), known, marker="o", markersize=3, linewidth=0.8, label=name)
     panel.set_xticks(range(len(layers)), layers.index, rotation=90, fontsize=5)
-    panel.set(ylabel="output SNR, this tensor alone rounded [dB]")
+    panel.set(ylabel=label)
     panel.legend(frameon=False, ncols=len(layers.columns), loc="lower left", bbox_to_anchor=(0, 1))
     panel.grid(True, axis="y", color="#e6e8ee", linewidth=0.6)

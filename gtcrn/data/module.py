@@ -11,6 +11,7 @@ from gtcrn.data.datasets import Dataset, PairedDataset, Tolerant
 from gtcrn.data.demo.corpus import Demo
 from gtcrn.data.dns_pairs import DnsPairs
 from gtcrn.data.mixing import Recipe
+from gtcrn.data.noisy import NoisyRecordings
 from gtcrn.data.sampler import EpochSampler
 from gtcrn.data.scan import BadFile
 from gtcrn.data.sources import BlendSource, Loading, MixSource, PairSource, Source, TestedElsewhere
@@ -167,6 +168,11 @@ def dns_pairs(
     if test_root and test not in ("validation", "all"):  # one test set, however many corpora train
         source = TestedElsewhere(source, PairSource(DnsPairs(root, test_root, test, validation_share)))
     return SpeechData(source, **loading)
+
+
+def noisy(root: str | None, validation_share: float, **loading) -> SpeechData:
+    """`data=noisy`: see `NoisyRecordings`, and `SpeechData` for the other keys."""
+    return SpeechData(PairSource(NoisyRecordings(root, validation_share)), **loading)
 
 
 def _pair_source(root: str | dict | None, corpus: Callable[[str | None], object]) -> Source:

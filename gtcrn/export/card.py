@@ -46,6 +46,16 @@ $meaning
 ## How to call it
 $calls""")
 
+# by how a file was quantised; weights always have 8 bits
+WIDTHS = {
+    "int8": "8-bit activations and weights",
+    "int16x8": "16-bit activations, 8-bit weights",
+    "mixed": "8-bit weights, activations of 8 bits and, where these are too few, 16",
+    "dynamic": "8-bit weights, activations brought to 8 bits frame by frame",
+}
+
+CODES = {"int8": "int8", "int16x8": "int16", "mixed": "int8 or int16, as each tensor of the file says"}
+
 _MEANING = {
     "spectrum": "One frame: the real and imaginary parts of the FFT of the newest $n_fft samples under a square-root "
     "Hann window. The enhanced frame goes through the inverse FFT and the same window, and is added to the last ones "
@@ -83,7 +93,7 @@ def text(
         p95=f"{proof.p95_ms:.2f}",
         runtime=runtime,
         machine=machine(),
-        scores=scores if metadata["kind"] != "bands" else f"Of the float model, not of these integers: {scores}",
+        scores=scores if "quantize" not in metadata else f"Of the float model, not of these integers: {scores}",
         tensors=_tensors(metadata, values),
         meaning=Template(_MEANING[metadata["kind"]]).substitute(values),
         calls=_calls(format, metadata["kind"], values),
@@ -93,22 +103,36 @@ def text(
 
 def _proof(metadata: dict[str, str], proof: Proof, audio: str) -> str:
     over = f"over {proof.frames} frames of {audio}"
-    if metadata["kind"] == "bands":
-        return f"output SNR {metadata['snr_db']} dB against the float model, {over}; {metadata['check']}"
-    return f"at most {proof.error:.1e} from the PyTorch model (allowed: {TOLERANCE:g}), {over}"
+    if "quantize" not in metadata:
+        return f"at most {proof.error:.1e} from the PyTorch model (allowed: {TOLERANCE:g}), {over}"
+    checked = f"; {metadata['check']}" if "check" in metadata else ""
+    return f"output SNR {metadata['snr_db']} dB against the float model, {over}{checked}"
+
+
+def integers_in_words(metadata: dict[str, str]) -> str:
+    """How much of a file is of integers, and of which. metadata: the file's, which has some."""
+    share = f"{100 * float(metadata['integer_macs']):.3g} % of the multiplications"
+    return f"{share}; {WIDTHS[metadata['quantize']]}"
 
 
 def _integers(metadata: dict[str, str]) -> dict[str, str]:
     """What is told of integers, and in their place of floats."""
-    if metadata["kind"] != "bands":
-        return {"quantize": "", "integers": "", "types": "float32", "zeros": "zeros"}
-    operators = ", ".join(f"{kind} ({count})" for kind, count in json.loads(metadata["operators"]).items())
-    rows = (
-        f"| integers | {100 * float(metadata['integer_macs']):g} % of the multiplications; {metadata['bits']}-bit "
-        f"activations, 8-bit weights |\n| operators to register | {operators} |\n"
-    )
-    types = f"int{metadata['bits']}"
-    return {"quantize": f" quantize={metadata['quantize']}", "integers": rows, "types": types, "zeros": "zero points"}
+    floats = {"quantize": "", "integers": "", "types": "float32", "zeros": "zeros"}
+    if "quantize" not in metadata:
+        return floats
+    rows = {"integers": integers_in_words(metadata)}
+    if left := json.loads(metadata.get("left_in_float", "{}")):
+        rows["left in float"] = "; ".join(f"{kind}: {why}" for kind, why in left.items())
+    if "operators" in metadata:
+        counts = json.loads(metadata["operators"]).items()
+        rows["operators to register"] = ", ".join(f"{kind} ({count})" for kind, count in counts)
+    told = {
+        "quantize": f" quantize={metadata['quantize']}",
+        "integers": "".join(f"| {name} | {value} |\n" for name, value in rows.items()),
+    }
+    if metadata["kind"] == "bands":
+        told |= {"types": CODES[metadata["quantize"]], "zeros": "zero points"}
+    return floats | told
 
 
 def _values(file: str, metadata: dict[str, str]) -> dict[str, object]:

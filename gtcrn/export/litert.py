@@ -37,6 +37,15 @@ def write(graph: Graph, path: Path, metadata: dict[str, str]) -> None:
             reason = str(error).partition("\n")[0]
             raise UserError(f"{path.name}: can't be converted for LiteRT ({reason}); use format=onnx") from error
     path.write_bytes(_named(content, graph))
+    write_metadata(path, metadata)
+
+
+def write_metadata(path: Path, metadata: dict[str, str]) -> None:
+    """Puts them at the end of a file, in place of those that it has."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            begin = min(member.header_offset for member in archive.infolist())
+        os.truncate(path, begin)
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("metadata.json", json.dumps(metadata))
 

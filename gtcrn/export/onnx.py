@@ -52,6 +52,15 @@ def write_module(
     check(onnx.load(path))
 
 
+def write_metadata(path: Path, metadata: dict[str, str]) -> None:
+    """Puts them into a file, in place of those that it has."""
+    import onnx
+
+    model = onnx.load(path)
+    onnx.helper.set_model_props(model, metadata)
+    onnx.save(model, path)
+
+
 @contextmanager
 def silence() -> Iterator[None]:
     """Converters warn of themselves, not of the model; errors are heard."""

@@ -184,7 +184,7 @@ class _LiteRT:
         return interpreter
 
     def step(self) -> Step:
-        step = _LiteRTStep(self.interpreter())
+        step = LiteRTStep(self.interpreter())
         if not in_integers(self.metadata):
             return step
         from gtcrn.export.integer.runner import Banded
@@ -197,14 +197,14 @@ def in_integers(metadata: Mapping[str, str]) -> bool:
     return metadata.get("kind") == "bands"
 
 
-class _LiteRTStep:
+class LiteRTStep:
     """States begin with the code of zero, which in float is zero."""
 
     def __init__(self, interpreter):
         self._interpreter = interpreter
         inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
         (self._input, *states), (self._output, *next_states) = (
-            [_memory(interpreter.tensor(node["index"])()) for node in nodes] for nodes in (inputs, outputs)
+            [memory(interpreter.tensor(node["index"])()) for node in nodes] for nodes in (inputs, outputs)
         )
         self._moves = list(zip(states, next_states))
         self._first = [(state, node["quantization"][1]) for state, node in zip(states, inputs[1:])]
@@ -222,7 +222,7 @@ class _LiteRTStep:
         return self._output
 
 
-def _memory(view: np.ndarray) -> np.ndarray:
+def memory(view: np.ndarray) -> np.ndarray:
     """The same memory without a reference to the interpreter, which else refuses to run.
 
     It stays where it is until tensors are allocated anew, and shapes are fixed.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from omegaconf import DictConfig
 from gtcrn.errors import Interrupted, UserError
 from gtcrn.export import card, formats, proof
 from gtcrn.export.device.folder import write_device_files
+from gtcrn.export.exporting import Calibrated, Export, Exported, in_float
 from gtcrn.export.integer import calibration, checkpoint
 from gtcrn.export.integer.network import Network
 from gtcrn.export.metadata import weights_of
@@ -28,10 +30,10 @@ def run(cfg: DictConfig) -> None:
     require(cfg, "ckpt")
     enhancer = load_or_build(cfg)
     try:
-        formats.choose_kind(enhancer, cfg.format, cfg.quantize)
+        kind = formats.choose_kind(enhancer, cfg.format, cfg.quantize)
     except UserError as error:
         raise UserError(f"ckpt={cfg.ckpt}: {error}") from error
-    require_integers(cfg)
+    require_integers(cfg, kind)
     recording = proof.recording(cfg.audio, enhancer.sample_rate)
     opened = open_checkpoint(cfg.ckpt)
     weights = weights_of(opened)
@@ -42,8 +44,8 @@ def run(cfg: DictConfig) -> None:
         raise UserError(f"name={stem}: a file's name, without folders; these go into output=")
     folder = Path(cfg.output or cfg.run_dir)
     try:
-        network = integers(cfg, enhancer)
-        exported = formats.export(enhancer, cfg.format, folder, stem, weights, scores, recording, network, cfg.strict)
+        wanted = integers(cfg, enhancer, kind)
+        exported = Export(enhancer, cfg.format, stem, weights, recording, scores, wanted, cfg.strict).write(folder)
     except KeyboardInterrupt:
         raise Interrupted("interrupted; nothing was written") from None
     tell(exported)
@@ -52,40 +54,47 @@ def run(cfg: DictConfig) -> None:
         log.info("  %-18s %s", "for a device", written[0].parent)
 
 
-def require_integers(cfg: DictConfig) -> None:
+def require_integers(cfg: DictConfig, kind: str) -> None:
     """Raise `UserError` if keys of integers don't go together, or a float model is meant to be one in integers."""
     trained = checkpoint.holds_integers(cfg.ckpt)
+    learnt = trained and kind == "bands" and cfg.quantize == TRAINED
+    if trained and not learnt:
+        log.warning("ckpt=%s holds integers, see format=litert quantize=int8; this is of its float model", cfg.ckpt)
     if cfg.quantize is None:
         for key in ("calibration", "strict", "device_files"):
             if cfg[key]:
-                raise UserError(
-                    f"{key}={cfg[key]}: is of integers; add quantize=int8 or quantize=int16x8, or leave it out"
-                )
-        if trained:
-            log.warning(
-                "ckpt=%s holds integers; this exports the float model they come from: see quantize=int8", cfg.ckpt
-            )
-    elif trained and cfg.quantize == TRAINED:
-        if cfg.calibration:
-            raise UserError(f"calibration={cfg.calibration}: ckpt={cfg.ckpt} has learnt its ranges; leave it out")
-    elif not cfg.calibration:
+                raise UserError(f"{key}={cfg[key]}: is of integers; add quantize=, or leave it out")
+        return
+    if cfg.device_files and kind != "bands":
+        raise UserError("device_files=true: is for GTCRN-Micro, format=litert quantize=int8, mixed or int16x8")
+    unneeded = ""
+    if learnt:
+        unneeded = f"ckpt={cfg.ckpt} has learnt its ranges"
+    elif cfg.quantize == formats.DYNAMIC:
+        unneeded = "the ranges of quantize=dynamic follow the signal"
+    if unneeded and cfg.calibration:
+        raise UserError(f"calibration={cfg.calibration}: {unneeded}; leave it out")
+    if not unneeded and not cfg.calibration:
         raise UserError(
             f"quantize={cfg.quantize} needs calibration=FOLDER, noisy recordings as the device will hear them"
         )
 
 
-def integers(cfg: DictConfig, enhancer: Enhancer) -> Network | None:
-    """The model in integers, as the checkpoint has learnt them or calibrated; None if none are asked for."""
+def integers(cfg: DictConfig, enhancer: Enhancer, kind: str) -> Network | Calibrated | None:
+    """The model in integers, as the checkpoint has learnt them or calibrated, or what they are calibrated by; None if
+    none are asked for."""
     if cfg.quantize is None:
         return None
     if not cfg.calibration:
-        return checkpoint.load_network(cfg.ckpt)[1]
+        return Calibrated(cfg.quantize) if cfg.quantize == formats.DYNAMIC else checkpoint.load_network(cfg.ckpt)[1]
     heard = calibration.recordings(cfg.calibration, enhancer.sample_rate)
     log.info("0/3 choosing ranges by %s, which takes up to a minute …", heard.name)
-    return calibration.calibrated(enhancer, cfg.quantize, heard.waves)
+    if kind == "bands":
+        return calibration.calibrated(enhancer, cfg.quantize, heard.waves)
+    return Calibrated(cfg.quantize, heard.waves)
 
 
-def tell(exported: formats.Exported) -> None:
+def tell(exported: Exported) -> None:
     metadata, proved = exported.metadata, exported.proof
     rate, hop, latency = (int(metadata[key]) for key in ("sample_rate", "hop_length", "latency"))
     log.info("\n%s", exported.path)
@@ -104,18 +113,17 @@ def tell(exported: formats.Exported) -> None:
             "noises too; or take quantize=int16x8, or training=qat",
             AUDIBLE,
         )
+    if left := json.loads(metadata.get("left_in_float", "{}")):
+        log.warning("%s; strict=true refuses that", in_float(float(metadata["integer_macs"]), left))
 
 
-def judgement(exported: formats.Exported) -> list[tuple[str, str]]:
+def judgement(exported: Exported) -> list[tuple[str, str]]:
     """How near it is to the PyTorch model, and of integers, how much of it they do."""
     metadata, proved = exported.metadata, exported.proof
     if "quantize" not in metadata:
         return [
             ("largest difference", f"{proved.error:.1e} over {proved.frames} frames, of {proof.TOLERANCE:g} allowed")
         ]
-    share = 100 * float(metadata["integer_macs"])
-    return [
-        ("output SNR", f"{metadata['snr_db']} dB against the float model, over {proved.frames} frames"),
-        ("integers", f"{share:g} % of the multiplications, {metadata['bits']}-bit activations, 8-bit weights"),
-        ("check", metadata["check"]),
-    ]
+    told = [("output SNR", f"{metadata['snr_db']} dB against the float model, over {proved.frames} frames")]
+    told.append(("integers", card.integers_in_words(metadata)))
+    return told + ([("check", metadata["check"])] if "check" in metadata else [])

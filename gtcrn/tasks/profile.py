@@ -24,8 +24,9 @@ from gtcrn.analysis.throughput import loader_pace, pace, table_cost
 from gtcrn.data.datasets import MixedDataset, PairedDataset
 from gtcrn.errors import Interrupted, UserError
 from gtcrn.export import formats, proof
+from gtcrn.export.exporting import Calibrated, Export
 from gtcrn.export.integer import calibration, checkpoint
-from gtcrn.export.integer.network import BITS, Network
+from gtcrn.export.integer.network import Network
 from gtcrn.export.metadata import weights_of
 from gtcrn.models.enhancer import Enhancer
 from gtcrn.models.pretrained import open_checkpoint
@@ -236,7 +237,7 @@ def profile_quantisation(cfg: DictConfig, console: Console) -> dict:
     pairs = latency.read_pairs(Path(cfg.pairs), enhancer.sample_rate)
     files = _integer_files(cfg, enhancer)
     try:
-        variants = _written(cfg, enhancer, _networks(cfg, enhancer)) + files
+        variants = _untrained(cfg, enhancer) + _trained(cfg, enhancer) + files
         if not variants:
             raise UserError("profile=quantisation needs something to compare: quantize=, trained= or files=")
         report = quantisation.measure(enhancer, variants, pairs, cfg.metrics.workers)
@@ -248,28 +249,43 @@ def profile_quantisation(cfg: DictConfig, console: Console) -> dict:
     return {name: json.loads(part.to_json(orient="index")) for name, part in report._asdict().items()}
 
 
-def _networks(cfg: DictConfig, enhancer: Enhancer) -> dict[str, Network]:
-    """By what they are called in the report."""
-    wanted, trained = _list(cfg.quantize), _paths(cfg.trained)
-    if unknown := [quantize for quantize in wanted if quantize not in BITS]:
-        raise UserError(f"quantize={unknown[0]}: must be of {', '.join(BITS)}")
-    networks = {}
-    if wanted:
-        if not cfg.calibration:
-            raise UserError(
-                "profile=quantisation needs calibration=FOLDER, noisy recordings as the device will hear them; or "
-                "quantize=[] and trained=[…], checkpoints of training=qat"
-            )
-        heard = calibration.recordings(cfg.calibration, enhancer.sample_rate)
-        for quantize in wanted:
-            log.info("%s: choosing ranges by %s, which takes up to a minute …", quantize, heard.name)
-            networks[quantize] = calibration.calibrated(enhancer, quantize, heard.waves)
-    for name, path in zip(latency.short_names(trained), trained):
+def _untrained(cfg: DictConfig, enhancer: Enhancer) -> list[quantisation.Variant]:
+    """Of `quantize=`, and the float files that quantizers make them of."""
+    wanted = []
+    for entry in map(str, _list(cfg.quantize)):
+        format, _, quantize = entry.rpartition(":")
+        format = format or "litert"
+        wanted.append((entry, format, quantize, formats.choose_kind(enhancer, format, quantize)))
+    if any(quantize != formats.DYNAMIC for _, _, quantize, _ in wanted) and not cfg.calibration:
+        raise UserError(
+            "profile=quantisation needs calibration=FOLDER, noisy recordings as the device will hear them; or "
+            "quantize=[] and trained=[…], checkpoints of training=qat"
+        )
+    heard = calibration.recordings(cfg.calibration, enhancer.sample_rate) if cfg.calibration else None
+    variants, floats = [], {}
+    for name, format, quantize, kind in wanted:
+        waves = heard.waves if heard else []
+        if kind == "bands":
+            log.info("%s: choosing ranges by %s, which takes up to a minute …", name, heard.name)
+            variants.append(_written(cfg, enhancer, name, format, calibration.calibrated(enhancer, quantize, waves)))
+            continue
+        if format not in floats:
+            floats[format] = _written(cfg, enhancer, f"{format}:float", format)
+            variants.append(floats[format])
+        integers = Calibrated(quantize, waves, floats[format].path)
+        variants.append(_written(cfg, enhancer, name, format, integers))
+    return variants
+
+
+def _trained(cfg: DictConfig, enhancer: Enhancer) -> list[quantisation.Variant]:
+    """Of `trained=`."""
+    paths, variants = _paths(cfg.trained), []
+    for name, path in zip(latency.short_names(paths), paths):
         held, network = checkpoint.load_network(path)
         if _shapes(held) != _shapes(enhancer):
             raise UserError(f"trained={path}: did not begin with the model of ckpt={cfg.ckpt}, which has other sizes")
-        networks[f"trained {name}"] = network
-    return networks
+        variants.append(_written(cfg, enhancer, f"trained {name}", "litert", network))
+    return variants
 
 
 def _shapes(enhancer: Enhancer) -> dict[str, tuple[int, ...]]:
@@ -280,23 +296,21 @@ def _integer_files(cfg: DictConfig, enhancer: Enhancer) -> list[quantisation.Var
     """Of `files=`, opened once, before anything takes long."""
     files = list(dict.fromkeys(_paths(cfg.files)))
     for path in files:
-        if path.suffix != ".tflite":
-            raise UserError(f"files={path}: profile=quantisation is of .tflite files")
+        quantisation.work(path)
         if (rate := open_runner(path).sample_rate) != enhancer.sample_rate:
             raise UserError(f"files={path}: {rate} Hz, but ckpt={cfg.ckpt} has {enhancer.sample_rate} Hz")
     return [quantisation.Variant(name, path) for name, path in zip(latency.short_names(files), files)]
 
 
-def _written(cfg: DictConfig, enhancer: Enhancer, networks: dict[str, Network]) -> list[quantisation.Variant]:
+def _written(
+    cfg: DictConfig, enhancer: Enhancer, name: str, format: str, integers: Network | Calibrated | None = None
+) -> quantisation.Variant:
     """Exported beside the report."""
     weights = weights_of(open_checkpoint(cfg.ckpt))
     heard = proof.recording(None, enhancer.sample_rate)
-    variants = []
-    for name, network in networks.items():
-        stem = "untrained" if name == network.name else name.replace(" ", "_").replace("/", "_")
-        exported = formats.export(enhancer, "litert", Path(cfg.run_dir), stem, weights, "", heard, network)
-        variants.append(quantisation.Variant(name, exported.path, network))
-    return variants
+    stem = name.partition(" ")[2].replace("/", "_") or "model"
+    path = Export(enhancer, format, stem, weights, heard, integers=integers).write(Path(cfg.run_dir)).path
+    return quantisation.Variant(name, path, integers)
 
 
 def _list(value: object) -> list:

@@ -20,7 +20,9 @@ from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from gtcrn.analysis.cost import Cost, measure
+from gtcrn.data.module import SpeechData
 from gtcrn.errors import Interrupted, UserError
+from gtcrn.metrics import DNSMOS_METRICS
 from gtcrn.metrics.pair import check_metrics
 from gtcrn.models.enhancer import Enhancer
 from gtcrn.models.initial_weights import initialise
@@ -71,10 +73,7 @@ def run(cfg: DictConfig) -> list[float] | None:
     data.setup()
     for line in data.describe():
         log.info(line)
-    if cfg.evaluate:  # told now, not after hours
-        check_test_files(cfg.metrics)
-        computable(cfg.metrics.test, reference="clean" in data.dataset("test")[0])
-
+    check_scores(cfg, module, data)
     data_wait = DataWait()
     callbacks = [*make_callbacks(cfg, run_dir, module.logged), data_wait, *frozen]
     loggers = make_loggers(cfg, run_dir, resume)
@@ -122,6 +121,19 @@ def run(cfg: DictConfig) -> list[float] | None:
         # within the task, also when it crashes: otherwise the jobs of a sweep run into one W&B run
         if dashboard:
             dashboard.finish(failed)
+
+
+def check_scores(cfg: DictConfig, module: pl.LightningModule, data: SpeechData) -> None:
+    """Raises UserError if clean speech is needed where the data hold none, or at the end a test can't be scored: now
+    and not after hours."""
+    reference = "clean" in data.dataset("validation")[0]
+    if module.needs_clean and not reference:
+        raise UserError("these data hold no clean speech, which this training learns from; training=qat needs none")
+    if not reference and (needed := set(cfg.metrics.validation) - set(DNSMOS_METRICS)):
+        raise UserError(f"metrics.validation: {', '.join(sorted(needed))} need clean speech, and these data hold none")
+    if cfg.evaluate:
+        check_test_files(cfg.metrics)
+        computable(cfg.metrics.test, reference="clean" in data.dataset("test")[0])
 
 
 def fit(

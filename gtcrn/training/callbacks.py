@@ -43,28 +43,30 @@ class ValidationScores(pl.Callback):
     def on_validation_batch_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Tensor, batch: dict, *args
     ) -> None:
-        for name, noisy, clean, enhanced, snr in zip(
-            batch["name"], batch["noisy"], batch["clean"], outputs, batch["snr"], strict=True
-        ):
+        if not self.metrics:
+            return
+        clean = batch.get("clean", [None] * len(outputs))
+        for name, *waves, snr in zip(batch["name"], batch["noisy"], clean, outputs, batch["snr"], strict=True):
             if len(self._pairs) < self.files:
-                waves = {"noisy": noisy, "clean": clean, "enhanced": enhanced}
-                arrays = {role: wave.float().cpu().numpy() for role, wave in waves.items()}
-                self._pairs.append(Pair(name, **arrays, info={"snr": float(snr)}))
+                noisy, clean, enhanced = (wave if wave is None else wave.float().cpu().numpy() for wave in waves)
+                self._pairs.append(Pair(name, clean, enhanced, noisy, info={"snr": float(snr)}))
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         pairs, self._pairs = self._pairs, []
-        if trainer.sanity_checking or not pairs:
+        if trainer.sanity_checking:
             return
-        scores = score_pairs(pairs, self.metrics, module.enhancer.sample_rate, self.workers, progress=False)
-        enhanced = scores[[f"enhanced_{metric}" for metric in self.metrics]]
-        means = enhanced.mean().rename(lambda column: column.replace("enhanced_", "val/"))
-        module.log_dict(means.to_dict(), sync_dist=True)
-        module.log("val/failures", float((scores["failures"] != "").sum()), sync_dist=True, reduce_fx="sum")
-        shown = "  ".join(f"{name.removeprefix('val/')} {value:.3f}" for name, value in means.items())
-        log.info("epoch %d, step %d: %s", trainer.current_epoch, trainer.global_step, shown)
-        by_snr = {label: summary["enhanced"] for label, summary in summarise_by_snr(scores).items()}
-        if by_snr:
-            _log_by_snr(trainer, pd.DataFrame(by_snr).T.rename_axis("input SNR"))
+        shown = {name: trainer.callback_metrics[f"val/{name}"] for name in module.logged}
+        if pairs:
+            scores = score_pairs(pairs, self.metrics, module.enhancer.sample_rate, self.workers, progress=False)
+            means = scores[[f"enhanced_{metric}" for metric in self.metrics]].mean()
+            shown |= means.rename(lambda column: column.replace("enhanced_", "")).to_dict()
+            module.log_dict({f"val/{name}": shown[name] for name in self.metrics}, sync_dist=True)
+            module.log("val/failures", float((scores["failures"] != "").sum()), sync_dist=True, reduce_fx="sum")
+            by_snr = {label: summary["enhanced"] for label, summary in summarise_by_snr(scores).items()}
+            if by_snr:
+                _log_by_snr(trainer, pd.DataFrame(by_snr).T.rename_axis("input SNR"))
+        line = "  ".join(f"{name} {value:.3f}" for name, value in shown.items())
+        log.info("epoch %d, step %d: %s", trainer.current_epoch, trainer.global_step, line)
 
 
 class ValidationClips(pl.Callback):
@@ -92,8 +94,8 @@ class ValidationClips(pl.Callback):
         if trainer.sanity_checking or not trainer.is_global_zero or not due or batch_index not in chosen:
             return
         rate = module.enhancer.sample_rate
-        waves = {"noisy": batch["noisy"][0], "enhanced": outputs[0], "clean": batch["clean"][0]}
-        waves = {role: wave.float().cpu().numpy() for role, wave in waves.items()}
+        waves = {"noisy": batch["noisy"], "enhanced": outputs} | ({"clean": batch["clean"]} if "clean" in batch else {})
+        waves = {role: wave[0].float().cpu().numpy() for role, wave in waves.items()}
         name = batch["name"][0]
         folder = self.folder / f"epoch_{trainer.current_epoch:03d}"
         folder.mkdir(parents=True, exist_ok=True)

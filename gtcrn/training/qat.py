@@ -41,6 +41,7 @@ class QuantisationModule(SupervisedModule):
     Raises UserError for impossible values, and for a model that looks ahead or has no form in integers.
     """
 
+    needs_clean = False
     logged = ("loss", "snr")
 
     def __init__(
@@ -50,7 +51,7 @@ class QuantisationModule(SupervisedModule):
         learning_rate: float = 6e-4,
         scale_learning_rate: float = 2e-3,
         zero_point_learning_rate: float = 0.1,
-        level: Sequence[float] = (-34.0, -14.0),
+        level: Sequence[float] = (-44.0, -10.0),
         input_peak: float = 80.0,
         rho: int = 20,
         calibration_batches: int = 8,

@@ -29,6 +29,7 @@ class SupervisedModule(pl.LightningModule):
     model_record: what rebuilds the enhancer, written into every checkpoint for `gtcrn.load`.
     """
 
+    needs_clean = True
     logged = ("loss",)  # as `val/<name>` at every validation, beside the scores of callbacks
 
     def __init__(

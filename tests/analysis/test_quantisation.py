@@ -6,7 +6,7 @@ import soundfile
 import torch
 
 from gtcrn.analysis import quantisation_report
-from gtcrn.analysis.quantisation import FLOAT, WEIGHTS, Variant, layer_errors, measure, operators
+from gtcrn.analysis.quantisation import FLOAT, WEIGHTS, Variant, layer_errors, measure, work
 from gtcrn.export.integer import calibration
 from gtcrn.models import micro
 
@@ -59,14 +59,14 @@ def test_more_bits_are_nearer_to_float_at_every_level(report):
 
 def test_operators_are_those_of_the_file(report, variants):
     assert not [kind for kind in report.operators.index if "float" in kind]
-    assert report.operators["int8"].to_dict() == dict(operators(variants[0].path.read_bytes()))
+    assert report.operators["int8"].to_dict() == work(variants[0].path).operators
 
 
 def test_a_coarse_layer_is_found(enhancer, variants, pairs):
-    network, victim = variants[0].network, "decoder.1.sum"
+    network, victim = variants[0].integers, "decoder.1.sum"
     waves = torch.from_numpy(np.stack([noisy[:16000] for noisy, _ in pairs.values()]))
     before = layer_errors(enhancer, network, waves)
-    assert list(before.index) == [*network.program.owners(), WEIGHTS]
+    assert list(before.index) == [WEIGHTS, *network.program.owners()]
     scale = network.log_scale[victim.replace(".", "/")]
     scale.data += np.log(1000)
     try:

@@ -13,7 +13,8 @@ from torch.nn.utils import parametrize
 
 import gtcrn
 from gtcrn.data import audio
-from gtcrn.export.formats import FORMATS, export
+from gtcrn.export.exporting import Export
+from gtcrn.export.formats import FORMATS
 from gtcrn.export.metadata import Weights
 from gtcrn.export.proof import Recording
 from gtcrn.models.enhancer import Enhancer
@@ -81,7 +82,7 @@ def exported(tmp_path_factory, system, request) -> Callable[[str, str], Path]:
                 enhancer = system(name)
                 noise = np.random.default_rng(0).normal(0, 0.1, enhancer.sample_rate // 2).astype(np.float32)
                 weights = Weights("weights of a test", "MIT")
-                export(enhancer, format, folder, name, weights, "Not known.", Recording(noise, "0.5 s of noise"))
+                Export(enhancer, format, name, weights, Recording(noise, "0.5 s of noise"), "Not known.").write(folder)
         return path
 
     return file

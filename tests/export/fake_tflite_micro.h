@@ -1,5 +1,5 @@
-// As much of TensorFlow Lite Micro's interface as gtcrn_tflm.cc uses, around a network that counts: every state grows by
-// one, the mask's code i is the last code of state i, or the input's code i where there is no such state.
+// As much of TensorFlow Lite Micro's interface as gtcrn_tflm.cc uses, around a network that counts: every byte of a state
+// grows by one, the mask's code i is the last byte of state i, or the input's code i where there is no such state.
 //
 // As in the real one, outputs lie in memory where inputs lay.
 #ifndef FAKE_TFLITE_MICRO_H
@@ -60,14 +60,14 @@ class MicroInterpreter {
  public:
   template <class Resolver>
   MicroInterpreter(const Model* model, const Resolver& resolver, uint8_t* arena, size_t size)
-      : fits_(model && resolver.full() && size >= kSize * sizeof(gtcrn_code)) {
-    gtcrn_code* front = reinterpret_cast<gtcrn_code*>(arena);
-    gtcrn_code* back = front + kSize;
+      : fits_(model && resolver.full() && size >= kBytes) {
+    char* front = reinterpret_cast<char*>(arena);
+    char* back = front + kBytes;
     for (size_t i = 0; i <= GTCRN_STATES; ++i) {
-      inputs_[i].data.raw = reinterpret_cast<char*>(front);
-      front += i ? gtcrn_states[i - 1].size : GTCRN_INPUT_SIZE;
-      back -= i ? gtcrn_states[i - 1].size : GTCRN_MASK_SIZE;
-      outputs_[i].data.raw = reinterpret_cast<char*>(back);
+      inputs_[i].data.raw = front;
+      front += i ? gtcrn_states[i - 1].bytes : sizeof(Input);
+      back -= i ? gtcrn_states[i - 1].bytes : sizeof(Mask);
+      outputs_[i].data.raw = back;
     }
   }
 
@@ -78,22 +78,27 @@ class MicroInterpreter {
   TfLiteTensor* output(size_t i) { return &outputs_[i]; }
 
   TfLiteStatus Invoke() {
-    std::vector<gtcrn_code> mask(Codes(inputs_[0]), Codes(inputs_[0]) + GTCRN_MASK_SIZE);
-    std::vector<std::vector<gtcrn_code>> states;
+    Input input;
+    Mask mask;
+    std::memcpy(input, inputs_[0].data.raw, sizeof input);
+    for (int i = 0; i < GTCRN_MASK_SIZE; ++i) mask[i] = static_cast<gtcrn_mask_code>(input[i]);
+    std::vector<std::vector<signed char>> states;
     for (int i = 0; i < GTCRN_STATES; ++i) {
-      states.emplace_back(Codes(inputs_[1 + i]), Codes(inputs_[1 + i]) + gtcrn_states[i].size);
-      mask[static_cast<size_t>(i)] = states.back().back();
+      const char* state = inputs_[1 + i].data.raw;
+      states.emplace_back(state, state + gtcrn_states[i].bytes);
+      mask[i] = states.back().back();
     }
-    std::memcpy(outputs_[0].data.raw, mask.data(), mask.size() * sizeof(gtcrn_code));
+    std::memcpy(outputs_[0].data.raw, mask, sizeof mask);
     for (int i = 0; i < GTCRN_STATES; ++i)
       for (size_t k = 0; k < states[i].size(); ++k)
-        Codes(outputs_[1 + i])[k] = static_cast<gtcrn_code>(states[i][k] + 1);
+        outputs_[1 + i].data.raw[k] = static_cast<char>(states[i][k] + 1);
     return kTfLiteOk;
   }
 
  private:
-  static constexpr size_t kSize = GTCRN_INPUT_SIZE + GTCRN_STATES_SIZE;
-  static gtcrn_code* Codes(const TfLiteTensor& tensor) { return reinterpret_cast<gtcrn_code*>(tensor.data.raw); }
+  using Input = gtcrn_input_code[GTCRN_INPUT_SIZE];
+  using Mask = gtcrn_mask_code[GTCRN_MASK_SIZE];
+  static constexpr size_t kBytes = sizeof(Input) + GTCRN_STATES_BYTES;
   bool fits_;
   TfLiteTensor inputs_[1 + GTCRN_STATES], outputs_[1 + GTCRN_STATES];
 };

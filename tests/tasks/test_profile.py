@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import soundfile
 from hydra import compose, initialize_config_dir
 
 from gtcrn.analysis import cost
@@ -258,4 +259,58 @@ def test_ctrl_c_writes_nothing(latency, tmp_path, monkeypatch):
 def test_mistakes_about_latency_are_named(latency, override, message):
     with pytest.raises(UserError) as error:
         profiled(*latency, override)
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.fixture
+def quantisation(references, recordings, tmp_path):
+    """Of the published Micro, over one short recording."""
+    noisy, clean = (tmp_path / "pairs" / role / "one.wav" for role in ("noisy", "clean"))
+    for path in (noisy, clean):
+        path.parent.mkdir(parents=True)
+        wave, rate = soundfile.read(recordings / "vctk_demand_mini" / path.parent.name / "p287_002.wav")
+        soundfile.write(path, wave[: 2 * rate], rate)
+    keys = [
+        "profile=quantisation",
+        f"ckpt={references / 'micro' / 'best_model_dns3.tar'}",
+        f"pairs={tmp_path / 'pairs'}",
+    ]
+    return [*keys, f"run_dir={tmp_path / 'out'}", "metrics.workers=1"]
+
+
+def test_quantisation(quantisation, recordings, tmp_path, capsys):
+    for package in ("ai_edge_litert", "onnxscript"):
+        pytest.importorskip(package)
+    calibration = f"calibration={recordings / 'vctk_demand_mini' / 'noisy'}"
+    profiled(*quantisation, calibration, "quantize=[int8,onnx:int8]")
+    screen = capsys.readouterr().out
+    assert max(map(len, screen.splitlines())) <= 120
+    written = json.loads((tmp_path / "out" / "profile.json").read_text())
+    summary = written["summary"]
+    assert list(summary) == ["float", "int8", "onnx:float", "onnx:int8"]
+    assert summary["onnx:float"]["snr"] > 80 and 10 < summary["onnx:int8"]["snr"] < 60
+    assert [summary[name]["integer_macs"] for name in ("int8", "onnx:float")] == [1, 0]
+    assert 0.3 < summary["onnx:int8"]["integer_macs"] < 1
+    assert {row["file"] for row in written["left"].values()} == {"onnx:float", "onnx:int8"}
+    for title in ("left in float", "one tensor alone, the worst first", "inside, the worst first"):
+        assert title in screen
+    for name in ("model_int8.tflite", "model.onnx", "model_int8.onnx", "quantisation.md", "quantisation.png"):
+        assert (tmp_path / "out" / name).stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("ckpt=null", "profile=quantisation needs ckpt=…: the float model"),
+        ("pairs=null", "profile=quantisation needs pairs=…: a folder with noisy/ and clean/"),
+        ("quantize=[int8]", "profile=quantisation needs calibration=FOLDER, noisy recordings as the device"),
+        ("quantize=[int4]", "quantize=int4: must be one of int8, "),
+        ("quantize=[ncnn:int8]", "quantize=int8: format=ncnn has floats alone"),
+        ("quantize=[]", "needs something to compare: quantize=, trained= or files="),
+        ("files=model.pt2", "model.pt2: integers are of .tflite and .onnx files"),
+    ],
+)
+def test_mistakes_about_quantisation_are_named(quantisation, override, message):
+    with pytest.raises(UserError) as error:
+        profiled(*quantisation, "quantize=[]", override)
     assert message in str(error.value) and "\n" not in str(error.value)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import pytorch_lightning as pl
+import soundfile
 import torch
 from hydra import compose, initialize_config_dir
 from torch.utils.data import DataLoader
@@ -18,8 +19,10 @@ from gtcrn.losses.waveform import output_snr
 from gtcrn.models import dtln, light_v3, micro
 from gtcrn.models import gtcrn as gtcrn_model
 from gtcrn.tasks import train
+from gtcrn.training.callbacks import ValidationScores
 from gtcrn.training.data import SpeechDataModule
 from gtcrn.training.qat import QuantisationModule
+from gtcrn.training.supervised import SupervisedModule
 
 CONF = Path(__file__).parents[2] / "conf"
 KNOBS = {"channels": 4, "stacks": 1, "blocks": 1}
@@ -45,7 +48,7 @@ def fit(trained, train_data, validation=None, callbacks=(), ckpt_path=None, **op
     trainer = pl.Trainer(
         accelerator="cpu", callbacks=list(callbacks), logger=False, enable_progress_bar=False,
         enable_model_summary=False, num_sanity_val_steps=0, use_distributed_sampler=False,
-        enable_checkpointing=bool(callbacks), **{"max_epochs": 1} | options,
+        **{"max_epochs": 1, "enable_checkpointing": bool(callbacks)} | options,
     )  # fmt: skip
     if isinstance(train_data, SpeechDataModule):
         trainer.fit(trained, datamodule=train_data, ckpt_path=ckpt_path, weights_only=True)
@@ -123,13 +126,16 @@ def test_a_checkpoint_holds_the_integers_to_the_bit_and_the_float_model(data, tm
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_run_is_validated_at_its_last_step_wherever_that_is(data):
+def test_a_run_is_validated_at_its_last_step_wherever_that_is(data, caplog):
     trained = module()
-    trainer = fit(trained, SpeechDataModule(data), max_epochs=-1, max_steps=2, check_val_every_n_epoch=None,
-                  val_check_interval=100)  # fmt: skip
+    with caplog.at_level("INFO"):
+        trainer = fit(trained, SpeechDataModule(data), max_epochs=-1, max_steps=2, check_val_every_n_epoch=None,
+                      val_check_interval=100, callbacks=[ValidationScores(["si_sdr"], 1, 1)],
+                      enable_checkpointing=False)  # fmt: skip
     noisy = next(iter(data.validation_loader()))["noisy"]
     assert trainer.global_step == 2
     assert trainer.callback_metrics["val/snr"].item() == pytest.approx(snr(trained, noisy), abs=1e-4)
+    assert f"step 2: loss {-snr(trained, noisy):.3f}  snr {snr(trained, noisy):.3f}  si_sdr " in caplog.text
 
 
 def test_output_snr_is_that_of_a_quiet_signal_too():
@@ -230,3 +236,17 @@ def test_a_run_begins_with_a_trained_model():
         train.check_beginning(composed())
     train.check_beginning(composed("init_from=micro.ckpt"))
     train.check_beginning(composed("resume=a/checkpoints/last.ckpt"))
+
+
+def test_noisy_speech_alone_is_enough_for_this_training_and_for_no_scores(tmp_path):
+    for name in "ab":
+        soundfile.write(tmp_path / f"{name}.wav", torch.randn(8000).numpy() / 10, 16000)
+    noisy = ["data=noisy", f"data.root={tmp_path}", "init_from=micro.ckpt"]
+    cfg = composed(*noisy)
+    data = train.build_data(cfg, micro.build(**KNOBS))
+    data.setup()
+    train.check_scores(cfg, module(), data)
+    with pytest.raises(UserError, match="these data hold no clean speech, which this training learns from"):
+        train.check_scores(cfg, SupervisedModule(micro.build(**KNOBS), OutputSNR(1)), data)
+    with pytest.raises(UserError, match="metrics.validation: stoi need clean speech, and these data hold none"):
+        train.check_scores(composed(*noisy, "metrics.validation=[stoi]"), module(), data)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
 from pathlib import Path
 from string import Template
 
@@ -14,7 +17,7 @@ FIRMWARE, TEMPLATES = (Path(__file__).parent / name for name in ("firmware", "te
 
 
 def write_device_files(tflite: Path, folder: Path) -> list[Path]:
-    """Makes the folder, writes into it, and gives the paths of:
+    """Makes the folder, in place of an older one, or leaves all as it was, and gives the paths of:
 
     README.md                      what all this is, how much memory it takes, how to use it
     the .tflite                    as it is
@@ -25,7 +28,7 @@ def write_device_files(tflite: Path, folder: Path) -> list[Path]:
     example.c, with_litert.py      a firmware's loop, and the network for it on a computer
 
     tflite: of integers, as this framework exports it. Raises UserError in one line if it is missing, damaged, not of
-    integers, of another make or has what a device lacks, and if the folder can't be written to.
+    integers, of another make or has what a device lacks, and if the folder holds other things or can't be written to.
     """
     network = read_network(tflite)
     facts = values(network, arena_size(network.content))
@@ -33,10 +36,19 @@ def write_device_files(tflite: Path, folder: Path) -> list[Path]:
         path.name: Template(path.read_text(encoding="utf-8")).substitute(facts).encode() for path in TEMPLATES.iterdir()
     }
     written |= {path.name: path.read_bytes() for path in (*FIRMWARE.iterdir(), tflite) if path.is_file()}
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / "gtcrn_model.h").exists():
+        raise UserError(f"{folder}: holds other things than files for a device; name another folder")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, content in written.items():
-            (folder / name).write_bytes(content)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        # not in the system's own place for such: only within a file system is a move all or nothing
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent) as partial:
+            made = Path(partial) / folder.name
+            made.mkdir()
+            for name, content in written.items():
+                (made / name).write_bytes(content)
+            if folder.is_dir():
+                shutil.rmtree(folder)
+            os.replace(made, folder)
     except OSError as error:
         raise UserError(f"{folder}: can't be written to ({error.strerror}); name another folder") from error
     return [folder / name for name in sorted(written)]

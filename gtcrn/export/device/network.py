@@ -20,20 +20,26 @@ _HOW = "export it with task=export format=litert quantize=int8"
 
 
 class Tensor(NamedTuple):
-    """A number is scale · (code - zero)."""
+    """A number is scale · (code - zero). bits: of a code, 8 or 16; of 16, zero is 0."""
 
     name: str
     shape: tuple[int, ...]
+    bits: int
     scale: float
     zero: int
 
     @property
     def size(self) -> int:
+        """Codes."""
         return prod(self.shape)
+
+    @property
+    def bytes(self) -> int:
+        return self.bits // 8 * self.size
 
 
 class Network(NamedTuple):
-    """name: of the file. content: the file without its metadata. bits: of the codes, 8 or 16.
+    """name: of the file. content: the file without its metadata.
 
     input: (1, 1, bands, 6). mask: (1, 1, bands, 2). states: in the order of the inputs after the first, which is that
     of the outputs after the first; a stream begins with their zero points. operators: of the schema, each once.
@@ -43,7 +49,6 @@ class Network(NamedTuple):
     name: str
     content: bytes
     metadata: dict[str, str]
-    bits: int
     input: Tensor
     mask: Tensor
     states: list[Tensor]
@@ -65,18 +70,19 @@ def read_network(path: Path) -> Network:
     content, metadata, matrices = _parted(path)
     model, tflite = _unpacked(content, path)
     graph = model.subgraphs[0]
-    types = {graph.tensors[i].type for side in (graph.inputs, graph.outputs) for i in side}
-    bits = {(tflite.TensorType.INT8,): 8, (tflite.TensorType.INT16,): 16}.get(tuple(types))
+    bits = {tflite.TensorType.INT8: 8, tflite.TensorType.INT16: 16}
+    floats = [i for i in (*graph.inputs, *graph.outputs) if graph.tensors[i].type not in bits]
     missing = [key for key in NUMBERS if not str(metadata.get(key, "")).isdigit()]
-    if bits is None or missing:
-        reason = "its inputs and outputs are not all in 8 or all in 16 bits"
-        raise UserError(f"{path}: {reason if bits is None else f'does not tell {missing[0]}'}; {_HOW}")
-    first, *states = (_tensor(graph.tensors[i]) for i in graph.inputs)
-    mask, *next_states = (_tensor(graph.tensors[i]) for i in graph.outputs)
+    if floats or missing:
+        reason = "its inputs and outputs are not all in 8 or 16 bits" if floats else f"does not tell {missing[0]}"
+        raise UserError(f"{path}: {reason}; {_HOW}")
+    (first, *states), (mask, *next_states) = (
+        [_tensor(graph.tensors[i], bits[graph.tensors[i].type]) for i in side] for side in (graph.inputs, graph.outputs)
+    )
     names = {code: name for name, code in vars(tflite.BuiltinOperator).items() if not name.startswith("_")}
     operators = sorted(names[code.builtinCode] for code in model.operatorCodes)
     erb = _erb(*matrices, int(metadata["n_fft"]) // 2 + 1, path)
-    network = Network(path.name, content, metadata, bits, first, mask, states, operators, erb)
+    network = Network(path.name, content, metadata, first, mask, states, operators, erb)
     _check(network, next_states, path)
     return network
 
@@ -107,10 +113,10 @@ def _unpacked(content: bytes, path: Path):
         raise UserError(f"{path}: damaged, or not a LiteRT model") from error
 
 
-def _tensor(tensor) -> Tensor:
+def _tensor(tensor, bits: int) -> Tensor:
     quantization = tensor.quantization
     scale, zero = float(quantization.scale[0]), int(quantization.zeroPoint[0])
-    return Tensor(tensor.name.decode(), tuple(tensor.shape.tolist()), scale, zero)
+    return Tensor(tensor.name.decode(), tuple(tensor.shape.tolist()), bits, scale, zero)
 
 
 def _erb(analysis: np.ndarray, synthesis: np.ndarray, bins: int, path: Path) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import ceil
 from textwrap import wrap
 
 import numpy as np
@@ -53,7 +54,7 @@ def values(network: Network, arena: int | None) -> dict[str, object]:
         "arena_meaning": _MEASURED if arena else _GUESSED,
         "arena_comment": "\n * ".join(wrap(_MEASURED if arena else _GUESSED, 110)),
         "tensors": "\n".join(_described(network)),
-        "state_rows": ",\n".join(f'    {{"{s.name}", {s.size}, {_float(s.scale)}, {s.zero}}}' for s in network.states),
+        "state_rows": ",\n".join(f'    {{"{s.name}", {s.bytes}, {_float(s.scale)}, {s.zero}}}' for s in network.states),
         "bin_rows": ",\n".join(_bins(network.erb)),
         "sine_rows": _rows([_float(value) for value in sine], 8),
         "model_rows": _rows([str(byte) for byte in network.content], 30),
@@ -66,15 +67,16 @@ def _facts(network: Network) -> dict[str, object]:
     """Of the metadata, as a comment in C may hold them, and of the tensors."""
     unknown = dict.fromkeys(("system", "origin", "licence", "revision"), "not stated")
     told = {key: str(value).replace("*/", "* /") for key, value in network.metadata.items()}
-    limits = np.iinfo(f"int{network.bits}")
+    limits = np.iinfo(f"int{network.input.bits}")
     return (
         unknown
         | told
         | {
             "name": network.name,
-            "bits": network.bits,
-            "code_min": limits.min,
-            "code_max": limits.max,
+            "input_bits": network.input.bits,
+            "input_min": limits.min,
+            "input_max": limits.max,
+            "mask_bits": network.mask.bits,
             "latency": network.latency,
             "input_scale": _float(network.input.scale),
             "input_zero": network.input.zero,
@@ -85,18 +87,16 @@ def _facts(network: Network) -> dict[str, object]:
 
 
 def _sizes(network: Network) -> dict[str, int]:
-    """Of tensors in codes, of memory in bytes as compilers lay it out where pointers have 32 bits."""
-    (bands, bins), code = network.erb.shape, network.bits // 8
-    states = sum(state.size for state in network.states)
+    """Of input and mask in codes, of memory in bytes as compilers lay it out where pointers have 32 bits."""
+    bands, bins = network.erb.shape
     floats = 2 * network.latency + 2 * bins + 3 * bands
     tables = 4 * (network.number("n_fft") // 2 + 1) + 12 * bins + sum(16 + len(s.name) + 1 for s in network.states)
     return {
         "input_size": network.input.size,
         "mask_size": network.mask.size,
         "states": len(network.states),
-        "states_size": states,
-        "state_bytes": code * states,
-        "host_bytes": 4 * floats + code * (network.input.size + network.mask.size),
+        "states_bytes": sum(state.bytes for state in network.states),
+        "host_bytes": 4 * (floats + ceil((network.input.bytes + network.mask.bytes) / 4)),
         "model_size": len(network.content),
         "table_bytes": tables,
     }
@@ -107,7 +107,7 @@ def _described(network: Network) -> list[str]:
     places = [("input 0", network.input), ("output 0", network.mask)]
     places += [(f"state {number}", state) for number, state in enumerate(network.states, 1)]
     return [
-        f" *     {place:9} {t.name:28} {str(list(t.shape)):18} scale {t.scale:<14.8g} zero point {t.zero}"
+        f" *     {place:9} {t.name:28} int{t.bits:<2} {list(t.shape)!s:17} scale {t.scale:<14.8g} zero point {t.zero}"
         for place, t in places
     ]
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from gtcrn.data import audio
 from gtcrn.dsp import magnitude_and_parts
 from gtcrn.errors import UserError
-from gtcrn.export.integer.network import Network, quantised
+from gtcrn.export.integer.network import BITS, Network, quantised
 from gtcrn.models.enhancer import SpectralEnhancer
 
 log = logging.getLogger(__name__)
@@ -85,7 +85,18 @@ def bands(enhancer: SpectralEnhancer, wave: np.ndarray) -> Tensor:
 def calibrated(enhancer: SpectralEnhancer, quantize: str, waves: list[np.ndarray]) -> Network:
     """The enhancer's network in integers, without training, for `quantize`, a key of `BITS`.
 
-    Its input holds a sine of half the full scale. Raises UserError for a model that has no form in integers.
+    waves: none silent. The input holds a sine of half the full scale; where there are 8 bits, recordings are heard at
+    one level. Raises UserError for a model that has no form in integers.
     """
+    if 8 in BITS[quantize].values():
+        waves = _at_one_level(waves)
     input_peak = enhancer.window_length / (2 * np.pi)
     return quantised(enhancer.core, quantize, [bands(enhancer, wave) for wave in waves], input_peak)
+
+
+def _at_one_level(waves: list[np.ndarray]) -> list[np.ndarray]:
+    """Each at the median of their rms, or as loud as its peak allows: among several levels the loud ones alone would
+    choose ranges in which the soft ones have few steps."""
+    levels = [np.sqrt(np.mean(wave**2)) for wave in waves]
+    gains = [min(np.median(levels) / level, 1 / np.abs(wave).max()) for wave, level in zip(waves, levels)]
+    return [np.float32(gain) * wave for wave, gain in zip(waves, gains)]

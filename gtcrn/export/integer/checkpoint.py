@@ -25,7 +25,7 @@ def new_network(core: torch.nn.Module, bits: int, rho: int) -> Network:
 
     Raises UserError for a core that has no form in integers.
     """
-    return Network(lower(core, rho, fold=True), bits).quantise()
+    return Network(lower(core, rho, bits={"*": bits})).quantise()
 
 
 def holds_integers(path: str | Path) -> bool:

@@ -23,12 +23,14 @@ from gtcrn.export.integer.network import Network, key
 from gtcrn.export.integer.program import Op
 from gtcrn.models.masking import ERBMaskNetwork
 
-# of operators, the first that has the kernel for these types
+# by bits of activations
+_TYPES = {8: tflite.TensorType.INT8, 16: tflite.TensorType.INT16}
+_BIASES = {8: (tflite.TensorType.INT32, np.int32), 16: (tflite.TensorType.INT64, np.int64)}
+# of operators, the first whose kernel gives 8 and 16 bits
 _VERSIONS = {
-    8: {"CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "LEAKY_RELU": 2, "ADD": 2, "MUL": 2, "MEAN": 2, "LOGISTIC": 2, "TANH": 2}
-    | {"SLICE": 2, "CONCATENATION": 2, "RESHAPE": 1, "QUANTIZE": 2, "PAD": 2},
-    16: {"CONV_2D": 4, "DEPTHWISE_CONV_2D": 5, "LEAKY_RELU": 2, "ADD": 2, "MUL": 4, "MEAN": 3, "LOGISTIC": 3, "TANH": 3}
-    | {"SLICE": 4, "CONCATENATION": 3, "RESHAPE": 1, "QUANTIZE": 3, "PAD": 3},
+    **{"CONV_2D": (3, 4), "DEPTHWISE_CONV_2D": (3, 5), "ADD": (2, 3), "MUL": (2, 4), "MEAN": (2, 3), "PAD": (2, 3)},
+    **{"LEAKY_RELU": (2, 2), "LOGISTIC": (2, 3), "TANH": (2, 3)},
+    **{"SLICE": (2, 4), "CONCATENATION": (2, 3), "RESHAPE": (1, 1), "QUANTIZE": (2, 2)},
 }
 _ERB = ("erb_analysis", "erb_synthesis")
 
@@ -50,13 +52,13 @@ class Graph:
         self.written = Writer(network).write()
         self.facts = {
             "quantize": network.name,
-            "bits": str(network.bits),
+            "bits": str(program.bits["bands"]),
             "residual_gain": str(program.rho),
             "bands": str(core.erb.n_bands),
             "low_bins": str(core.erb.low_bins),
             "quantization": json.dumps(self.written.quantization),
             "operators": json.dumps(self.written.operators),
-            "integer_macs": f"{integer_share(self.written.content):g}",
+            "int16_macs": f"{program.wide_share():g}",
         }
 
 
@@ -80,23 +82,6 @@ class Written(NamedTuple):
     tensors: dict[str, int]
     quantization: dict[str, tuple[float, int]]
     operators: dict[str, int]
-
-
-def integer_share(content: bytes) -> float:
-    """Of the multiplications of all convolutions and fully connected layers in a .tflite, those of integers by
-    integers; 0 if there are none."""
-    graph = tflite.ModelT.InitFromPackedBuf(content, 0)
-    (subgraph,) = graph.subgraphs
-    counted = {tflite.BuiltinOperator.CONV_2D, tflite.BuiltinOperator.DEPTHWISE_CONV_2D}
-    counted |= {tflite.BuiltinOperator.FULLY_CONNECTED, tflite.BuiltinOperator.TRANSPOSE_CONV}
-    macs = Counter()
-    for operator in subgraph.operators:
-        if graph.operatorCodes[operator.opcodeIndex].builtinCode in counted:
-            x, weight = (subgraph.tensors[i] for i in operator.inputs[:2])
-            places = np.prod(subgraph.tensors[operator.outputs[0]].shape[:-1])
-            floats = {x.type, weight.type} & {tflite.TensorType.FLOAT32, tflite.TensorType.FLOAT16}
-            macs[not floats] += int(np.prod(weight.shape) * places)
-    return macs[True] / max(macs.total(), 1)
 
 
 class _Builder(flatbuffers.Builder):
@@ -139,14 +124,8 @@ class Writer:
 
     def __init__(self, network: Network):
         self.network, self.program = network, network.program
-        wide = network.bits == 16
-        self.type = tflite.TensorType.INT16 if wide else tflite.TensorType.INT8
-        self.bias_type, self.bias_dtype = (
-            (tflite.TensorType.INT64, np.int64) if wide else (tflite.TensorType.INT32, np.int32)
-        )
         self.tensors, self.operators, self.buffers = [], [], [tflite.BufferT()]
-        self.versions = _VERSIONS[network.bits]
-        self.kinds: list[str] = []  # of operators that are used
+        self.kinds: dict[str, int] = {}  # of operators that are used, and the highest version of each
         self.index: dict[str, int] = {}
         self.constants: dict[tuple, int] = {}
         self.shared: dict[tuple, _Once] = {}
@@ -171,8 +150,8 @@ class Writer:
             outputs=self._numbers(outputs.values()),
         )
         codes = [
-            _table(tflite.OperatorCodeT, builtinCode=code, deprecatedBuiltinCode=code, version=self.versions[kind])
-            for kind, code in ((kind, getattr(tflite.BuiltinOperator, kind)) for kind in self.kinds)
+            _table(tflite.OperatorCodeT, builtinCode=code, deprecatedBuiltinCode=code, version=version)
+            for code, version in ((getattr(tflite.BuiltinOperator, kind), self.kinds[kind]) for kind in self.kinds)
         ]
         parts = dict(operatorCodes=codes, subgraphs=[subgraph], buffers=self.buffers)
         model = _table(tflite.ModelT, version=3, description=b"gtcrn", **parts)
@@ -183,7 +162,8 @@ class Writer:
         for name, owner in owners.items():
             scale, zero = self._scale_zero(owner)
             quantization[name] = float(scale), zero
-        operators = Counter(self.kinds[operator.opcodeIndex] for operator in self.operators)
+        kinds = list(self.kinds)
+        operators = Counter(kinds[operator.opcodeIndex] for operator in self.operators)
         return Written(bytes(builder.Output()), self.index, quantization, dict(operators.most_common()))
 
     def _numbers(self, names: Iterable[str]) -> np.ndarray:
@@ -216,7 +196,7 @@ class Writer:
     def _activation(self, name: str, shape: list[int], owner: str) -> int:
         """A tensor with the scale and zero point of the tensor `owner`."""
         scale, zero = self._scale_zero(owner)
-        self.index[name] = self._tensor(shape, self.type, scales=[scale], zeros=[zero])
+        self.index[name] = self._tensor(shape, _TYPES[self.program.bits[owner]], scales=[scale], zeros=[zero])
         return self.index[name]
 
     def _integers(self, values) -> int:
@@ -239,11 +219,11 @@ class Writer:
 
     def _operator(self, kind: str, inputs: list[int], output: int, options: str | None = None, **fields) -> None:
         """options: their table's name, of `fields`."""
-        if kind not in self.kinds:
-            self.kinds.append(kind)
+        version = _VERSIONS[kind][self.tensors[output].type == tflite.TensorType.INT16]
+        self.kinds[kind] = max(version, self.kinds.get(kind, 0))
         operator = _table(
             tflite.OperatorT,
-            opcodeIndex=self.kinds.index(kind),
+            opcodeIndex=list(self.kinds).index(kind),
             inputs=np.array(inputs, np.int32),
             outputs=np.array([output], np.int32),
         )
@@ -357,5 +337,5 @@ class Writer:
         kernel = self._tensor(codes.shape, tflite.TensorType.INT8, self._buffer(codes), scales, zeros, axis)
         bias_scales = scales.astype(np.float32) * self._scale_zero(op.inputs[0])[0]
         bias = np.rint(network.bias(name).detach().double().numpy() / bias_scales)
-        buffer = self._buffer(bias.astype(self.bias_dtype))
-        return kernel, self._tensor(bias.shape, self.bias_type, buffer, bias_scales, zeros)
+        type_, dtype = _BIASES[self.program.bits[name]]
+        return kernel, self._tensor(bias.shape, type_, self._buffer(bias.astype(dtype)), bias_scales, zeros)

@@ -9,10 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gtcrn.export.integer.program import RHO, Op, Program, lower
-from gtcrn.export.integer.rounding import Rounded, rounded_through
+from gtcrn.export.integer.program import EIGHT, RHO, Op, Program, lower
+from gtcrn.export.integer.rounding import Rounded, rescaled, rounded_through
 
-BITS = {"int8": 8, "int16x8": 16}  # of activations; weights always have 8
+# of activations, see `Program`; weights always have 8
+BITS = {
+    "int8": EIGHT,
+    "int16x8": {"*": 16},
+    "mixed": {"bands": 16, "features": 16, "encoder.*": 16, "*.tra.gated": 8, "*.tra.*": 16, "*": 8},
+}
 CODES = {8: (-128, 127), 16: (-32768, 32767)}
 # of which LiteRT demands these scales and zero points
 FIXED = {
@@ -34,17 +39,17 @@ def key(name: str) -> str:
 class Network(nn.Module):
     """forward(bands (B, 3, T, bands)) -> mask (B, 2, T, bands).
 
-    bits: of activations, 8 or 16. quantised: the tensors, by `Program.owners`, whose rounding is simulated, none at
-    first; quantised_weights: whether that of the weights is. `quantise` sets both.
+    quantised: the tensors, by `Program.owners`, whose rounding is simulated, none at first; quantised_weights: whether
+    that of the weights is. `quantise` sets both.
 
     Parameters by name (see `key`): weights, biases, slopes; log_scale and zero of every tensor with a scale of its own
     that is not `FIXED`. What stands in `weights` and `biases` is multiplied by gain and lift, per output channel: one,
     until `normalise` is called.
     """
 
-    def __init__(self, program: Program, bits: int = 8):
+    def __init__(self, program: Program):
         super().__init__()
-        self.program, self.bits = program, bits
+        self.program = program
         self.weights = _parameters(program.weights)
         self.biases = _parameters(program.biases)
         ones = {name: torch.ones(len(bias)) for name, bias in program.biases.items()}
@@ -52,10 +57,12 @@ class Network(nn.Module):
         self.slopes = _parameters({op.output: torch.tensor(op.options["slope"]) for op in _leaky(program)})
         kinds = {op.output: op.kind for op in program.ops}
         self._reads = {op.output: op.inputs[0] for op in program.ops}
-        self.fixed = {name: FIXED[bits][kinds[name]] for name in program.owners() if kinds.get(name) in FIXED[bits]}
-        learnt = {name: torch.zeros(()) for name in program.owners() if name not in self.fixed}
-        self.log_scale = _parameters(learnt)
-        self.zero = _parameters(learnt).requires_grad_(bits == 8)  # of 16 bits it is 0
+        fixed = {name: FIXED[program.bits[name]].get(kinds.get(name)) for name in program.owners()}
+        self.fixed = {name: scale_zero for name, scale_zero in fixed.items() if scale_zero}
+        learnt = {name: torch.zeros(()) for name in fixed if name not in self.fixed}
+        self.log_scale, self.zero = _parameters(learnt), _parameters(learnt)
+        for name in learnt:
+            self.zero[key(name)].requires_grad_(program.bits[name] == 8)  # of 16 bits it is 0
         self.quantised: frozenset[str] | set[str] = frozenset()
         self.quantised_weights = False
         self._seen: Callable[[str, Tensor], None] | None = None
@@ -63,7 +70,7 @@ class Network(nn.Module):
     @property
     def name(self) -> str:
         """Of these integers, a key of `BITS`."""
-        return next(name for name, bits in BITS.items() if bits == self.bits)
+        return next(name for name, bits in BITS.items() if bits == self.program.bits_by_name)
 
     def quantise(self) -> Network:
         """From here on every rounding is simulated."""
@@ -82,7 +89,8 @@ class Network(nn.Module):
         """Of every output channel, (O,): such that its bias, in steps of input times weight, is an integer too."""
         needed = self.weight(name).detach().abs().amax(dim=(1, 2, 3)).clamp(min=1e-8) / 127
         x_scale, _ = self.scale_zero(self.program.scale_of[self._reads[name]])
-        return torch.maximum(needed, self.bias(name).detach().abs() / (x_scale.detach() * LARGEST_BIAS[self.bits]))
+        largest = x_scale.detach() * LARGEST_BIAS[self.program.bits[name]]
+        return torch.maximum(needed, self.bias(name).detach().abs() / largest)
 
     def scale_zero(self, owner: str) -> tuple[Tensor, Tensor]:
         """Scale and zero point, (1,) each, of a tensor that has its own."""
@@ -108,10 +116,25 @@ class Network(nn.Module):
         owner = self.program.scale_of[name]
         if owner not in self.quantised:
             return x
-        return Rounded.apply(x, *self.scale_zero(owner), *CODES[self.bits])
+        return Rounded.apply(x, *self.scale_zero(owner), *CODES[self.program.bits[owner]])
 
     def run(self, op: Op, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """One operator, (B, C, T, F) in and out, before its output is rounded."""
+        """One operator, (B, C, T, F) in and out, before its output is rounded, unless its kernel does not round to the
+        nearest."""
+        z = self._exactly(op, x, y)
+        if op.kind in ("leaky", "mean") and self.program.scale_of[op.output] in self.quantised:
+            z = z + (self._as_kernel(op, x) - z).detach()
+        return z
+
+    @torch.no_grad()
+    def _as_kernel(self, op: Op, x: Tensor) -> Tensor:
+        before, after = (self.scale_zero(self.program.scale_of[name])[0] for name in (op.inputs[0], op.output))
+        steps = (x / before).round()
+        if op.kind == "mean":
+            return after * rescaled(steps.sum(3, keepdim=True), (before / after).item() / x.shape[3])
+        return torch.where(x < 0, after * rescaled(steps, self.slopes[key(op.output)].item()), x)
+
+    def _exactly(self, op: Op, x: Tensor, y: Tensor | None) -> Tensor:
         o = op.options
         match op.kind:
             case "conv":
@@ -168,7 +191,7 @@ class Network(nn.Module):
             if owner == "bands":
                 high = input_peak or max(-low, high)
                 low = -high
-            elif self.bits == 8:
+            elif self.program.bits[owner] == 8:
                 low, high = _best_range(samples[owner], slopes.get(owner, 1.0), low, high)
             else:
                 low, high = HEADROOM * low, HEADROOM * high
@@ -196,7 +219,7 @@ class Network(nn.Module):
 
     def set_range(self, owner: str, low: float, high: float) -> None:
         """The scale and zero point by which low ≤ 0 and high ≥ 0 are the last codes."""
-        if self.bits == 16:
+        if self.program.bits[owner] == 16:
             scale, zero = max(-low, high, 1e-6) / CODES[16][1], 0.0
         else:
             scale = max(high - low, 1e-6) / 255
@@ -208,7 +231,8 @@ class Network(nn.Module):
     def equalise(self, batches: Iterable[Tensor]) -> None:
         """Gives every channel between two convolutions the same peak, which changes nothing in float.
 
-        Wholly in front of depthwise kernels, which have a scale for each channel, by its root in front of dense ones.
+        Wholly in front of depthwise kernels, which have a scale for each channel, by its root in front of dense ones;
+        16 bits need none.
         """
         peaks: dict[str, Tensor] = {}
 
@@ -220,6 +244,8 @@ class Network(nn.Module):
             for bands in batches:
                 self(bands)
         for first, second, between in self.program.chains():
+            if self.program.bits[between] == 16:
+                continue
             depthwise = self.program.producer(second).options["groups"] > 1
             peak = peaks[between]
             gain = (peak.max() / peak.clamp(min=1e-3 * peak.max())) ** (1.0 if depthwise else 0.5)
@@ -277,10 +303,8 @@ def quantised(core: nn.Module, quantize: str, batches: list[Tensor], input_peak:
 
     quantize: a key of `BITS`.
     """
-    bits = BITS[quantize]
-    network = Network(lower(core, RHO, fold=bits == 8), bits)
-    if bits == 8:
-        network.equalise(batches)
+    network = Network(lower(core, RHO, quantize == "int8", BITS[quantize]))
+    network.equalise(batches)
     network.calibrate(batches, input_peak)
     return network.quantise().eval()
 

@@ -7,8 +7,9 @@ plain convolutions to twice the channels and a RESHAPE, since frequency lies bef
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,7 @@ from gtcrn.errors import UserError
 from gtcrn.models.light_v3 import TemporalGate
 from gtcrn.models.micro import ConvBlock, GTConvBlock, Micro, TemporalBlock
 
+EIGHT = {"*": 8}
 RHO = 20  # the residual of the input is multiplied by this before it is rounded
 
 
@@ -33,7 +35,7 @@ class Op:
     unfold       (2C, F) -> (C, 2F - 1): channel c + C is the band after that of channel c
     add          relu
     mean         over frequency
-    mul, square, logistic, tanh; requantise, to another scale
+    mul, square, logistic, tanh; requantise, to another scale or other bits
     """
 
     kind: str
@@ -49,24 +51,45 @@ class Program:
     |S|, re, im of the one, then of the other: (6, bands).
 
     shapes: (C, F) of tensors. weights: (O, I / groups, time, frequency), and biases: (O,), by a convolution's output.
-    scale_of: the tensor whose scale and zero point a tensor has.
+    scale_of: the tensor whose scale and zero point a tensor has. bits: 8 or 16 of every tensor, the same of all that an
+    operator reads and gives, but for requantise.
+
+    bits_by_name: of what is emitted, by a pattern such as "encoder.*" for its name, the first that fits.
     """
 
-    def __init__(self, n_bands: int, rho: int):
-        self.rho = rho
+    def __init__(self, n_bands: int, rho: int, bits_by_name: Mapping[str, int]):
+        self.rho, self.bits_by_name = rho, bits_by_name
         self.ops: list[Op] = []
         self.shapes = {"bands": (6, n_bands)}
         self.weights: dict[str, Tensor] = {}
         self.biases: dict[str, Tensor] = {}
         self.scale_of = {"bands": "bands"}
+        self.bits = {"bands": self._bits_of("bands")}
         self.output = ""
 
     def emit(self, kind: str, inputs: tuple[str, ...], output: str, shape: tuple[int, int], same=False, **options):
-        """Appends an operator and gives the name of its output. same: that has the scale of the first input."""
-        self.ops.append(Op(kind, inputs, output, options))
-        self.shapes[output] = shape
-        self.scale_of[output] = self.scale_of[inputs[0]] if same else output
-        return output
+        """Appends an operator and gives the name of its output. same: that has the scale of the first input. Inputs are
+        requantised before if they have other bits than the output."""
+        bits = self._bits_of(output)
+        if kind != "requantise":
+            inputs = tuple(self._with_bits(name, bits) for name in inputs)
+        return self._append(Op(kind, inputs, output, options), shape, bits, same)
+
+    def _append(self, op: Op, shape: tuple[int, int], bits: int, same=False) -> str:
+        self.ops.append(op)
+        self.shapes[op.output], self.bits[op.output] = shape, bits
+        self.scale_of[op.output] = self.scale_of[op.inputs[0]] if same else op.output
+        return op.output
+
+    def _with_bits(self, name: str, bits: int) -> str:
+        if self.bits[name] == bits:
+            return name
+        other = f"{name}.int{bits}"
+        known = other in self.shapes
+        return other if known else self._append(Op("requantise", (name,), other), self.shapes[name], bits)
+
+    def _bits_of(self, name: str) -> int:
+        return next(bits for pattern, bits in self.bits_by_name.items() if fnmatchcase(name, pattern))
 
     def conv(self, name: str, x: str, weight: Tensor, bias: Tensor, stride=1, pad=(0, 0), dilation=1, groups=1) -> str:
         out_freqs = (self.shapes[x][1] + sum(pad) - weight.shape[3]) // stride + 1
@@ -112,6 +135,11 @@ class Program:
         """Of one frame, by a convolution's output."""
         return {name: weight.numel() * self.shapes[name][1] for name, weight in self.weights.items()}
 
+    def wide_share(self) -> float:
+        """Of all multiplications, those of 16-bit activations."""
+        macs = self.macs()
+        return sum(count for name, count in macs.items() if self.bits[name] == 16) / sum(macs.values())
+
     def chains(self) -> Iterator[tuple[str, str, str]]:
         """Two convolutions with an activation between, whatever the gain of each channel there: the first's output, the
         second's, and the second's input. Nothing else reads what is between."""
@@ -126,20 +154,25 @@ class Program:
                 yield op.output, readers[0].output, between
 
 
-def lower(core: nn.Module, rho: int = RHO, fold: bool = True) -> Program:
-    """The `mask` of Micro as a program, equal to float rounding.
+def has_form(core: nn.Module) -> bool:
+    """Whether a core can become a program, if it has no operators that TFLite Micro lacks."""
+    return isinstance(core, Micro)
+
+
+def lower(core: nn.Module, rho: int = RHO, fold: bool = True, bits: Mapping[str, int] = EIGHT) -> Program:
+    """The `mask` of Micro as a program, equal to float rounding. bits: of tensors, see `Program`.
 
     fold: the features become part of the first convolution, which saves a rounding; not equal at the first and last
     band, where zeros would stand between the two.
 
     Raises UserError for a core of another kind, and for one with operators that TFLite Micro lacks.
     """
-    if not isinstance(core, Micro):
+    if not has_form(core):
         raise UserError(
             f"{type(core).__name__} has no form in integers, since its recurrent layers have none; GTCRN-Micro has one "
             "(model=micro, model=micro_int8)"
         )
-    program = Program(core.erb.n_bands, rho)
+    program = Program(core.erb.n_bands, rho, bits)
     x = (_folded_front if fold else _front)(program, core)
     skips = [x]
     for i, block in list(enumerate(core.encoder))[1:]:

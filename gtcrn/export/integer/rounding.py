@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -36,3 +38,13 @@ class Rounded(torch.autograd.Function):
 def rounded_through(x: Tensor) -> Tensor:
     """Rounded to whole numbers; the gradient passes as if it were not."""
     return x + (x.round() - x).detach()
+
+
+def rescaled(steps: Tensor, multiplier: float) -> Tensor:
+    """Whole numbers times a multiplier > 0 as LiteRT's kernels have it: by its mantissa, then by its power of two. Both
+    are rounded, halves up and then away from zero: where that shifts few bits, it is often not the nearest.
+    """
+    mantissa, exponent = math.frexp(multiplier)
+    product = (steps * (mantissa * 2.0 ** max(exponent, 0)) + 0.5).floor()
+    shifted = product * 2.0 ** min(exponent, 0)
+    return (shifted.abs() + 0.5).floor().copysign(shifted)

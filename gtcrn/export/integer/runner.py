@@ -68,10 +68,7 @@ class Banded:
 
 
 class TFLiteMicro:
-    """A step of codes in the interpreter that runs on microcontrollers, from the package tflite-micro.
-
-    quantization: of the states by their names in the file.
-    """
+    """A step of codes in the interpreter that runs on microcontrollers, from the package tflite-micro."""
 
     def __init__(self, path: Path, metadata: Mapping[str, str]):
         try:
@@ -81,19 +78,20 @@ class TFLiteMicro:
                 f"{path}: running it in TFLite Micro needs tflite-micro: pip install -e '.[device]'"
             ) from error
         self._interpreter = runtime.Interpreter.from_file(str(path), arena_size=1 << 20)
-        self._dtype = np.int8 if metadata["bits"] == "8" else np.int16
-        zeros = json.loads(metadata["quantization"])
-        self._first = [np.full(shape, zeros[name][1], self._dtype) for name, shape in json.loads(metadata["states"])]
+        inputs = [self._interpreter.get_input_details(i) for i in range(1 + len(json.loads(metadata["states"])))]
+        self._first = [
+            np.full(node["shape"], node["quantization_parameters"]["zero_points"][0], node["dtype"]) for node in inputs
+        ]
         self.reset()
 
     def reset(self) -> None:
-        self._states = self._first
+        self._input, *self._states = self._first
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
-        for number, value in enumerate([x.astype(self._dtype), *self._states]):
+        for number, value in enumerate([x.astype(self._input.dtype), *self._states]):
             self._interpreter.set_input(value, number)
         self._interpreter.invoke()
-        self._states = [self._interpreter.get_output(1 + number) for number in range(len(self._first))]
+        self._states = [self._interpreter.get_output(1 + number) for number in range(len(self._states))]
         return self._interpreter.get_output(0)
 
 

@@ -40,9 +40,15 @@ def noise():
     return (rng.normal(0, 0.1, 160000) * np.repeat(rng.uniform(0.05, 1.5, 40), 4000)).astype(np.float32)
 
 
-@pytest.fixture(scope="session", params=["int8", "int16x8"])
+@pytest.fixture(scope="session", params=["int8", "mixed", "int16x8"])
 def network(request, enhancer, noise):
     return calibrated(enhancer, request.param, [noise[:8000], noise[32000:40000]])
+
+
+@pytest.fixture(scope="session")
+def least_snr(network):
+    """dB, of what they make of noise."""
+    return {"int8": 18, "mixed": 18, "int16x8": 32}[network.name]
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import soundfile
 import torch
 
 from gtcrn.errors import UserError
-from gtcrn.export.integer.calibration import LEAST, SECONDS, bands, recordings
+from gtcrn.export.integer.calibration import LEAST, SECONDS, bands, calibrated, recordings
 
 
 def write(path, seconds, rate=16000, channels=1, gain=0.1):
@@ -61,6 +61,14 @@ def test_too_little_is_told_in_a_line(tmp_path, make, complaint):
     with pytest.raises(UserError, match=rf"^calibration=.*{complaint}") as told:
         recordings(tmp_path / "calibration", 16000)
     assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(("quantize", "heard"), [("int8", 0.55), ("mixed", 0.55), ("int16x8", 1.0)])
+def test_where_there_are_eight_bits_recordings_are_heard_at_one_level(enhancer, noise, quantize, heard):
+    wave = noise[:8000] / np.abs(noise).max()
+    several, one = (calibrated(enhancer, quantize, waves) for waves in ([wave, 0.1 * wave], [np.float32(heard) * wave]))
+    for name, scale in one.log_scale.items():
+        assert several.log_scale[name].item() == pytest.approx(scale.item(), abs=0.1)
 
 
 @torch.inference_mode()

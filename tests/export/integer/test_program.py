@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from gtcrn.errors import UserError
-from gtcrn.export.integer.network import Network
+from gtcrn.export.integer.network import BITS, Network
 from gtcrn.export.integer.program import lower
 from gtcrn.models import dtln, gtcrn, light_v3, micro
 
@@ -14,8 +14,9 @@ def mask(enhancer, bands):
 
 
 @torch.inference_mode()
-def test_is_the_network(enhancer, some_bands):
-    exact = Network(lower(enhancer.core, fold=False))
+@pytest.mark.parametrize("quantize", BITS)
+def test_is_the_network(enhancer, some_bands, quantize):
+    exact = Network(lower(enhancer.core, fold=False, bits=BITS[quantize]))
     torch.testing.assert_close(exact(some_bands), mask(enhancer, some_bands), atol=2e-6, rtol=0)
 
 
@@ -40,6 +41,18 @@ def test_counts_and_shapes(enhancer):
     for op in program.ops:  # a state, and what it is concatenated with, are the same integers
         if op.kind in ("past", "leaky", "slice", "unfold"):
             assert program.scale_of[op.output] == program.scale_of[op.inputs[0]]
+
+
+def test_bits_meet_where_they_are_requantised(enhancer):
+    program = lower(enhancer.core, fold=False, bits=BITS["mixed"])
+    for op in program.ops:
+        bits = {program.bits[name] for name in (*op.inputs, op.output)}
+        assert len(bits) == 1 or (op.kind == "requantise" and len(bits) == 2)
+    assert all(program.bits[name] == program.bits[owner] for name, owner in program.scale_of.items())
+    (narrow,) = (op for op in program.ops if op.output == f"{program.ops[2].output}.int8")
+    assert narrow.kind == "requantise"  # what the decoder gets of the first layer
+    assert program.bits["bands"] == 16 and program.bits[program.output] == 8
+    assert 0 == lower(enhancer.core).wide_share() < program.wide_share() < 1
 
 
 @pytest.mark.parametrize("build", [gtcrn.build, light_v3.build, dtln.build])

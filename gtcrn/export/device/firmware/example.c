@@ -100,7 +100,7 @@ static gtcrn_network choose_network(int asked)
     return asked && !gtcrn_tflm_reset() ? gtcrn_tflm : NULL;
 }
 #else
-static int through_pipes(void *context, const gtcrn_code *input, gtcrn_code *mask)
+static int through_pipes(void *context, const gtcrn_input_code *input, gtcrn_mask_code *mask)
 {
     (void)context;
     return fwrite(input, sizeof *input, GTCRN_INPUT_SIZE, stdout) != GTCRN_INPUT_SIZE || fflush(stdout) ||

@@ -108,19 +108,20 @@ static void to_bands(const float *spectrum, float *bands)
 }
 
 /* To the nearest code. What is no number becomes the lowest: it has no conversion to an integer. */
-static gtcrn_code rounded(float steps)
+static gtcrn_input_code rounded(float steps)
 {
-    const float code = rintf(steps) + GTCRN_INPUT_ZERO;
-    return (gtcrn_code)(!(code > GTCRN_CODE_MIN) ? GTCRN_CODE_MIN : code < GTCRN_CODE_MAX ? code : GTCRN_CODE_MAX);
+    float code = rintf(steps) + GTCRN_INPUT_ZERO;
+    code = !(code > GTCRN_INPUT_MIN) ? GTCRN_INPUT_MIN : code < GTCRN_INPUT_MAX ? code : GTCRN_INPUT_MAX;
+    return (gtcrn_input_code)code;
 }
 
 /* Every number has two codes: its own, and that of what this leaves, in steps GTCRN_RHO times as fine. */
-static void quantise(const float *bands, gtcrn_code *input)
+static void quantise(const float *bands, gtcrn_input_code *input)
 {
     for (int band = 0; band < GTCRN_BANDS; band++)
         for (int part = 0; part < 3; part++) {
             const float x = *bands++;
-            gtcrn_code *high = input + 6 * band + part, *low = high + 3;
+            gtcrn_input_code *high = input + 6 * band + part, *low = high + 3;
             *high = rounded(x / GTCRN_INPUT_SCALE);
             *low = rounded((x - (float)(*high - GTCRN_INPUT_ZERO) * GTCRN_INPUT_SCALE) * GTCRN_RHO / GTCRN_INPUT_SCALE);
         }
@@ -148,7 +149,7 @@ void gtcrn_analyse(gtcrn_host *host, const float *samples)
 void gtcrn_apply_mask(gtcrn_host *host)
 {
     for (int bin = 0; bin < GTCRN_BINS; bin++) {
-        const gtcrn_code *band = host->mask + 2 * gtcrn_erb[bin].band;
+        const gtcrn_mask_code *band = host->mask + 2 * gtcrn_erb[bin].band;
         float mask[2], *spectrum = host->spectrum + 2 * bin;
         for (int part = 0; part < 2; part++)
             mask[part] = GTCRN_MASK_SCALE * (gtcrn_erb[bin].weight * (float)(band[part] - GTCRN_MASK_ZERO) +

@@ -20,17 +20,17 @@ extern "C" {
 #endif
 
 typedef struct {
-    float past[GTCRN_LATENCY];          /* the newest samples: what the next frame begins with */
-    float overlap[GTCRN_LATENCY];       /* what the frames so far give to samples that are not complete yet */
-    float spectrum[2 * GTCRN_BINS];     /* real and imaginary part of every bin; the FFTs work in this place */
-    float bands[3 * GTCRN_BANDS];       /* |S|, re and im of every band */
-    gtcrn_code input[GTCRN_INPUT_SIZE]; /* of the network */
-    gtcrn_code mask[GTCRN_MASK_SIZE];   /* its output */
+    float past[GTCRN_LATENCY];      /* the newest samples: what the next frame begins with */
+    float overlap[GTCRN_LATENCY];   /* what the frames so far give to samples that are not complete yet */
+    float spectrum[2 * GTCRN_BINS]; /* real and imaginary part of every bin; the FFTs work in this place */
+    float bands[3 * GTCRN_BANDS];   /* |S|, re and im of every band */
+    gtcrn_input_code input[GTCRN_INPUT_SIZE]; /* of the network */
+    gtcrn_mask_code mask[GTCRN_MASK_SIZE];    /* its output */
 } gtcrn_host;
 
 /* Runs the network once, from input to mask and from its states to its next states, which it keeps itself.
  * Gives 0, or anything else if it could not. */
-typedef int (*gtcrn_network)(void *context, const gtcrn_code *input, gtcrn_code *mask);
+typedef int (*gtcrn_network)(void *context, const gtcrn_input_code *input, gtcrn_mask_code *mask);
 
 /* Begins a stream. The network's states have to begin anew too: see gtcrn_states in gtcrn_model.h. */
 void gtcrn_reset(gtcrn_host *host);

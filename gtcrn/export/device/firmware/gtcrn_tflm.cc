@@ -12,7 +12,7 @@ alignas(16) uint8_t arena[GTCRN_ARENA_SIZE];
 
 // Not in the arena: what an input held is gone after Invoke(), since other tensors, the outputs among them, have taken
 // its place; copying outputs straight to inputs would overwrite outputs that are not copied yet.
-gtcrn_code states[GTCRN_STATES_SIZE];
+uint8_t states[GTCRN_STATES_BYTES];
 
 tflite::MicroInterpreter* interpreter = nullptr;
 
@@ -30,21 +30,23 @@ bool make_interpreter() {
 
 int gtcrn_tflm_reset(void) {
   if (!interpreter && !make_interpreter()) return -1;
-  gtcrn_code* state = states;
-  for (const gtcrn_state& described : gtcrn_states)
-    for (uint32_t i = 0; i < described.size; ++i) *state++ = described.zero_point;
+  uint8_t* place = states;
+  for (const gtcrn_state& state : gtcrn_states) {
+    std::memset(place, state.zero_point, state.bytes);
+    place += state.bytes;
+  }
   return 0;
 }
 
-int gtcrn_tflm(void*, const gtcrn_code* input, gtcrn_code* mask) {
+int gtcrn_tflm(void*, const gtcrn_input_code* input, gtcrn_mask_code* mask) {
   std::memcpy(interpreter->input(0)->data.raw, input, GTCRN_INPUT_SIZE * sizeof *input);
-  gtcrn_code* state = states;
-  for (int i = 0; i < GTCRN_STATES; state += gtcrn_states[i++].size)
-    std::memcpy(interpreter->input(1 + i)->data.raw, state, gtcrn_states[i].size * sizeof *state);
+  uint8_t* state = states;
+  for (int i = 0; i < GTCRN_STATES; state += gtcrn_states[i++].bytes)
+    std::memcpy(interpreter->input(1 + i)->data.raw, state, gtcrn_states[i].bytes);
   if (interpreter->Invoke() != kTfLiteOk) return -1;
   std::memcpy(mask, interpreter->output(0)->data.raw, GTCRN_MASK_SIZE * sizeof *mask);
   state = states;
-  for (int i = 0; i < GTCRN_STATES; state += gtcrn_states[i++].size)
-    std::memcpy(state, interpreter->output(1 + i)->data.raw, gtcrn_states[i].size * sizeof *state);
+  for (int i = 0; i < GTCRN_STATES; state += gtcrn_states[i++].bytes)
+    std::memcpy(state, interpreter->output(1 + i)->data.raw, gtcrn_states[i].bytes);
   return 0;
 }

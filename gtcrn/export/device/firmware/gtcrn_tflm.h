@@ -13,7 +13,7 @@ extern "C" {
 int gtcrn_tflm_reset(void);
 
 /* A gtcrn_network; context is not used. */
-int gtcrn_tflm(void *context, const gtcrn_code *input, gtcrn_code *mask);
+int gtcrn_tflm(void *context, const gtcrn_input_code *input, gtcrn_mask_code *mask);
 
 #ifdef __cplusplus
 }

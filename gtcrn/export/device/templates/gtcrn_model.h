@@ -4,7 +4,7 @@
  * Weights: $origin
  * Licence of the weights: $licence
  *
- * Tensors of the network, int$bits; a number is scale x (code - zero point). Codes lie in memory as the last index
+ * Tensors of the network; a number is scale x (code - zero point). Codes lie in memory as the last index
  * counts fastest. Input i of the network's states is the output i of the call before, of the same shape and scale; a
  * stream begins with the zero points.
  *
@@ -26,26 +26,26 @@ extern "C" {
 #define GTCRN_BINS $bins
 #define GTCRN_BANDS $bands
 
-typedef int${bits}_t gtcrn_code;
-#define GTCRN_CODE_MIN ($code_min)
-#define GTCRN_CODE_MAX $code_max
-
+typedef int${input_bits}_t gtcrn_input_code;
 #define GTCRN_INPUT_SIZE $input_size /* codes: |S|, re, im of a band, what rounding left of each, then the next band */
+#define GTCRN_INPUT_MIN ($input_min)
+#define GTCRN_INPUT_MAX $input_max
 #define GTCRN_INPUT_SCALE $input_scale
 #define GTCRN_INPUT_ZERO ($input_zero)
 #define GTCRN_RHO ${residual_gain}.0f /* what rounding left has steps so many times as fine */
 
+typedef int${mask_bits}_t gtcrn_mask_code;
 #define GTCRN_MASK_SIZE $mask_size /* codes: real, imaginary part of a band's mask, then the next band's */
 #define GTCRN_MASK_SCALE $mask_scale
 #define GTCRN_MASK_ZERO ($mask_zero)
 
 #define GTCRN_STATES $states
-#define GTCRN_STATES_SIZE $states_size /* codes of all of them */
+#define GTCRN_STATES_BYTES $states_bytes /* of all of them */
 typedef struct {
     const char *name;
-    uint32_t size; /* codes */
+    uint32_t bytes;
     float scale;
-    gtcrn_code zero_point;
+    int8_t zero_point; /* of codes of 8 bits; of 16 it is 0: every byte of a new state holds it */
 } gtcrn_state;
 extern const gtcrn_state gtcrn_states[GTCRN_STATES];
 
