@@ -46,7 +46,8 @@ class Report(NamedTuple):
     """summary: a row for the float model and one per file: its scores on the recordings as they are; `snr` of its
     output against the float model's in dB, mean over recordings, `snr_min`, and at other levels `snr_0.1`, …; shares,
     bytes, and `step_ms` of processor time for a hop. operators: how many of each kind, by file; those that hold a float
-    are named so. left: those that multiply in float, a row each.
+    are named so. left: of files with integers, those that multiply in
+    float, a row each.
     layers: the output SNR in dB if one tensor alone is rounded, or all weights alone, by network. tensors: the SNR of
     tensors inside a file against its source's, by file.
     """
@@ -97,7 +98,9 @@ def measure(enhancer: Enhancer, variants: Sequence[Variant], pairs: Pairs, worke
     return Report(
         summary,
         pd.DataFrame({name: part.operators for name, part in done.items()}).fillna(0).astype(int),
-        pd.DataFrame([(name, *left) for name, part in done.items() for left in part.left.items()], columns=LEFT),
+        pd.DataFrame(
+            [(name, *left) for name, part in done.items() if part.integers for left in part.left.items()], columns=LEFT
+        ),
         _in_order(layers),
         _in_order(tensors),
     )

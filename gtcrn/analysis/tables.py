@@ -150,7 +150,7 @@ def _interval(metric: str, row: pd.Series, condition: str) -> str:
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table in Markdown, its first column to the left and the others to the right."""
-    lines = [list(header), ["---"] + ["--:"] * (len(header) - 1), *rows]
+    lines = [[name.replace("\n", " ") for name in header], ["---"] + ["--:"] * (len(header) - 1), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
