@@ -292,8 +292,9 @@ def test_quantisation(quantisation, recordings, tmp_path, capsys):
     assert [summary[name]["integer_macs"] for name in ("int8", "onnx:float")] == [1, 0]
     assert 0.3 < summary["onnx:int8"]["integer_macs"] < 1
     assert {row["file"] for row in written["left"].values()} == {"onnx:int8"}
+    text = (tmp_path / "out" / "quantisation.md").read_text()
     for title in ("left in float", "one tensor alone, the worst first", "inside, the worst first"):
-        assert title in screen
+        assert f"## {title}" in text
     for name in ("model_int8.tflite", "model.onnx", "model_int8.onnx", "quantisation.md", "quantisation.png"):
         assert (tmp_path / "out" / name).stat().st_size > 1000
 
