@@ -116,7 +116,7 @@ def figure(report: Report) -> Figure:
     with matplotlib.rc_context(OPEN_STYLE):
         result = Figure(figsize=(10, 3 + 4 * len(ranked)), dpi=150, layout="constrained")
         panels = result.subplots(1 + len(ranked), squeeze=False)[:, 0]
-        _draw_levels(panels[0], report.summary.iloc[1:])
+        _draw_levels(panels[0], report.summary[report.summary["integer_macs"] > 0])
         for panel, (label, errors) in zip(panels[1:], ranked.items()):
             _draw_tensors(panel, errors, label)
     return result
@@ -128,7 +128,7 @@ def _draw_levels(panel, summary: pd.DataFrame) -> None:
     for number, (label, key) in enumerate(keys.items()):
         places = np.arange(len(summary)) + (number - (len(keys) - 1) / 2) * width
         panel.bar_label(panel.bar(places, summary[key], width, label=f"input {label}"), fmt="%.1f", fontsize=7)
-    panel.set_xticks(range(len(summary)), summary.index)
+    panel.set_xticks(range(len(summary)), [name.replace(" ", "\n").replace(":", ":\n") for name in summary.index])
     panel.set(ylabel="output SNR against float [dB]")
     panel.legend(frameon=False, ncols=len(keys), loc="lower left", bbox_to_anchor=(0, 1))
 

@@ -132,7 +132,8 @@ class Network(nn.Module):
         steps = (x / before).round()
         if op.kind == "mean":
             return after * rescaled(steps.sum(3, keepdim=True), (before / after).item() / x.shape[3])
-        return torch.where(x < 0, after * rescaled(steps, self.slopes[key(op.output)].item()), x)
+        slope = before * self.slopes[key(op.output)] / after  # to the bit as the kernel has it
+        return torch.where(x < 0, after * rescaled(steps, slope.item()), x)
 
     def _exactly(self, op: Op, x: Tensor, y: Tensor | None) -> Tensor:
         o = op.options

@@ -41,10 +41,12 @@ def rounded_through(x: Tensor) -> Tensor:
 
 
 def rescaled(steps: Tensor, multiplier: float) -> Tensor:
-    """Whole numbers times a multiplier > 0 as LiteRT's kernels have it: by its mantissa, then by its power of two. Both
-    are rounded, halves up and then away from zero: where that shifts few bits, it is often not the nearest.
+    """Whole numbers times a multiplier > 0 as LiteRT's kernels have it: by its mantissa of 31 bits, then by its power
+    of two. Both are rounded, halves up and then away from zero: where that shifts few bits, it is often not the
+    nearest.
     """
     mantissa, exponent = math.frexp(multiplier)
-    product = (steps * (mantissa * 2.0 ** max(exponent, 0)) + 0.5).floor()
+    mantissa = round(mantissa * 2**31) / 2**31
+    product = (steps.double() * (mantissa * 2.0 ** max(exponent, 0)) + 0.5).floor()
     shifted = product * 2.0 ** min(exponent, 0)
-    return (shifted.abs() + 0.5).floor().copysign(shifted)
+    return (shifted.abs() + 0.5).floor().copysign(shifted).to(steps.dtype)

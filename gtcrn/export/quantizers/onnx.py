@@ -221,7 +221,8 @@ def _biased(node, model) -> bool:
 def _layer(node) -> str:
     """The layer's name in the model where its weight tells, else that of its output."""
     name = node.input[1]
-    return name.removeprefix("enhancer.").rpartition(".")[0] if name.startswith("enhancer.") else node.output[0]
+    learnt = name.startswith("enhancer.")
+    return name.removeprefix("enhancer.").removeprefix("core.").rpartition(".")[0] if learnt else node.output[0]
 
 
 def _ranges(model, tensors: list[str], waves: Sequence[np.ndarray]) -> dict[str, tuple[np.float32, np.float32]]:

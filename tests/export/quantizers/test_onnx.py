@@ -130,10 +130,10 @@ def test_multiplications_by_hand(tmp_path):
 
 def test_layers_are_ranked_by_name(files, heard):
     errors = quantizer.tensor_errors(*files("gtcrn", "int8"), heard)
-    assert list(errors.index)[:2] == ["core.encoder.0.conv", "core.encoder.1.conv"] and errors.index.is_unique
-    assert errors["core.encoder.0.conv"] > 100  # in front of it nothing is rounded
+    assert list(errors.index)[:2] == ["encoder.0.conv", "encoder.1.conv"] and errors.index.is_unique
+    assert errors["encoder.0.conv"] > 100  # in front of it nothing is rounded
     rest = errors[2:]
-    assert 0 < rest.min() and np.isfinite(rest).all() and "core.decoder.4.conv" in rest
+    assert 0 < rest.min() and np.isfinite(rest).all() and "decoder.4.conv" in rest
 
 
 @pytest.mark.parametrize(
