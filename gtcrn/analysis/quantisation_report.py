@@ -32,19 +32,21 @@ Table = tuple[str, list[str], list[list[str]]]  # title, header, rows
 
 
 def write(report: Report, folder: Path) -> list[Path]:
-    """`quantisation.md`, `.csv` (the summary) and `.png`, `quantisation_layers.csv`, `quantisation_tensors.csv`;
-    returns their paths."""
-    paths = [folder / f"quantisation{end}" for end in (".md", ".csv", "_layers.csv", "_tensors.csv", ".png")]
+    """`quantisation.md`, `.csv` (the summary), `.png`, and as far as there are any `quantisation_layers.csv` and
+    `quantisation_tensors.csv`; returns their paths."""
+    text, summary, picture = (folder / f"quantisation{end}" for end in (".md", ".csv", ".png"))
     parts = ["# Integers beside the float model"]
     for title, header, rows in _tables(report):
         parts += [f"## {title}", markdown_table(header, rows)]
     parts += ["\n".join(f"- {note}" for note in NOTES), "![output SNR, by level and by tensor](quantisation.png)"]
-    paths[0].write_text("\n\n".join(parts) + "\n")
-    report.summary.to_csv(paths[1], float_format="%.6g")
-    report.layers.to_csv(paths[2], float_format="%.6g", index_label="tensor")
-    report.tensors.to_csv(paths[3], float_format="%.6g", index_label="tensor")
-    figure(report).savefig(paths[4])
-    return paths
+    text.write_text("\n\n".join(parts) + "\n")
+    report.summary.to_csv(summary, float_format="%.6g")
+    ranked = {"layers": report.layers, "tensors": report.tensors}
+    ranked = {folder / f"quantisation_{name}.csv": errors for name, errors in ranked.items() if not errors.empty}
+    for path, errors in ranked.items():
+        errors.to_csv(path, float_format="%.6g", index_label="tensor")
+    figure(report).savefig(picture)
+    return [text, summary, *ranked, picture]
 
 
 def terminal(report: Report) -> list[rich.table.Table]:
