@@ -18,6 +18,7 @@ from gtcrn.metrics import METRICS
 
 _NONE = "–"
 _WORST = 8  # tensors that are listed
+_LABELS = 130  # that can be read below a panel
 NOTES = [
     "SNR: of the output against the float model's, mean and least over the recordings, then their mean at other levels "
     "of the input. Scores: on the recordings as they are.",
@@ -139,7 +140,8 @@ def _draw_tensors(panel, layers: pd.DataFrame, label: str) -> None:
     for name in layers:
         known = layers[name].dropna()
         panel.plot(layers.index.get_indexer(known.index), known, marker="o", markersize=3, linewidth=0.8, label=name)
-    panel.set_xticks(range(len(layers)), layers.index, rotation=90, fontsize=5)
+    every = -(-len(layers) // _LABELS)
+    panel.set_xticks(range(0, len(layers), every), layers.index[::every], rotation=90, fontsize=5)
     panel.set(ylabel=label)
     panel.legend(frameon=False, ncols=len(layers.columns), loc="lower left", bbox_to_anchor=(0, 1))
     panel.grid(True, axis="y", color="#e6e8ee", linewidth=0.6)
