@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
@@ -20,7 +19,7 @@ from gtcrn.data.scan import measured_snr
 from gtcrn.errors import UserError
 from gtcrn.export.device.arena import arena_size
 from gtcrn.export.exporting import Calibrated
-from gtcrn.export.formats import FORMATS
+from gtcrn.export.formats import FORMATS, load_quantizer
 from gtcrn.export.integer.checkpoint import simulation
 from gtcrn.export.integer.network import Network
 from gtcrn.export.quantizers.work import Work
@@ -46,10 +45,9 @@ class Report(NamedTuple):
     """summary: a row for the float model and one per file: its scores on the recordings as they are; `snr` of its
     output against the float model's in dB, mean over recordings, `snr_min`, and at other levels `snr_0.1`, …; shares,
     bytes, and `step_ms` of processor time for a hop. operators: how many of each kind, by file; those that hold a float
-    are named so. left: of files with integers, those that multiply in
-    float, a row each.
-    layers: the output SNR in dB if one tensor alone is rounded, or all weights alone, by network. tensors: the SNR of
-    tensors inside a file against its source's, by file.
+    are named so. left: of files with integers, those that multiply in float, a row each.
+    layers: the output SNR in dB if one tensor alone is rounded, or all weights alone, by network. tensors: the SNR in
+    dB of tensors inside a file against its source's, by file.
     """
 
     summary: pd.DataFrame
@@ -112,9 +110,9 @@ def work(path: Path) -> Work:
 
 
 def _quantizer(path: Path) -> ModuleType:
-    for format in FORMATS.values():
+    for name, format in FORMATS.items():
         if format.quantizer and format.suffix.endswith(path.suffix):
-            return import_module(f"gtcrn.export.quantizers.{format.quantizer}")
+            return load_quantizer(name)
     raise UserError(f"{path}: integers are of .tflite and .onnx files")
 
 

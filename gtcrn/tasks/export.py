@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 
 TRAINED = "int8"  # by training=qat
 AUDIBLE = 20.0  # dB of output SNR below which integers are not the model any more
+# what is nearer to it: in integers alone, and for what a quantizer makes of a float file
+NEARER = {True: "quantize=mixed or int16x8, or training=qat", False: "quantize=dynamic, or int16x8 of format=litert"}
 
 
 def run(cfg: DictConfig) -> None:
@@ -110,8 +112,9 @@ def tell(exported: Exported) -> None:
     if "quantize" in metadata and proved.snr < AUDIBLE:
         log.warning(
             "an output SNR below %g dB is audible: calibrate with noisy speech as the device will hear it, levels and "
-            "noises too; or take quantize=int16x8, or training=qat",
+            "noises too; or take %s",
             AUDIBLE,
+            NEARER[metadata["kind"] == "bands"],
         )
     if left := json.loads(metadata.get("left_in_float", "{}")):
         log.warning("%s; strict=true refuses that", in_float(float(metadata["integer_macs"]), left))

@@ -252,10 +252,10 @@ def profile_quantisation(cfg: DictConfig, console: Console) -> dict:
 def _untrained(cfg: DictConfig, enhancer: Enhancer) -> list[quantisation.Variant]:
     """Of `quantize=`, and the float files that quantizers make them of."""
     wanted = []
-    for entry in map(str, _list(cfg.quantize)):
-        format, _, quantize = entry.rpartition(":")
+    for name in dict.fromkeys(str(entry).removeprefix("litert:") for entry in _list(cfg.quantize)):
+        format, _, quantize = name.rpartition(":")
         format = format or "litert"
-        wanted.append((entry, format, quantize, formats.choose_kind(enhancer, format, quantize)))
+        wanted.append((name, format, quantize, formats.choose_kind(enhancer, format, quantize)))
     if any(quantize != formats.DYNAMIC for _, _, quantize, _ in wanted) and not cfg.calibration:
         raise UserError(
             "profile=quantisation needs calibration=FOLDER, noisy recordings as the device will hear them; or "
@@ -284,7 +284,8 @@ def _trained(cfg: DictConfig, enhancer: Enhancer) -> list[quantisation.Variant]:
         held, network = checkpoint.load_network(path)
         if _shapes(held) != _shapes(enhancer):
             raise UserError(f"trained={path}: did not begin with the model of ckpt={cfg.ckpt}, which has other sizes")
-        variants.append(_written(cfg, enhancer, f"trained {name}", "litert", network))
+        stem = f"trained_{name}".replace("/", "_")
+        variants.append(_written(cfg, enhancer, f"trained {name}", "litert", network, stem))
     return variants
 
 
@@ -303,12 +304,16 @@ def _integer_files(cfg: DictConfig, enhancer: Enhancer) -> list[quantisation.Var
 
 
 def _written(
-    cfg: DictConfig, enhancer: Enhancer, name: str, format: str, integers: Network | Calibrated | None = None
+    cfg: DictConfig,
+    enhancer: Enhancer,
+    name: str,
+    format: str,
+    integers: Network | Calibrated | None = None,
+    stem: str = "model",
 ) -> quantisation.Variant:
     """Exported beside the report."""
     weights = weights_of(open_checkpoint(cfg.ckpt))
     heard = proof.recording(None, enhancer.sample_rate)
-    stem = name.partition(" ")[2].replace("/", "_") or "model"
     path = Export(enhancer, format, stem, weights, heard, integers=integers).write(Path(cfg.run_dir)).path
     return quantisation.Variant(name, path, integers)
 

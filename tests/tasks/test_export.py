@@ -126,12 +126,22 @@ def test_integers(folder, monkeypatch, caplog):
 
 @pytest.mark.parametrize(("snr", "advice"), [(8.4, True), (24.0, False)])
 def test_integers_that_are_far_off_are_no_secret(caplog, snr, advice):
-    metadata = dict(sample_rate="16000", hop_length="256", latency="256", licence="MIT", quantize="int8", bits="8")
+    metadata = dict(sample_rate="16000", hop_length="256", latency="256", licence="MIT", quantize="int8", kind="bands")
     metadata |= dict(integer_macs="1", snr_db=str(snr), check="")
     with caplog.at_level("INFO"):
         tell(Exported(Path("x"), 1, metadata, Proof(0.1, 9, 1, 1, snr), Path("card")))
     assert f"{snr} dB against the float model" in caplog.text
     assert ("calibrate with noisy speech as the device will hear it" in caplog.text) == advice
+    assert ("or training=qat" in caplog.text) == advice
+
+
+def test_what_is_advised_can_be_had(caplog):
+    """Training is for GTCRN-Micro alone."""
+    metadata = dict(sample_rate="16000", hop_length="256", latency="256", licence="MIT", quantize="int8", kind="wave")
+    metadata |= dict(integer_macs="0.25", snr_db="8", left_in_float='{"GRU": "no kernel"}')
+    tell(Exported(Path("x"), 1, metadata, Proof(0.1, 9, 1, 1, 8.0), Path("card")))
+    assert "quantize=dynamic" in caplog.text and "qat" not in caplog.text
+    assert "75 % of the multiplications are left in float (GRU: no kernel)" in caplog.text
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,8 @@ def test_every_operator_is_the_simulated_one(graph, network, some_bands):
     agreement = check.check(network, graph.written, some_bands)
     assert agreement.operators == len(network.program.ops)
     assert agreement.steps <= {"int8": 1, "mixed": 4, "int16x8": 4}[network.name]
-    assert agreement.differing < 0.05
+    # with 16 bits there are tables; with 8 it is what rounding once instead of twice would exceed
+    assert agreement.differing < {"int8": 0.005, "mixed": 0.05, "int16x8": 0.05}[network.name]
 
 
 def test_a_wrong_operator_is_named(graph, network, some_bands):

@@ -256,6 +256,8 @@ def test_what_is_wrong_is_one_line(source, written, tmp_path):
         (tmp_path / "bad.tflite").write_bytes(content)
         with pytest.raises(UserError, match=r"bad.tflite: no .tflite of this framework"):
             litert.quantise(tmp_path / "bad.tflite", target, "dynamic", [])
+    with pytest.raises(UserError, match=r"nowhere.tflite: no such file"):
+        litert.work(tmp_path / "nowhere.tflite")
     assert not target.exists()
 
 

@@ -38,6 +38,8 @@ class File:
     """
 
     def __init__(self, path: Path):
+        if not path.is_file():
+            raise UserError(f"{path}: no such file; a .tflite of task=export is needed")
         try:
             with zipfile.ZipFile(path) as archive:
                 self.members = {name: archive.read(name) for name in archive.namelist()}
