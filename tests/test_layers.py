@@ -8,6 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "gtcrn"
 FLOORS = {
     "errors": 0,
+    "files": 0,
     "dsp": 1,
     "streaming": 1,
     "models": 2,

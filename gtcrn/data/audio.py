@@ -5,11 +5,9 @@ packed into a tar archive, by the place of its bytes: `shard-000002.tar@1536+482
 """
 
 import io
-import os
 import re
-import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import ceil, gcd, sqrt
 from pathlib import Path
@@ -19,6 +17,7 @@ import soundfile
 import soxr
 
 from gtcrn.errors import UserError
+from gtcrn.files import whole
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 SILENCE = 1e-4  # a file whose peak stays below this (-80 dBFS) holds nothing but dither
@@ -117,17 +116,11 @@ def writing(
         raise UserError(f"{path}: audio is written as {', '.join(SUFFIXES)}, so give it one of these suffixes")
     if subtype not in soundfile.available_subtypes(file_format):
         subtype = soundfile.default_subtype(file_format)
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
-    try:
+    with whole(path) as partial:
         with _naming(path, _UNWRITABLE):
-            path.parent.mkdir(parents=True, exist_ok=True)
             file = soundfile.SoundFile(partial, "w", sample_rate, channels, subtype, format=file_format)
         with file:
             yield file
-        os.replace(partial, path)
-    finally:
-        with suppress(OSError):  # the folder itself may be what is wrong
-            partial.unlink()
 
 
 def write(path: str | Path, wave: np.ndarray, sample_rate: int, subtype: str | None = None) -> None:

@@ -1,8 +1,6 @@
 """Tables with a row per file or pair, as large as they come: memory-mapped, so that all processes share one copy."""
 
 import copy
-import os
-import uuid
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +12,7 @@ import pyarrow.parquet
 
 from gtcrn.data.cache import stamp
 from gtcrn.errors import UserError
+from gtcrn.files import whole
 
 Row = TypeVar("Row")
 
@@ -80,14 +79,7 @@ class Rows(Sequence, Generic[Row]):
 
 def write_rows(table: pa.Table, file: Path) -> None:
     """Writes a table whole or not at all; a process that has the old one open keeps it."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".{file.name}.{uuid.uuid4().hex[:8]}.partial")
-    try:
+    with whole(file) as partial:
         # one batch, so that a row is found without a search
         with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
             writer.write_table(table.combine_chunks(), max_chunksize=max(1, table.num_rows))
-        os.replace(partial, file)
-    except OSError as error:
-        raise UserError(f"{file}: can't be written ({error.strerror})") from error
-    finally:
-        partial.unlink(missing_ok=True)

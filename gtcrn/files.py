@@ -1,0 +1,44 @@
+"""Files that appear under their name whole, or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from gtcrn.errors import UserError
+
+
+@contextmanager
+def whole(path: str | Path) -> Iterator[Path]:
+    """Give a hidden temporary path beside `path`, which takes that name when the block ends without an error.
+
+    Before the name changes, the content is on the disk: neither a killed process nor a power failure leaves half a
+    file under `path`, and what stood there before stays until then. The temporary name is short, so that the longest
+    name a file system allows can be written. Folders on the way are made.
+
+    Raises UserError in one line, with the space that is left, if the file can't be written.
+    """
+    path = Path(path)
+    partial = path.with_name(f".{uuid.uuid4().hex[:12]}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+        with open(partial, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError as error:
+        raise UserError(unwritable(path, error)) from error
+    finally:
+        with suppress(OSError):  # it has its name already, or the folder itself is what is wrong
+            partial.unlink()
+
+
+def unwritable(path: str | Path, error: OSError) -> str:
+    """Return the line that says why `path` can't be written, and how much space its disk has left."""
+    folder = next(folder for folder in Path(path).absolute().parents if folder.is_dir())
+    free = shutil.disk_usage(folder).free / 1e9
+    return f"{path}: can't be written ({error.strerror or error}; {free:.1f} GB free)"

@@ -1,0 +1,48 @@
+"""Files appear whole or not at all."""
+
+import errno
+import os
+
+import pytest
+
+from gtcrn.errors import UserError
+from gtcrn.files import whole
+
+
+def test_file_appears_when_the_block_ends(tmp_path):
+    path = tmp_path / "folder" / "name.txt"
+    with whole(path) as partial:
+        partial.write_text("new")
+        assert not path.exists()
+    assert path.read_text() == "new"
+    assert os.listdir(path.parent) == ["name.txt"]
+
+
+def test_longest_name_can_be_written(tmp_path):
+    path = tmp_path / ("n" * 255)
+    with whole(path) as partial:
+        partial.write_text("x")
+    assert path.exists()
+
+
+def test_failure_keeps_the_old_file_and_leaves_nothing_else(tmp_path):
+    path = tmp_path / "name.txt"
+    path.write_text("old")
+    with pytest.raises(ZeroDivisionError), whole(path) as partial:
+        partial.write_text("half")
+        raise ZeroDivisionError
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["name.txt"]
+
+
+def test_full_disk_is_told_in_one_line(tmp_path):
+    with pytest.raises(UserError, match=r"name.txt: can't be written \(No space left on device; .* GB free\)$"):
+        with whole(tmp_path / "name.txt"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert os.listdir(tmp_path) == []
+
+
+def test_folder_that_is_a_file_is_told_in_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="can't be written"), whole(tmp_path / "file" / "name.txt"):
+        pass
