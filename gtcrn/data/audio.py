@@ -1,13 +1,15 @@
-"""Audio files in and out: wav, flac, ogg and mp3 through libsndfile, resampling through soxr.
+"""Audio files in and out: the formats of `FORMATS` through libsndfile, resampling through soxr.
 
 Waves are float32 in [-1, 1], shaped (N,) for one channel and (N, C) for more. A path may also name a file
 packed into a tar archive, by the place of its bytes: `shard-000002.tar@1536+48213` (see `gtcrn.data.shards`).
 """
 
 import io
+import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from math import ceil, gcd, sqrt
 from pathlib import Path
@@ -19,13 +21,43 @@ import soxr
 from gtcrn.errors import UserError
 from gtcrn.files import whole
 
-SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
+# by the suffix of the name, the format and the subtype that are written if nothing else is asked for
+FORMATS = {
+    ".wav": ("WAV", "PCM_16"),
+    ".wave": ("WAV", "PCM_16"),
+    ".flac": ("FLAC", "PCM_16"),
+    ".ogg": ("OGG", "VORBIS"),
+    ".oga": ("OGG", "VORBIS"),
+    ".opus": ("OGG", "OPUS"),
+    ".mp3": ("MP3", "MPEG_LAYER_III"),
+    ".aiff": ("AIFF", "PCM_16"),
+    ".aif": ("AIFF", "PCM_16"),
+    ".aifc": ("AIFF", "PCM_16"),
+    ".caf": ("CAF", "PCM_16"),
+    ".w64": ("W64", "PCM_16"),
+    ".rf64": ("RF64", "PCM_16"),
+    ".au": ("AU", "PCM_16"),
+    ".snd": ("AU", "PCM_16"),
+    ".sph": ("NIST", "PCM_16"),
+}
+SUFFIXES = tuple(FORMATS)
+# of audio that libsndfile does not read
+UNSUPPORTED = tuple(".aac .amr .ape .dsf .m4a .m4b .mka .mp4 .mpc .ra .tta .webm .wma .wv".split())
 SILENCE = 1e-4  # a file whose peak stays below this (-80 dBFS) holds nothing but dither
 
 _UNREADABLE, _UNWRITABLE = "not readable as audio", "can't be written"
 _BLOCK = 2**16  # frames; libsndfile's Vorbis encoder overflows its stack when given minutes at once
 _PACKED = re.compile(r"(.+\.tar)@(\d+)\+(\d+)")
 _CUT_WAV = re.compile(r"data : (\d+) \(should be (\d+)\)")  # libsndfile reads it without a word, but for its log
+# subtypes of WAV, AIFF, CAF, … that are kept, with the bits of a sample: libsndfile writes others wrongly or not at all
+_BITS = dict(
+    PCM_S8=8, PCM_U8=8, PCM_16=16, PCM_24=24, PCM_32=32, FLOAT=32, DOUBLE=64, ULAW=8, ALAW=8,
+    ALAC_16=16, ALAC_20=20, ALAC_24=24, IMA_ADPCM=4, MS_ADPCM=4, GSM610=2, VORBIS=0, OPUS=0,
+)  # fmt: skip
+_WAVS = ("WAV", "WAVEX", "RF64")  # all of them bear the suffix .wav
+_32_BITS = ("WAV", "WAVEX", "AIFF", "AU")  # count their bytes in so many
+_MOST_BYTES = 2**32 - 2**20  # of such a file, with room for its header and tags
+_ASCII = ("AIFF", "MP3")  # their tags, as libsndfile writes them
 _STREAMED = 2**31 - 2**12  # bytes; from here on a WAV was written by a program that did not know its length
 
 
@@ -40,7 +72,7 @@ def _naming(path: str | Path, failure: str) -> Iterator[None]:
     try:
         yield
     except (soundfile.LibsndfileError, TypeError, OSError) as error:
-        reason = getattr(error, "error_string", None) or str(error)
+        reason = getattr(error, "error_string", None) or getattr(error, "strerror", None) or str(error)
         if failure == _UNREADABLE and not container(path).exists():
             reason = "no such file"
         raise UserError(f"{path}: {failure}: {reason.rstrip('.')}") from error
@@ -52,10 +84,15 @@ def container(path: str | Path) -> Path:
     return Path(packed.group(1) if packed else path)
 
 
-def _opened(path: str | Path) -> str | io.BytesIO:
-    """What libsndfile opens: the file, or the bytes of one packed into an archive."""
+def _opened(path: str | Path) -> bytes | io.BytesIO:
+    """What libsndfile opens: the file, whatever the letters of its name, or the bytes of one packed into an archive.
+
+    Raises OSError for what may never end, or keep a reader waiting for ever.
+    """
+    if not stat.S_ISREG(os.stat(container(path)).st_mode):
+        raise OSError("a folder, pipe or device, and not a file")
     if not (packed := _PACKED.fullmatch(str(path))):
-        return str(path)
+        return os.fsencode(path)
     archive, offset, size = packed.groups()
     with open(archive, "rb") as file:
         file.seek(int(offset))
@@ -83,7 +120,7 @@ def load(path: str | Path, sample_rate: int, start: int = 0, frames: int = -1) -
     From a file at another rate this is the same part of the wholly resampled file (to 1e-6 of full scale),
     though only that part, with 20 ms on either side for the filter, is decoded and resampled.
     """
-    with _naming(path, _UNREADABLE), soundfile.SoundFile(_opened(path)) as file:
+    with reading(path) as file:
         rate = file.samplerate
         if rate == sample_rate:
             file.seek(min(start, file.frames))
@@ -101,32 +138,116 @@ def load(path: str | Path, sample_rate: int, start: int = 0, frames: int = -1) -
 
 
 @contextmanager
-def writing(
-    path: str | Path, sample_rate: int, channels: int = 1, subtype: str | None = None
-) -> Iterator[soundfile.SoundFile]:
-    """Opens a file to be written piece by piece: `with writing(...) as file: file.write(chunk)`.
+def reading(path: str | Path) -> Iterator[soundfile.SoundFile]:
+    """Open a file to be read piece by piece. What goes wrong in the block becomes one line that names the file."""
+    with _naming(path, _UNREADABLE), soundfile.SoundFile(_opened(path)) as file:
+        yield file
 
-    The file appears under its name, whole, when the block ends without an error, and not at all otherwise.
-    The suffix gives the format; a `subtype` (e.g. of the file the audio came from) is kept where the format
-    has it, else the format's own default is taken.
+
+@contextmanager
+def writing(
+    path: str | Path,
+    sample_rate: int,
+    channels: int = 1,
+    subtype: str | None = None,
+    file_format: str | None = None,
+    frames: int = 0,
+    tags: Mapping[str, str] | None = None,
+) -> Iterator[soundfile.SoundFile]:
+    """Open a file to be written piece by piece: `with writing(...) as file: file.write(chunk)`.
+
+    The file appears under its name, whole, when the block ends without an error, and not at all otherwise. That it
+    can be written, and is of a format which holds so much, is known before the block begins.
+
+    subtype, file_format: of the file that the audio came from. Both are kept if what the suffix stands for has them
+        (of .wav: WAV, WAVEX or RF64), else the format's own default is taken.
+    frames: how many will be written. A WAV of more than 4 GiB becomes RF64.
+    tags: title, artist, … (see `tags_of`), of which those are kept that the format has.
     """
-    path = Path(path)
-    file_format = path.suffix[1:].upper()
-    if path.suffix.lower() not in SUFFIXES:
+    with (
+        whole(path) as partial,
+        encoding(path, partial, sample_rate, channels, subtype, file_format, frames, tags) as file,
+    ):
+        yield file
+
+
+@contextmanager
+def encoding(
+    path: str | Path,
+    place: Path,
+    sample_rate: int,
+    channels: int,
+    subtype: str | None = None,
+    file_format: str | None = None,
+    frames: int = 0,
+    tags: Mapping[str, str] | None = None,
+) -> Iterator[soundfile.SoundFile]:
+    """Write at `place` what will be named `path`; else as `writing`.
+
+    Raises OSError if the disk is full, which libsndfile tells neither clearly nor, of a file's last bytes, at all.
+    """
+    file_format, subtype = _written_as(Path(path), channels, subtype, file_format, frames)
+    with _Disk(place, "wb") as disk:
+        try:
+            with _naming(path, _UNWRITABLE):
+                file = soundfile.SoundFile(disk, "w", sample_rate, channels, subtype, format=file_format)
+            with file:
+                for name, text in (tags or {}).items():
+                    if text.isascii() or file_format not in _ASCII:
+                        with suppress(soundfile.LibsndfileError):  # this format has none
+                            setattr(file, name, text)
+                yield file
+        finally:
+            if disk.error:
+                raise disk.error
+
+
+class _Disk(io.FileIO):
+    """A file that keeps the error which libsndfile passes over."""
+
+    error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        written = 0
+        try:
+            while written < len(data):
+                written += super().write(data[written:])
+        except OSError as error:
+            self.error = error
+        return written
+
+
+def _written_as(
+    path: Path, channels: int, subtype: str | None, file_format: str | None, frames: int
+) -> tuple[str, str]:
+    """Return the format and subtype in which a file is written; see `writing`. Raises UserError if there is none."""
+    if path.suffix.lower() not in FORMATS:
         raise UserError(f"{path}: audio is written as {', '.join(SUFFIXES)}, so give it one of these suffixes")
-    if subtype not in soundfile.available_subtypes(file_format):
-        subtype = soundfile.default_subtype(file_format)
-    with whole(path) as partial:
-        with _naming(path, _UNWRITABLE):
-            file = soundfile.SoundFile(partial, "w", sample_rate, channels, subtype, format=file_format)
-        with file:
-            yield file
+    own_format, own_subtype = FORMATS[path.suffix.lower()]
+    if not (own_format == "WAV" and file_format in _WAVS):
+        file_format = own_format
+
+    def kept() -> str:
+        return subtype if subtype in _BITS and subtype in soundfile.available_subtypes(file_format) else own_subtype
+
+    if file_format in _32_BITS and frames * channels * _BITS[kept()] > 8 * _MOST_BYTES:
+        if file_format not in _WAVS:
+            raise UserError(f"{path}: {file_format} holds at most 4 GiB; name a .wav, .w64, .caf or .flac instead")
+        file_format = "RF64"
+    return file_format, kept()
+
+
+def tags_of(path: str | Path) -> dict[str, str]:
+    """Return the title, artist, comment, … that a file holds, by the names of libsndfile."""
+    with reading(path) as file:
+        tags = file.copy_metadata()
+    return {name: text for name, text in tags.items() if text and name != "software"}  # that is of who wrote the file
 
 
 def write(path: str | Path, wave: np.ndarray, sample_rate: int, subtype: str | None = None) -> None:
     """Writes a whole wave, (N,) or (N, C), atomically; see `writing`. Integer formats clip at full scale."""
     channels = 1 if wave.ndim == 1 else wave.shape[1]
-    with _naming(path, _UNWRITABLE), writing(path, sample_rate, channels, subtype) as file:
+    with _naming(path, _UNWRITABLE), writing(path, sample_rate, channels, subtype, frames=len(wave)) as file:
         for start in range(0, len(wave), _BLOCK):
             file.write(wave[start : start + _BLOCK])
 
@@ -161,7 +282,7 @@ def examine(path: str | Path) -> Facts:
     """Decodes all of a file, in constant memory. The problem is told in a few words without the file's name."""
     peak, squares, frames = 0.0, 0.0, 0
     try:
-        with _naming(path, _UNREADABLE), soundfile.SoundFile(_opened(path)) as file:
+        with reading(path) as file:
             header = file.frames, file.samplerate, file.channels
             cut = _CUT_WAV.search(file.extra_info)
             while len(block := file.read(_BLOCK, dtype="float32")):

@@ -3,7 +3,7 @@
 import logging
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -12,10 +12,11 @@ import pyarrow as pa
 
 from gtcrn.data import audio, shards
 from gtcrn.data.cache import cache_folder, digest, stamp
+from gtcrn.data.folders import is_utf8, listed_lines, search
 from gtcrn.data.rows import Rows
 from gtcrn.data.scan import BadFile, remembered
 from gtcrn.data.seeding import shares_of
-from gtcrn.errors import UserError
+from gtcrn.errors import UserError, printable
 
 log = logging.getLogger(__name__)
 
@@ -127,8 +128,10 @@ def open_manifest(
     anew: search a folder even if it has a manifest.
     """
     place = Path(place).expanduser()
-    if not place.exists():
+    if not (place.is_file() or place.is_dir()):
         raise UserError(f"{key}={place}: no such file or folder")
+    if not is_utf8(place.absolute()):
+        raise UserError(f"{key}={place}: this path is not UTF-8, as tables need; rename it")
     names = (shards.INDEX,) if anew else (shards.INDEX, FILE)
     ready = next((place / name for name in names if (place / name).is_file()), None)
     if ready or place.suffix in TABLES:
@@ -138,22 +141,17 @@ def open_manifest(
             raise UserError(
                 f"{key}={place}: expected a folder, a list of files (.txt) or a manifest ({', '.join(TABLES)})"
             )
-        lines = (line.strip() for line in place.read_text(errors="surrogateescape").splitlines())
-        found = [place.parent / Path(line).expanduser() for line in lines if line and not line.startswith("#")]
-        root, unreadable = Path(os.path.commonpath([place.parent, *found])), []
-        stamps = {os.path.relpath(path, root): str(stamp(path)) for path in found}
+        found = [place.parent / Path(line).expanduser() for line in listed_lines(place)]
+        root, problems = Path(os.path.commonpath([place.parent, *found])), {}
+        files = [os.path.relpath(path, root) for path in found]
     else:
-        root, stamps, unreadable = place.absolute(), {}, []
-        for path, seen in _walk(root):
-            if isinstance(seen, OSError):
-                unreadable.append((path, f"unreadable folder: {seen.strerror}"))
-            else:
-                stamps[os.path.relpath(path, root)] = seen
-    if not stamps:
+        root = place.absolute()
+        files, problems = search(root)
+    if not files:
         raise UserError(f"{key}={place}: no audio files ({', '.join(audio.SUFFIXES)}) in it")
-    stamps |= {os.path.relpath(path, root): problem for path, problem in unreadable}
+    problems |= {printable(file): "its name is not UTF-8; rename it" for file in files if not is_utf8(file)}
+    stamps = {file: str(stamp(root / file)) for file in files if is_utf8(file)} | problems
     memory = cache_folder(cache_dir, "manifests") / f"{digest(str(root))}.arrow"
-    problems = {os.path.relpath(path, root): problem for path, problem in unreadable}
 
     def look(path: str) -> dict:
         if path in problems:
@@ -163,26 +161,6 @@ def open_manifest(
     schema = FACTS.with_metadata({"root": str(root)})
     file, rows = remembered(memory, list(stamps), list(stamps.values()), look, schema, "file")
     return Manifest(file, rows, speaker)
-
-
-def _walk(root: Path) -> Iterator[tuple[str, str | OSError]]:
-    """(path, stamp) of the audio files in and below a folder, by name; (path, error) of folders that can't be read."""
-    folders, seen = [str(root)], set()
-    while folders:
-        folder = folders.pop()
-        try:
-            identity = os.stat(folder).st_ino, os.stat(folder).st_dev
-            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-        except OSError as error:
-            yield folder, error
-            continue
-        if identity in seen:  # a link that leads back
-            continue
-        seen.add(identity)
-        folders += [entry.path for entry in reversed(entries) if entry.is_dir()]
-        for entry in entries:
-            if audio.is_audio(Path(entry.name)) and not entry.is_dir():
-                yield entry.path, str(stamp(Path(entry.path)))
 
 
 def _ready_made(manifest: Manifest, key: str) -> Manifest:

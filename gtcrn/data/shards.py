@@ -7,8 +7,9 @@ a manifest says of a file. The archives are plain tar, readable by any tool and 
 
 from pathlib import Path
 
-from gtcrn.data import audio
+from gtcrn.data.folders import search
 from gtcrn.data.rows import Rows
+from gtcrn.errors import UserError
 
 INDEX = "shards.arrow"
 
@@ -21,14 +22,20 @@ def subfolders(folder: Path) -> list[str]:
 
 
 def audio_files(folder: Path) -> dict[str, Path]:
-    """{path relative to the folder: where to read it} of the audio files in and below a folder, packed or not."""
+    """Return {path relative to the folder: where to read it} of the audio files in and below it, packed or not.
+
+    Raises UserError if a folder can't be read.
+    """
     for root in (folder, *folder.parents):
         if (root / INDEX).is_file():
             prefix = "" if root == folder else f"{folder.relative_to(root).as_posix()}/"
             places = Rows(root / INDEX).column("path")
             found = zip(_names(root), places)
             return {name[len(prefix) :]: root / place for name, place in found if name.startswith(prefix)}
-    return {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*")) if audio.is_audio(path)}
+    files, unreadable = search(folder)
+    for name, reason in unreadable.items():
+        raise UserError(f"{folder / name}: {reason}")
+    return {name: folder / name for name in files}
 
 
 def _names(folder: Path) -> list[str]:

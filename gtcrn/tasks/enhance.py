@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from gtcrn.data import audio
+from gtcrn.data.folders import search
 from gtcrn.errors import UserError
 from gtcrn.export.runtime import Denoiser
 from gtcrn.models.enhancer import Enhancer
@@ -37,23 +38,24 @@ def run(cfg: DictConfig) -> None:
     source, target = Path(require(cfg, "input")), Path(require(cfg, "output"))
     require(cfg, "ckpt")
     model = open_model(cfg)
-    jobs = find_jobs(source, target)
+    jobs, failures = find_jobs(source, target)
     if looks_ahead(model):
         log.info(
             "this model looks ahead and cannot stream: files over %d s are processed in overlapping segments",
             SEGMENT_SECONDS,
         )
-    failures = []
+    done = 0
     for path, destination in tqdm(jobs, "enhancing", unit="file", disable=None):
         try:
             gain = enhance_file(model, path, destination)
+            done += 1
             if gain < 1:
                 log.info("%s: lowered by %.2f dB so that nothing clips", destination, -20 * np.log10(gain))
         except UserError as error:
             failures.append(str(error))
-    log.info("%d of %d files enhanced into %s", len(jobs) - len(failures), len(jobs), target)
+    log.info("%d of %d files enhanced into %s", done, len(jobs), target)
     if failures:
-        raise UserError(f"{len(failures)} file(s) failed: " + "; ".join(failures))
+        raise UserError(f"{len(failures)} file(s) or folder(s) failed: " + "; ".join(failures))
 
 
 def open_model(cfg: DictConfig) -> Enhancer | Denoiser:
@@ -88,27 +90,25 @@ def _open_denoiser(cfg: DictConfig) -> Denoiser:
     return Denoiser(cfg.ckpt)
 
 
-def find_jobs(source: Path, target: Path) -> list[tuple[Path, Path]]:
-    """(input, output) of every audio file, the tree of folders kept."""
+def find_jobs(source: Path, target: Path) -> tuple[list[tuple[Path, Path]], list[str]]:
+    """Return (input, output) of every audio file, the tree of folders kept, and which folders can't be read."""
+    unreadable: dict[str, str] = {}
     if source.is_file():
         into_folder = target.is_dir() or not target.suffix
         jobs = [(source, target / source.name if into_folder else target)]
     elif source.is_dir():
-        inside = target.resolve()
-        files = [
-            path
-            for path in sorted(source.rglob("*"))
-            if audio.is_audio(path) and (inside == source.resolve() or inside not in path.resolve().parents)
-        ]
+        files, unreadable = search(source, spared=target)
         if not files:
             raise UserError(f"input={source}: no audio files ({', '.join(audio.SUFFIXES)}) in this folder")
-        jobs = [(path, target / path.relative_to(source)) for path in files]
+        jobs = [(source / name, target / name) for name in files]
+    elif source.exists():
+        raise UserError(f"input={source}: a pipe or device, and not a file or folder")
     else:
         raise UserError(f"input={source}: no such file or folder")
     for path, destination in jobs:
         if path.resolve() == destination.resolve():
             raise UserError(f"output={target}: would overwrite {path}; choose another folder")
-    return jobs
+    return jobs, [f"{source / name}: {reason}" for name, reason in unreadable.items()]
 
 
 def enhance_file(model: Enhancer | Denoiser, path: Path, destination: Path) -> float:

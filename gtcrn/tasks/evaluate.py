@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -19,6 +20,7 @@ from gtcrn.analysis import tables
 from gtcrn.analysis.figures import spectrogram_figure
 from gtcrn.analysis.streaming import stream
 from gtcrn.data import audio
+from gtcrn.data.folders import search
 from gtcrn.data.module import SpeechData
 from gtcrn.errors import UserError
 from gtcrn.export.integer.checkpoint import holds_integers, load_simulation
@@ -177,12 +179,14 @@ def _audio_in(path: Path, key: str) -> dict[str, Path]:
     if not path.is_dir():
         raise UserError(f"{key}={path}: no such file or folder")
     files: dict[str, Path] = {}
-    for file in sorted(path.rglob("*")):
-        if audio.is_audio(file):
-            name = str(file.relative_to(path).with_suffix(""))
-            if name in files:
-                raise UserError(f"{key}={path}: {files[name].name} and {file.name} have the same name; keep one")
-            files[name] = file
+    found, unreadable = search(path)
+    for folder, reason in unreadable.items():
+        raise UserError(f"{key}={path}: {folder}: {reason}")
+    for relative in found:
+        name = os.path.splitext(relative)[0]
+        if name in files:
+            raise UserError(f"{key}={path}: {files[name].name} and {relative} have the same name; keep one")
+        files[name] = path / relative
     if not files:
         raise UserError(f"{key}={path}: no audio files in this folder")
     return files

@@ -1,5 +1,6 @@
 """task=enhance: what goes in comes out, enhanced, whatever its rate, channels and length."""
 
+import os
 import subprocess
 import sys
 import tracemalloc
@@ -215,7 +216,7 @@ def test_bad_files_do_not_stop_the_others(tmp_path, references, speech):
         text=True,
     )
     assert result.returncode == 2
-    assert "3 file(s) failed" in result.stderr and "Traceback" not in result.stderr
+    assert "3 file(s) or folder(s) failed" in result.stderr and "Traceback" not in result.stderr
     for name in ("empty.wav", "nan.wav", "garbage.wav"):
         assert name in result.stderr
     written = sorted(
@@ -237,6 +238,13 @@ def test_jobs(tmp_path):
     soundfile.write(source / "b.wav", np.zeros(10), 16000)
     (source / "out").mkdir()
     soundfile.write(source / "out/a.wav", np.zeros(10), 16000)
-    assert find_jobs(source, source / "out") == [(source / name, source / "out" / name) for name in ("a.wav", "b.wav")]
-    assert find_jobs(source / "a.wav", tmp_path / "b.flac") == [(source / "a.wav", tmp_path / "b.flac")]
-    assert find_jobs(source / "a.wav", tmp_path / "folder") == [(source / "a.wav", tmp_path / "folder/a.wav")]
+    for wanted, target, written in (
+        (source, source / "out", [source / "out/a.wav", source / "out/b.wav"]),
+        (source / "a.wav", tmp_path / "b.flac", [tmp_path / "b.flac"]),
+        (source / "a.wav", tmp_path / "folder", [tmp_path / "folder/a.wav"]),
+    ):
+        jobs, failures = find_jobs(wanted, target)
+        assert [destination for _, destination in jobs] == written and not failures
+    os.mkfifo(tmp_path / "pipe.wav")
+    with pytest.raises(UserError, match="pipe.wav: a pipe or device, and not a file"):
+        find_jobs(tmp_path / "pipe.wav", tmp_path / "out")

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from gtcrn.data import audio
+from gtcrn.data.shards import audio_files
 from gtcrn.dsp import magnitude_and_parts
 from gtcrn.errors import UserError
 from gtcrn.export.integer.network import BITS, Network, quantised
@@ -39,7 +40,7 @@ def recordings(place: str | Path, sample_rate: int) -> Calibration:
     place = Path(place)
     if not place.exists():
         raise UserError(f"calibration={place}: no such folder; name one of noisy recordings, as the device will hear")
-    files = sorted(path for path in place.rglob("*") if audio.is_audio(path)) if place.is_dir() else [place]
+    files = list(audio_files(place).values()) if place.is_dir() else [place]
     if not files:
         raise UserError(f"calibration={place}: no audio files ({', '.join(audio.SUFFIXES)}) in this folder")
     chosen = [files[i] for i in np.unique(np.linspace(0, len(files) - 1, FILES).round().astype(int))]
