@@ -216,7 +216,10 @@ class Checkpoint(NamedTuple):
     weights: StateDict
 
     def blank(self, padding: str | None = None) -> Enhancer:
-        """The model that the weights belong to, without them. Raises `UserError` if they do not fit it."""
+        """Return the model that the weights belong to, without them.
+
+        Raises `UserError` if they do not fit it, or are no numbers.
+        """
         try:
             enhancer = self.build(**self.knobs | ({"padding": padding} if padding else {}))
         except UserError as error:
@@ -245,6 +248,16 @@ class Checkpoint(NamedTuple):
                 f"checkpoint {self.path}: looks like {self.system}, but {sorted(problems)[0]} "
                 f"({len(problems)} tensors do not fit)"
             )
+        require_finite(self.weights, self.path)
+
+
+def require_finite(weights: StateDict, path: str | Path) -> None:
+    """Raise `UserError` if weights of the checkpoint `path` are no numbers: they turn every sound to noise."""
+    if bad := [key for key, weight in weights.items() if not weight.isfinite().all()]:
+        raise UserError(
+            f"checkpoint {path}: NaN or infinity in {len(bad)} of {len(weights)} tensors, e.g. {bad[0]}; the training "
+            "went wrong or the file is damaged, so take an earlier checkpoint"
+        )
 
 
 def load(path: str | Path, padding: str | None = None) -> Enhancer:

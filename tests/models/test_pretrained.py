@@ -228,6 +228,18 @@ def test_a_tensor_that_does_not_fit_is_named(tmp_path):
     assert saved(**{"erb.W_bm": torch.zeros(3)}) == looks + "a shape is impossible"
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused(tmp_path, value):
+    """Loaded, they would give NaN, or noise at full scale without a word."""
+    state = to_official(light_v3.build(causal=False))
+    state["enc.blocks.2.pw.weight"][3, 5] = value
+    torch.save({"model": state}, tmp_path / "light.tar")
+    assert refusal(tmp_path / "light.tar") == (
+        f"NaN or infinity in 1 of {len(state)} tensors, e.g. encoder.2.pw.weight; the training went wrong or the file "
+        "is damaged, so take an earlier checkpoint"
+    )
+
+
 def test_padding_is_a_key(references):
     assert gtcrn.load(references / PUBLISHED["gtcrn_dns3"]).padding == "zeros"
     with pytest.raises(UserError, match="padding=mirror: must be one of zeros, reflect"):

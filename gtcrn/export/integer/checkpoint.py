@@ -12,7 +12,7 @@ from gtcrn.errors import UserError
 from gtcrn.export.integer.network import Network
 from gtcrn.export.integer.program import lower
 from gtcrn.models.enhancer import Enhancer, SpectralEnhancer, StreamingModel
-from gtcrn.models.pretrained import RECORD, open_checkpoint, read_checkpoint
+from gtcrn.models.pretrained import RECORD, open_checkpoint, read_checkpoint, require_finite
 from gtcrn.streaming.state import State
 
 INTEGERS = "integers"  # beside "model" in a checkpoint's record: the arguments of `new_network`
@@ -50,6 +50,7 @@ def load_network(path: str | Path) -> tuple[Enhancer, Network]:
     except (TypeError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"checkpoint {path}: integers of another version of this framework ({reason})") from error
+    require_finite(state, path)
     return enhancer, network.requires_grad_(False).eval()
 
 
