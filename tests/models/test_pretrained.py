@@ -21,31 +21,39 @@ PUBLISHED = {
 }
 
 
+def rms(x):
+    return x.square().mean().sqrt()
+
+
 @pytest.fixture(autouse=True)
 def no_gradients():
     with torch.no_grad():
         yield
 
 
-@pytest.fixture
-def two_threads():
-    """As the authors' outputs were made: one thread sums GTCRN-Micro's 1×1 convolutions in another order, which is
-    2.7e-5 away, where they themselves are 4.8e-5 from double precision."""
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(1)
+# how far the authors' own outputs, of float32, lie from float64, on values of up to 8.8, 41 and 26
+GOLDEN_ERRORS = {"gtcrn_dns3": 2.1e-5, "light_v3_078": 2.1e-4, "micro_dns3": 5e-5}
 
 
 @pytest.mark.parametrize("golden", PUBLISHED)
-def test_golden_spectra(references, golden, two_threads):
-    enhancer = gtcrn.load(references / PUBLISHED[golden], padding="reflect")
+def test_golden_spectra(references, golden):
+    """In float64 ours is theirs but for the rounding of theirs; in float32 it rounds no more than twice as much.
+
+    The latter in root mean square, 0.7 to 1.3 times theirs with every set of instructions and number of threads. The
+    largest value is a matter of luck: gates of Light v3 see energies of 1000, whose last bits reach single bins, so
+    that its worst one is 1.0e-4 to 4.9e-4 away. A single value that is wrong by 1e-4 of the peak would still be seen.
+    """
+    single, double = (gtcrn.load(references / PUBLISHED[golden], padding="reflect") for _ in range(2))
     arrays = np.load(references / "golden" / golden / "spec_1s.npz")
-    spec, expected = (torch.from_numpy(arrays[name]).permute(0, 3, 2, 1) for name in ("inp", "out"))
-    assert (enhancer.core(spec)[0] - expected).abs().max() <= 1e-5
+    spec, theirs = (torch.from_numpy(arrays[name]).permute(0, 3, 2, 1) for name in ("inp", "out"))
+    exact = double.double().core(spec.double())[0]
+    assert (theirs - exact).abs().max() <= GOLDEN_ERRORS[golden]
+    assert rms(single.core(spec)[0] - exact) <= 2 * rms(theirs - exact)
 
 
 @pytest.mark.parametrize("golden", PUBLISHED)
 def test_golden_waveforms(references, recordings, golden):
+    """Within 1e-5 of full scale (-100 dB): theirs and ours in float32 are each at most 1.1e-6 from float64."""
     enhancer = gtcrn.load(references / PUBLISHED[golden], padding="reflect")
     files = sorted((recordings / "vctk_demand_mini" / "noisy").glob("*.wav"))
     assert len(files) == 6
@@ -70,7 +78,7 @@ def test_epoch_96_gives_what_the_authors_onnx_file_gives(references, recordings)
         frames.append(enhanced)
     theirs = torch.from_numpy(np.concatenate(frames, axis=2)).permute(0, 3, 2, 1)
     ours = enhancer.core(spec)[0]
-    assert (ours - theirs).abs().max() <= 1e-5 * max(1, theirs.abs().max())
+    assert (ours - theirs).abs().max() <= 1e-5 * theirs.abs().max()
     assert (enhancer.waveform(ours, wave.shape[1]) - enhancer.waveform(theirs, wave.shape[1])).abs().max() <= 1e-5
 
 
