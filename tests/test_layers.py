@@ -9,6 +9,7 @@ PACKAGE = Path(__file__).parents[1] / "gtcrn"
 FLOORS = {
     "errors": 0,
     "files": 0,
+    "workers": 0,
     "dsp": 1,
     "streaming": 1,
     "models": 2,

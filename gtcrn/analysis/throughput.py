@@ -25,6 +25,7 @@ from gtcrn.data.manifest import FACTS, FILE
 from gtcrn.data.mixing import Recipe
 from gtcrn.data.module import SpeechData, dns
 from gtcrn.data.rows import write_rows
+from gtcrn.workers import end_with_parent
 
 _FOLDERS = 1000  # of the synthetic corpus
 
@@ -162,9 +163,13 @@ def table_cost(rows: int, items: int = 3000) -> TableCost:
 
 def _fresh_process() -> ProcessPoolExecutor:
     """One that has no memory of this one, but starts its loader workers as this one would."""
-    start_method = multiprocessing.get_start_method()
     spawn = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(1, spawn, multiprocessing.set_start_method, (start_method, True))
+    return ProcessPoolExecutor(1, spawn, _begin, (multiprocessing.get_start_method(),))
+
+
+def _begin(start_method: str) -> None:
+    multiprocessing.set_start_method(start_method, force=True)
+    end_with_parent()
 
 
 def _write_corpus(folder: Path, rows: int) -> None:

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from gtcrn.errors import UserError
 from gtcrn.metrics.pair import DEFAULT_METRICS, check_metrics, evaluate_pair
+from gtcrn.workers import parallel
 
 _TOLERANCE = 0.010  # s by which lengths may differ (codecs and resamplers); the longer signal is cut
 
@@ -61,8 +62,7 @@ def score_pairs(
         raise UserError("metrics.workers=0: give a number of processes, or -1 for one per core")
     for pair in pairs:
         _check(pair, sample_rate)
-    # loky needs no `if __name__ == "__main__"` in the caller's script; pesq and pystoi use one core each
-    with joblib.parallel_config("loky", inner_max_num_threads=1):
+    with parallel():  # pesq and pystoi use one core each
         rows = joblib.Parallel(workers, return_as="generator")(
             joblib.delayed(_score)(pair, tuple(metrics), sample_rate) for pair in pairs
         )

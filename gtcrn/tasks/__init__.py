@@ -12,6 +12,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from gtcrn.errors import Interrupted, UserError
+from gtcrn.workers import end_with_parent
 
 FAILURE = "error.txt"
 
@@ -33,6 +34,7 @@ def run(cfg: DictConfig) -> Any:
     """
     try:
         if in_sweep():
+            end_with_parent()  # where a launcher runs jobs in processes of its own
             (Path(cfg.run_dir) / FAILURE).unlink(missing_ok=True)  # of an attempt before this one
         if cfg.sweep.resume and not in_sweep():
             raise UserError("sweep.resume is for sweeps, started with -m; a run of its own goes on with resume=auto")

@@ -19,6 +19,7 @@ from gtcrn.data.demo.sentences import SENTENCES
 from gtcrn.data.demo.speech import TALKERS, require_espeak, utterance
 from gtcrn.data.pairs import Pair
 from gtcrn.data.seeding import generator
+from gtcrn.workers import end_with_parent
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +70,7 @@ class Demo:
         make = partial(_make_pair, folder=partial_folder, seed=self.seed, sample_rate=self.sample_rate)
         # espeak-ng can't be reset: what it says depends on what it has said. So every 16 files, however many
         # processes share the work, begin in a new process (a chunk is one task).
-        with multiprocessing.Pool(maxtasksperchild=1) as pool:
+        with multiprocessing.Pool(initializer=end_with_parent, maxtasksperchild=1) as pool:
             made = pool.imap(make, jobs, chunksize=16)
             rows = list(tqdm(made, "making the demo corpus", len(jobs), unit="file", disable=None))
         with open(partial_folder / "table.csv", "w", newline="") as file:

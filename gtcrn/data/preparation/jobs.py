@@ -15,13 +15,9 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import threading
-import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from math import ceil
 from pathlib import Path
 from typing import Any, Protocol
@@ -35,6 +31,7 @@ from gtcrn.data.cache import stamp
 from gtcrn.data.preparation.place import HIDDEN, OutputError, Place
 from gtcrn.data.scan import BadFile
 from gtcrn.errors import UserError
+from gtcrn.workers import parallel
 
 log = logging.getLogger(__name__)
 
@@ -111,12 +108,8 @@ class _Part:
     record: str  # its file, relative to the output folder
     which: slice  # of all sources
 
-    def do(
-        self, sources: Sources, step: Step, place: Place, again: bool, parent: int
-    ) -> tuple[int, list[tuple[str, str]]]:
+    def do(self, sources: Sources, step: Step, place: Place, again: bool) -> tuple[int, list[tuple[str, str]]]:
         """How many sources it has, and what of them is of no use. sources: those of the part."""
-        if parent != os.getpid():
-            _end_with(parent)
         known = {record["name"]: record for record in self.records(place)}
         records = []
         for source in sources:
@@ -139,18 +132,6 @@ class _Part:
     def is_done(self, place: Place, names: list[str]) -> bool:
         """names: of all sources."""
         return [record["name"] for record in self.records(place)] == names[self.which]
-
-
-@cache
-def _end_with(parent: int) -> None:
-    """Ends this process soon after its parent: those of a killed run must not go on beside the next one."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _made(step: Step, source: Source, place: Place) -> Product:
@@ -223,10 +204,10 @@ def _each(
 ) -> list[BadFile]:
     """Does the parts, in parallel, and says what of them is of no use."""
     found = []
-    jobs = (joblib.delayed(part.do)(sources[part.which], step, place, again, os.getpid()) for part in parts)
+    jobs = (joblib.delayed(part.do)(sources[part.which], step, place, again) for part in parts)
     total = sum(len(range(*part.which.indices(len(sources)))) for part in parts)
     with (
-        joblib.parallel_config("loky", inner_max_num_threads=1),
+        parallel(),
         tqdm(total=total, desc=step.doing, unit=step.unit, disable=None) as bar,
     ):
         try:

@@ -1,0 +1,37 @@
+"""Processes that work for another one, and must not outlive it."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+import time
+from functools import cache
+
+import joblib
+
+
+def parallel() -> joblib.parallel_config:
+    """Return the setting within which `joblib.Parallel` takes processes of one thread each, which end with this one.
+
+    They need no `if __name__ == "__main__"` in the caller's script.
+    """
+    return joblib.parallel_config("loky", inner_max_num_threads=1, initializer=end_with_parent)
+
+
+@cache
+def end_with_parent() -> None:
+    """End this process soon after the one that started it, however that ended; do nothing in a first process.
+
+    Without it the workers of a killed process would keep their memory for minutes, and write beside the next one's.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        while os.getppid() == parent.pid:  # signals of a parent's death, such as Linux's, are not everywhere
+            time.sleep(0.1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -1,0 +1,52 @@
+"""Workers of a process that is killed end with it, those that had nothing to do yet among them."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+JOBLIB = """
+import joblib, os, sys, time
+from gtcrn.workers import parallel
+with parallel():
+    joblib.Parallel(2)(joblib.delayed(time.sleep)(0.5) for _ in range(2))
+    pids = set(joblib.Parallel(2)(joblib.delayed(os.getpid)() for _ in range(20)))
+"""
+POOL = """
+import multiprocessing, os, time
+from concurrent.futures import ProcessPoolExecutor
+from gtcrn.workers import end_with_parent
+pool = ProcessPoolExecutor(1, multiprocessing.get_context("fork"), end_with_parent)
+pids = [pool.submit(os.getpid).result()]
+"""
+
+
+@pytest.mark.parametrize("begin", [JOBLIB, POOL], ids=["joblib", "pool"])
+def test_workers_end_with_a_killed_parent(begin):
+    script = f"{begin}print(*pids, flush=True)\ntime.sleep(600)"
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    try:
+        workers = [int(pid) for pid in process.stdout.readline().split()]
+        assert workers and all(map(runs, workers))
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+    deadline = time.monotonic() + 10
+    while left := [pid for pid in workers if runs(pid)]:
+        assert time.monotonic() < deadline, f"{left} outlived their parent"
+        time.sleep(0.05)
+
+
+def runs(pid: int) -> bool:
+    """Whether the process is there, and no zombie that waits for whoever inherited it."""
+    status = Path(f"/proc/{pid}/status")
+    try:
+        os.kill(pid, 0)
+        return not status.exists() or "State:\tZ" not in status.read_text()
+    except OSError:
+        return False
