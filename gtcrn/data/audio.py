@@ -11,7 +11,7 @@ import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from math import ceil, gcd, sqrt
+from math import ceil, gcd, inf, sqrt
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +44,7 @@ SUFFIXES = tuple(FORMATS)
 # of audio that libsndfile does not read
 UNSUPPORTED = tuple(".aac .amr .ape .dsf .m4a .m4b .mka .mp4 .mpc .ra .tta .webm .wma .wv".split())
 SILENCE = 1e-4  # a file whose peak stays below this (-80 dBFS) holds nothing but dither
+LOUDEST = 10.0  # a float file may pass full scale by a little; beyond this it holds integers, or is damaged
 
 _UNREADABLE, _UNWRITABLE = "not readable as audio", "can't be written"
 _BLOCK = 2**16  # frames; libsndfile's Vorbis encoder overflows its stack when given minutes at once
@@ -294,6 +295,8 @@ def examine(path: str | Path) -> Facts:
     problem = ""
     if header[0] == 0:
         problem = "empty"
+    elif LOUDEST < peak < inf:
+        problem = f"peak of {peak:.6g} where full scale is 1: integers held as floats (divide them), or damaged"
     elif not np.isfinite(squares):
         problem = "NaN or infinite samples"
     elif frames < header[0]:

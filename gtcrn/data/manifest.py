@@ -13,7 +13,7 @@ import pyarrow as pa
 from gtcrn.data import audio, shards
 from gtcrn.data.cache import cache_folder, digest, stamp
 from gtcrn.data.folders import is_utf8, listed_lines, search
-from gtcrn.data.rows import Rows
+from gtcrn.data.rows import Rows, kept
 from gtcrn.data.scan import BadFile, remembered
 from gtcrn.data.seeding import shares_of
 from gtcrn.errors import UserError, printable
@@ -151,7 +151,7 @@ def open_manifest(
         raise UserError(f"{key}={place}: no audio files ({', '.join(audio.SUFFIXES)}) in it")
     problems |= {printable(file): "its name is not UTF-8; rename it" for file in files if not is_utf8(file)}
     stamps = {file: str(stamp(root / file)) for file in files if is_utf8(file)} | problems
-    memory = cache_folder(cache_dir, "manifests") / f"{digest(str(root))}.arrow"
+    memory = cache_folder(cache_dir, "manifests") / f"{digest(str(root))}.seen"
 
     def look(path: str) -> dict:
         if path in problems:
@@ -159,17 +159,38 @@ def open_manifest(
         return facts_of(root / path)
 
     schema = FACTS.with_metadata({"root": str(root)})
-    file, rows = remembered(memory, list(stamps), list(stamps.values()), look, schema, "file")
-    return Manifest(file, rows, speaker)
+    seen = remembered(memory, list(stamps), list(stamps.values()), look, schema, "file")
+    return Manifest(kept(seen, memory.parent), speaker=speaker)
 
 
 def _ready_made(manifest: Manifest, key: str) -> Manifest:
+    """Check all rows of a manifest that somebody made, and whether some of its files are there.
+
+    Raises UserError in one line.
+    """
+
+    def refused(what: str) -> UserError:
+        return UserError(f"{key}={manifest.file}: {what}; make it anew with {MAKE}")
+
     if not len(manifest):
         raise UserError(f"{key}={manifest.file}: the manifest has no rows")
+    for field in FACTS:
+        column = manifest.table[field.name]
+        try:
+            column.cast(field.type)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            raise refused(f"{field.name} is {column.type} where {field.type} is needed") from None
+        if column.null_count:
+            raise refused(f"{field.name} is missing in {column.null_count} row(s)")
+    frames, rate = manifest.column("frames"), manifest.column("rate")
+    good = np.asarray(manifest.column("problem") == "")
+    agree = (frames > 0) & (rate > 0) & np.isclose(manifest.column("seconds") * rate, frames, rtol=0, atol=0.5)
+    if len(wrong := np.flatnonzero(good & ~agree)):
+        raise refused(f"{manifest.column('path')[wrong[0]]}: its seconds, frames and rate do not agree")
     for index in np.linspace(0, len(manifest) - 1, min(SPOT_CHECKS, len(manifest))).astype(int):
         file = audio.container(manifest[index].path)
         if not file.is_file():
-            raise UserError(f"{key}={manifest.file}: {file}, one of its files, is missing; make it anew with {MAKE}")
+            raise refused(f"{file}, one of its files, is missing")
     return manifest
 
 

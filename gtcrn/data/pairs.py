@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from gtcrn.data.cache import cache_folder, digest
-from gtcrn.data.rows import Rows, write_rows
+from gtcrn.data.cache import cache_folder
+from gtcrn.data.rows import Rows, kept
 from gtcrn.data.shards import audio_files
 from gtcrn.errors import UserError
 
@@ -64,10 +64,7 @@ def tabled(pairs: list[Pair], cache_dir: str | Path | None) -> PairTable:
         vars(pair) | {"noisy": str(pair.noisy), "clean": None if pair.clean is None else str(pair.clean)}
         for pair in pairs
     ]
-    file = cache_folder(cache_dir, "pairs") / f"{digest(rows)}.arrow"
-    if not file.is_file():
-        write_rows(pa.Table.from_pylist(rows, _SCHEMA), file)
-    return PairTable(file)
+    return PairTable(kept(pa.Table.from_pylist(rows, _SCHEMA), cache_folder(cache_dir, "pairs")))
 
 
 def speaker_of(name: str) -> str:

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -10,7 +11,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
-from gtcrn.data.cache import stamp
 from gtcrn.errors import UserError
 from gtcrn.files import whole
 
@@ -26,21 +26,20 @@ class Rows(Sequence, Generic[Row]):
 
     def __init__(self, file: Path, chosen: np.ndarray | None = None):
         self.file, self.chosen = file, chosen
-        self._stamp = stamp(file)
+        self._checksum: bytes | None = None
         _ = self.table  # what can't be read is told now
 
     @cached_property
     def table(self) -> pa.Table:
-        """The whole file, whatever rows are chosen."""
-        if stamp(self.file) != self._stamp:
+        """The whole file, whatever rows are chosen; in other processes too, just as it was read first.
+
+        Raises UserError if it is damaged, or not what it was.
+        """
+        checksum, table = _read(self.file)
+        if self._checksum not in (None, checksum):
             raise UserError(f"{self.file} was changed by another run while this one was starting; start again")
-        try:
-            if self.file.suffix == ".parquet":
-                return pyarrow.parquet.read_table(self.file).combine_chunks()
-            with pa.memory_map(str(self.file)) as source:
-                return pa.ipc.open_file(source).read_all()
-        except (OSError, pa.ArrowInvalid) as error:
-            raise UserError(f"{self.file}: not readable as a table ({str(error).splitlines()[0]})") from error
+        self._checksum = checksum
+        return table
 
     def make(self, values: dict) -> Row:
         """The object of one row."""
@@ -77,9 +76,60 @@ class Rows(Sequence, Generic[Row]):
         return {name: value for name, value in vars(self).items() if name not in ("table", "_columns")}
 
 
+def _read(file: Path) -> tuple[bytes, pa.Table]:
+    """Return the checksum and the table of a file, mapped once for both, so that nobody can change it in between."""
+    try:
+        with pa.memory_map(str(file)) as source:
+            content = source.read_buffer()
+        is_parquet = file.suffix == ".parquet"
+        table = pyarrow.parquet.read_table(content) if is_parquet else pa.ipc.open_file(content).read_all()
+        table.validate(full=True)  # an offset that leads out of the file would end the interpreter later
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise UserError(f"{file}: not readable as a table ({str(error).splitlines()[0]})") from error
+    return sha256(content).digest(), table.combine_chunks()
+
+
 def write_rows(table: pa.Table, file: Path) -> None:
-    """Writes a table whole or not at all; a process that has the old one open keeps it."""
+    """Write a table whole or not at all; a process that has the old one open keeps it."""
     with whole(file) as partial:
-        # one batch, so that a row is found without a search
-        with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-            writer.write_table(table.combine_chunks(), max_chunksize=max(1, table.num_rows))
+        partial.write_bytes(_content(table))
+
+
+def kept(table: pa.Table, folder: Path) -> Path:
+    """Write a table into a folder of the cache and return the file, which no other run ever changes.
+
+    Its content gives it its name. A damaged file of that name is written anew.
+    """
+    content = _content(table)
+    file = folder / f"{sha256(content).hexdigest()[:16]}.arrow"
+    if not file.is_file() or file.read_bytes() != content:
+        with whole(file) as partial:
+            partial.write_bytes(content)
+    return file
+
+
+def remember(table: pa.Table, memory: Path) -> None:
+    """Write a table for `recall`: a file that other runs may replace at any time."""
+    content = _content(table)
+    with whole(memory) as partial:
+        partial.write_bytes(sha256(content).digest() + content)
+
+
+def recall(memory: Path, schema: pa.Schema) -> pa.Table:
+    """Return the table that `remember` wrote; an empty one if there is none, or it is damaged or has other columns."""
+    try:
+        checksum, content = np.split(np.fromfile(memory, np.uint8), [sha256().digest_size])
+    except OSError:
+        return schema.empty_table()
+    if sha256(content).digest() != checksum.tobytes():
+        return schema.empty_table()
+    table = pa.ipc.open_file(pa.py_buffer(content)).read_all()
+    return table if table.schema.equals(schema) else schema.empty_table()
+
+
+def _content(table: pa.Table) -> bytes:
+    """Return a table as an Arrow file, in one batch, so that a row is found without a search."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table.combine_chunks(), max_chunksize=max(1, table.num_rows))
+    return sink.getvalue().to_pybytes()

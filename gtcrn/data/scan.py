@@ -16,8 +16,7 @@ from tqdm.contrib.concurrent import thread_map
 from gtcrn.data import audio
 from gtcrn.data.cache import cache_folder, digest, stamp
 from gtcrn.data.pairs import Pair
-from gtcrn.data.rows import Rows, write_rows
-from gtcrn.errors import UserError
+from gtcrn.data.rows import recall, remember
 
 _SAVE_EVERY = 60  # s; a long scan that is interrupted goes on from there
 
@@ -33,15 +32,15 @@ class BadFile:
 
 def remembered(
     memory: Path, keys: list[str], stamps: list[str], look: Callable[[str], dict], schema: pa.Schema, what: str
-) -> tuple[Path, np.ndarray]:
-    """What `look(key)` says of every key, taken from the Arrow file `memory` where the key's stamp is in it.
+) -> pa.Table:
+    """Return what `look(key)` says of every key, in their order: the columns of `schema`, the key the first of them.
 
-    New and changed keys are looked at in parallel, with a progress bar that counts `what`. Returns the file,
-    with the columns of `schema`, of which the first is the key, and `stamp`; and the numbers of the keys' rows.
+    It is taken from the file `memory` where the key's stamp is in it. New and changed keys are looked at in parallel,
+    with a progress bar that counts `what`, and added to the file.
     """
+    name, columns = schema.names[0], schema.names
     schema = schema.append(pa.field("stamp", pa.string()))
-    name = schema.names[0]
-    known = _recall(memory, schema)
+    known = recall(memory, schema)
     wanted = pa.table({"key": pa.array(keys, pa.string()), "stamp": pa.array(stamps, pa.string())})
 
     def rows_of_wanted() -> np.ndarray:
@@ -51,19 +50,13 @@ def remembered(
         return rows
 
     new = np.flatnonzero(rows_of_wanted() < 0).tolist()
-    if not new and memory.exists():
-        return memory, rows_of_wanted()
     outdated = pa.array([keys[i] for i in new], pa.string())
     known = known.filter(pc.invert(pc.is_in(known[name], outdated)))
     fresh: list[dict] = []
     saved = time.monotonic()
 
-    def save() -> pa.Table:
-        nonlocal saved
-        saved = time.monotonic()
-        table = pa.concat_tables([known, pa.Table.from_pylist(fresh, schema)])
-        write_rows(table, memory)
-        return table
+    def together() -> pa.Table:
+        return pa.concat_tables([known, pa.Table.from_pylist(fresh, schema)])
 
     with tqdm(total=len(new), desc="checking files", unit=what, disable=None) as bar:
         for first in range(0, len(new), 256):
@@ -72,17 +65,12 @@ def remembered(
             fresh += [{name: keys[i], "stamp": stamps[i], **row} for i, row in zip(some, seen)]
             bar.update(len(some))
             if time.monotonic() - saved > _SAVE_EVERY:
-                save()
-    known = save()
-    return memory, rows_of_wanted()
-
-
-def _recall(memory: Path, schema: pa.Schema) -> pa.Table:
-    try:
-        table = Rows(memory).table
-        return table if table.schema.equals(schema) else schema.empty_table()
-    except UserError:  # none yet, or damaged: what it held is found again
-        return schema.empty_table()
+                remember(together(), memory)
+                saved = time.monotonic()
+    if new:
+        known = together()
+        remember(known, memory)
+    return known.take(rows_of_wanted()).select(columns)
 
 
 _PAIR = pa.schema(
@@ -108,12 +96,12 @@ def scan(pairs: list[Pair], sample_rate: int, cache_dir: str | Path | None) -> t
         return [], bad
     # One memory per corpus, so that another split of the same files needs no new scan.
     root = os.path.commonpath([path.absolute() for pair in pairs for path in pair.files])
-    memory = cache_folder(cache_dir, "scans") / f"{digest(root, sample_rate)}.arrow"
+    memory = cache_folder(cache_dir, "scans") / f"{digest(root, sample_rate)}.seen"
     by_key = {"|".join(str(path.absolute()) for path in pair.files): pair for pair in pairs}
     stamps = ["|".join(str(stamp(audio.container(path))) for path in pair.files) for pair in by_key.values()]
-    file, rows = remembered(memory, list(by_key), stamps, lambda key: _look_at(by_key[key], sample_rate), _PAIR, "pair")
+    seen = remembered(memory, list(by_key), stamps, lambda key: _look_at(by_key[key], sample_rate), _PAIR, "pair")
     good = []
-    for pair, row in zip(by_key.values(), Rows(file).table.take(rows).to_pylist()):
+    for pair, row in zip(by_key.values(), seen.to_pylist()):
         if row["problems"]:
             bad += [BadFile(Path(path), problem) for path, problem in row["problems"]]
         else:

@@ -101,6 +101,9 @@ def test_examining_says_what_is_wrong(tmp_path, tone):
     assert "NaN" in facts_of(np.where(np.arange(RATE) == 9000, np.nan, tone)).problem
     assert "infinite" in facts_of(np.where(np.arange(RATE) == 9000, np.inf, tone)).problem
     assert "silent" in facts_of(np.full(RATE, 3e-5)).problem
+    assert facts_of(5 * tone).problem == ""  # above full scale, as the sum of several files may be
+    for wave, peak in ((np.round(32767 * tone), "13107"), (np.where(np.arange(RATE) == 9000, 1e20, tone), "1e+20")):
+        assert f"peak of {peak} where full scale is 1" in facts_of(wave).problem
     assert audio.examine(tmp_path / "none.wav").problem.endswith("no such file")
     audio.write(tmp_path / "a.flac", np.tile(tone, 10), RATE)
     whole = (tmp_path / "a.flac").read_bytes()

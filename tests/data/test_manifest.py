@@ -101,6 +101,10 @@ def test_bad_files_are_named(tree, tmp_path, recordings, monkeypatch):
     audio.write(tree / "brief.wav", wave[:1600], 16000)
     audio.write(tree / "low.wav", wave, 8000)
     (tree / "garbage.wav").write_bytes(b"RIFF")
+    audio.write(tree / "integers.wav", np.round(32767 * wave), 16000, "FLOAT")
+    huge = wave.copy()
+    huge[5] = 1e20
+    audio.write(tree / "huge.wav", huge, 16000, "FLOAT")
     whole = (tree / "lj/SSB0001/a_1.wav").read_bytes()
     audio.write(tree / "cut.flac", wave, 16000)
     (tree / "cut.flac").write_bytes((tree / "cut.flac").read_bytes()[:20000])
@@ -117,11 +121,13 @@ def test_bad_files_are_named(tree, tmp_path, recordings, monkeypatch):
     problems = {file.path.name: file.problem for file in bad}
     assert [file.path.name for file in files] == ["a_1.wav", "a_2.wav"]
     assert problems.keys() == {
-        "nan.wav", "silent.wav", "empty.wav", "brief.wav", "low.wav", "garbage.wav", "cut.flac", "cut.wav", "deep"
+        "nan.wav", "silent.wav", "empty.wav", "brief.wav", "low.wav", "garbage.wav", "cut.flac", "cut.wav", "deep",
+        "integers.wav", "huge.wav",
     }  # fmt: skip
     for name, told in dict(
         nan="NaN", silent="silent", empty="empty", brief="0.10 s where at least 0.5 s",
-        low="8000 Hz where at least 16000", garbage="not readable",
+        low="8000 Hz where at least 16000", garbage="not readable", huge="peak of 1e+20 where full scale is 1",
+        integers=f"peak of {np.round(32767 * np.abs(wave).max()):.0f} where full scale is 1",
     ).items():  # fmt: skip
         assert told in problems[f"{name}.wav"]
     assert problems["deep"] == "unreadable folder: Permission denied"
@@ -220,7 +226,31 @@ def test_rows_travel_to_other_processes_light(tree, tmp_path):
     assert len(pickle.dumps(files)) < 1000
     audio.write(tree / "new.wav", 0.1 * np.ones(16000, np.float32), 16000)
     travelling = pickle.dumps(files)
-    opened(tree, tmp_path)  # another run scans the folder anew
-    with pytest.raises(UserError, match="changed by another run"):
+    assert len(opened(tree, tmp_path)) == 4  # another run scans the folder anew
+    assert list(pickle.loads(travelling)) == list(files)
+
+
+def test_a_ready_made_manifest_must_stay_as_it_is(tree, tmp_path):
+    known = opened(tree, tmp_path)
+    write_rows(known.table, tree / "manifest.arrow")
+    files = opened(tree, tmp_path)
+    travelling = pickle.dumps(files)
+    write_rows(known.table.slice(1), tree / "manifest.arrow")
+    with pytest.raises(UserError, match="manifest.arrow was changed by another run"):
         pickle.loads(travelling)[0]
-    assert files[0].path.name == "a_2.wav"  # what was open stays open
+    assert list(files) == list(known)  # what was open stays open
+
+
+def test_a_ready_made_manifest_whose_lengths_are_wrong_is_refused(tree, tmp_path):
+    table = opened(tree, tmp_path).table
+    frames = table["frames"].to_pylist()
+    for column, values, told in (
+        ("frames", [frames[0], frames[1] + 64, frames[2]], "lj/SSB0001/a_1.wav: .* do not agree"),
+        ("frames", [frames[0], 0, frames[2]], "lj/SSB0001/a_1.wav: .* do not agree"),
+        ("rate", ["fast"] * 3, "rate is string"),
+        ("peak", [0.5, None, 0.5], "peak is missing in 1 row"),
+    ):
+        wrong = table.set_column(table.column_names.index(column), column, pa.array(values))
+        write_rows(wrong, tmp_path / "wrong.arrow")
+        with pytest.raises(UserError, match=f"wrong.arrow: {told}.*make it anew with python run.py"):
+            opened(tmp_path / "wrong.arrow", tmp_path)

@@ -223,6 +223,9 @@ def spoil(root, kind):
             wave[1000] = np.nan
             audio.write(noisy, wave, rate, "FLOAT")
             return noisy, "NaN"
+        case "integers":
+            audio.write(noisy, np.round(32767 * wave), rate, "FLOAT")
+            return noisy, "where full scale is 1"
         case "silent":
             audio.write(clean, 0 * wave, rate)
             return clean, "silent"
@@ -232,7 +235,7 @@ def spoil(root, kind):
 
 
 KINDS = ["no clean half", "no noisy half", "unreadable", "empty", "no bytes", "stereo"]
-KINDS += ["low rate", "other rate", "NaN", "silent", "short"]
+KINDS += ["low rate", "other rate", "NaN", "integers", "silent", "short"]
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -18,7 +18,7 @@ from gtcrn.data.manifest import TABLES, Manifest
 from gtcrn.data.preparation.files import sha256, table_of
 from gtcrn.data.preparation.jobs import FAILURES
 from gtcrn.data.preparation.place import RECIPE
-from gtcrn.data.rows import Rows, write_rows
+from gtcrn.data.rows import write_rows
 from gtcrn.data.scan import remembered
 from gtcrn.errors import UserError
 
@@ -77,7 +77,6 @@ def _checksums(files: Manifest, cache_dir: str | Path | None) -> pa.ChunkedArray
 
     paths = [str(files.root / path) for path in files.column("path")]
     stamps = [str(stamp(audio.container(path))) for path in paths]
-    memory = cache_folder(cache_dir, "checksums") / f"{digest(str(files.root))}.arrow"
+    memory = cache_folder(cache_dir, "checksums") / f"{digest(str(files.root))}.seen"
     schema = pa.schema([("path", pa.string()), ("sha256", pa.string())])
-    file, rows = remembered(memory, paths, stamps, look, schema, "file")
-    return Rows(file).table["sha256"].take(rows)
+    return remembered(memory, paths, stamps, look, schema, "file")["sha256"]

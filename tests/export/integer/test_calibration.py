@@ -41,9 +41,11 @@ def test_bad_files_are_named_and_left_out(tmp_path, caplog):
     write(tmp_path / "good.wav", LEAST + 1)
     write(tmp_path / "slow.wav", LEAST, rate=8000)
     (tmp_path / "text.wav").write_text("no audio")
+    soundfile.write(tmp_path / "integers.wav", 32767 * soundfile.read(tmp_path / "good.wav")[0], 16000, "FLOAT")
     with caplog.at_level(logging.WARNING):
         assert len(recordings(tmp_path, 16000).waves) == 1
     assert "slow.wav: 8000 Hz" in caplog.text and "text.wav: not readable as audio" in caplog.text
+    assert "integers.wav: peak of" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,128 @@
+"""Tables in the cache: whoever reads one has what was written, or it is made anew."""
+
+import multiprocessing
+import random
+from functools import partial
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import soundfile
+
+from gtcrn.data import scan
+from gtcrn.data.manifest import open_manifest
+from gtcrn.data.rows import Rows, kept, recall, remember, write_rows
+from gtcrn.errors import UserError
+
+TABLE = pa.table({"name": [f"file_{i}.wav" for i in range(40)], "frames": list(range(1000, 1040))})
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    """Twelve files of different lengths, and two lists that name most of them in different order."""
+    rng = np.random.default_rng(0)
+    names = [f"{i:02d}.wav" for i in range(12)]
+    for number, name in enumerate(names):
+        soundfile.write(tmp_path / name, rng.normal(0, 0.1, 800 + number), 16000)
+    (tmp_path / "one.txt").write_text("\n".join(names[:9]))
+    (tmp_path / "other.txt").write_text("\n".join(names[:2:-1]))
+    return tmp_path
+
+
+def lengths(corpus, listed: str) -> dict[str, int]:
+    files = open_manifest(corpus / listed, "data.speech", corpus / "cache")
+    return {file.path.name: file.frames for file in files}
+
+
+def right(corpus, listed: str) -> dict[str, int]:
+    return {name: 800 + int(name[:2]) for name in (corpus / listed).read_text().split()}
+
+
+def damaged(content: bytes, seed: int) -> bytes:
+    """Flipped bits, foreign bytes, a part that is missing at the end, or zeros."""
+    dice, changed = random.Random(seed), bytearray(content)
+    at = dice.randrange(len(changed))
+    if seed % 4 == 0:
+        changed[at] ^= 1 << dice.randrange(8)
+    elif seed % 4 == 1:
+        changed[at : at + 16] = dice.randbytes(16)
+    elif seed % 4 == 2:
+        del changed[at:]
+    else:
+        changed[at : at + 500] = bytes(len(changed[at : at + 500]))
+    return bytes(changed)
+
+
+def test_a_damaged_cache_is_made_anew(corpus):
+    expected = right(corpus, "one.txt")
+    assert lengths(corpus, "one.txt") == expected
+    for seed in range(40):
+        for file in (corpus / "cache/manifests").iterdir():
+            file.write_bytes(damaged(file.read_bytes(), seed))
+        assert lengths(corpus, "one.txt") == expected
+
+
+def test_what_is_recalled_is_what_was_remembered_or_nothing(tmp_path):
+    memory = tmp_path / "some.seen"
+    assert recall(memory, TABLE.schema).num_rows == 0
+    remember(TABLE, memory)
+    content = memory.read_bytes()
+    for seed in range(200):
+        memory.write_bytes(damaged(content, seed))
+        found = recall(memory, TABLE.schema)
+        assert found.equals(TABLE) if memory.read_bytes() == content else found.num_rows == 0
+    remember(TABLE.rename_columns(["path", "frames"]), memory)
+    assert recall(memory, TABLE.schema).num_rows == 0
+
+
+def test_another_scan_in_between_changes_nothing(corpus, monkeypatch):
+    """As when two runs begin at once: the other one writes the same file right after this one."""
+    own = scan.remember
+
+    def and_then_another(table, memory):
+        own(table, memory)
+        monkeypatch.setattr(scan, "remember", own)
+        assert lengths(corpus, "other.txt") == right(corpus, "other.txt")
+
+    monkeypatch.setattr(scan, "remember", and_then_another)
+    assert lengths(corpus, "one.txt") == right(corpus, "one.txt")
+
+
+def test_two_cold_scans_at_once(corpus):
+    """In two processes, each in its own order."""
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        for _ in range(10):
+            found = pool.map(partial(lengths, corpus), ["one.txt", "other.txt"], chunksize=1)
+            assert found == [right(corpus, "one.txt"), right(corpus, "other.txt")]
+            for file in (corpus / "cache/manifests").iterdir():
+                file.unlink()
+
+
+def test_what_is_kept_has_the_name_of_its_content(tmp_path):
+    file = kept(TABLE, tmp_path)
+    assert kept(TABLE, tmp_path) == file != kept(TABLE.slice(1), tmp_path)
+    content = file.read_bytes()
+    file.write_bytes(damaged(content, 1))
+    assert kept(TABLE, tmp_path) == file and file.read_bytes() == content
+
+
+def test_a_damaged_table_from_elsewhere_is_read_safely_or_refused(tmp_path):
+    """It has no checksum. What passes can be read to the end, and an offset that leads out of the file ends nothing."""
+    write_rows(TABLE, tmp_path / "own.arrow")
+    content, refused = (tmp_path / "own.arrow").read_bytes(), 0
+    for seed in range(200):
+        (tmp_path / "some.arrow").write_bytes(damaged(content, seed))
+        try:
+            Rows(tmp_path / "some.arrow").table.to_pylist()
+        except UserError as error:
+            assert "some.arrow: not readable as a table" in str(error)
+            refused += 1
+    assert refused > 100
+
+
+def test_a_table_of_several_batches_is_read_as_one(tmp_path):
+    with pa.ipc.new_file(str(tmp_path / "some.arrow"), TABLE.schema) as writer:
+        writer.write_table(TABLE, max_chunksize=7)
+    rows = Rows(tmp_path / "some.arrow")
+    rows.make = lambda values: values["frames"]
+    assert list(rows) == list(range(1000, 1040))
