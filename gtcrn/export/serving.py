@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import subprocess
+import threading
 from collections.abc import Sequence
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -29,6 +30,8 @@ _TYPES = {
     ".onnx": "application/octet-stream",
 }
 _HOSTS = ("127.0.0.1", "localhost")
+_SILENCE = 30  # s after which a connection that says nothing is closed
+_CONNECTIONS = 32  # at once; a browser opens six
 _HEADERS = {
     # the browser itself sees to it that nothing is fetched from elsewhere
     "Content-Security-Policy": "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'; "
@@ -126,7 +129,7 @@ class Server(ThreadingHTTPServer):
     models: as of `find`. port: another free one is taken if it can't be had; 0 is any.
     """
 
-    daemon_threads = True
+    daemon_threads = True  # one for each connection
 
     def __init__(self, models: Sequence[dict], port: int):
         files = [path for path in PAGE.iterdir() if path.suffix in (".html", ".css", ".js")]
@@ -138,6 +141,7 @@ class Server(ThreadingHTTPServer):
             for index, model in enumerate(models)
         ]
         self.models = json.dumps(described).encode()
+        self.free = threading.BoundedSemaphore(_CONNECTIONS)
         try:
             super().__init__((_HOSTS[0], port), _Handler)
         except OSError as error:
@@ -153,6 +157,20 @@ class Server(ThreadingHTTPServer):
             raise FileNotFoundError(path)
         return self.files[path].read_bytes(), _TYPES[self.files[path].suffix]
 
+    def process_request(self, request, client_address) -> None:
+        """Give the connection a thread of its own, or close it where there are too many."""
+        if self.free.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            log.warning("more than %d connections at once; one more is closed", _CONNECTIONS)
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request, client_address) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self.free.release()
+
     def handle_error(self, request, client_address) -> None:
         """A browser that hangs up is no news."""
         log.debug("%s: connection broken", client_address, exc_info=True)
@@ -160,8 +178,13 @@ class Server(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    timeout = _SILENCE
 
     def do_GET(self) -> None:
+        # what nobody reads would be taken for the next request; an error closes the connection
+        if "Transfer-Encoding" in self.headers or self.headers.get("Content-Length", "0") != "0":
+            self.send_error(HTTPStatus.BAD_REQUEST, "A GET has no body here")
+            return
         # another name that leads here is a foreign page's (DNS rebinding)
         if self.headers.get("Host", "").partition(":")[0] not in _HOSTS:
             self.send_error(HTTPStatus.FORBIDDEN)
@@ -172,10 +195,16 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_error(HTTPStatus.NOT_FOUND)
             return
         self.send_response(HTTPStatus.OK)
-        for name, value in {**_HEADERS, "Content-Type": kind, "Content-Length": str(len(content))}.items():
-            self.send_header(name, value)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)
+
+    def end_headers(self) -> None:
+        """Send what keeps a page at home, with error pages too."""
+        for name, value in _HEADERS.items():
+            self.send_header(name, value)
+        super().end_headers()
 
     def log_message(self, format: str, *args) -> None:
         log.debug(format, *args)

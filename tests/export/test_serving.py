@@ -3,6 +3,7 @@
 import http.client
 import json
 import shutil
+import socket
 import threading
 import time
 from pathlib import Path
@@ -155,6 +156,57 @@ def test_another_port_where_it_is_taken(tmp_path, serve, caplog):
     second = serve(tmp_path / "half.onnx", port=first.server_port)
     assert second.server_port != first.server_port and get(second, "/").status == 200
     assert f"port={first.server_port}: Address already in use" in caplog.text
+
+
+def say(server: serving.Server, *lines: str) -> socket.socket:
+    connection = socket.create_connection(server.server_address, timeout=20)
+    connection.sendall("\r\n".join((*lines, "")).encode())
+    return connection
+
+
+def answer(connection: socket.socket) -> str:
+    """All that comes until the server closes the connection; a timeout is a failure."""
+    with connection, connection.makefile("rb") as file:
+        return file.read().decode()
+
+
+def test_error_pages_are_kept_at_home_like_the_page(tmp_path, serve):
+    server = serve(make_model(tmp_path / "half.onnx"))
+    wanted = get(server, "/").headers["Content-Security-Policy"]
+    post = say(server, "POST / HTTP/1.1", "Host: localhost", "")
+    pages = [get(server, "/<script>"), get(server, "/", "evil.example")]
+    assert [page.status for page in pages] == [404, 403]
+    assert all(page.headers["Content-Security-Policy"] == wanted for page in pages)
+    assert f"Content-Security-Policy: {wanted}" in answer(post)
+
+
+@pytest.mark.parametrize("header", ["Content-Length: 42", "Transfer-Encoding: chunked"])
+def test_the_body_of_a_request_is_no_request(tmp_path, serve, header):
+    server = serve(make_model(tmp_path / "half.onnx"))
+    hidden = "GET /models.json HTTP/1.1", "Host: localhost", ""
+    heard = answer(say(server, "GET / HTTP/1.1", "Host: localhost", header, "", *hidden))
+    assert heard.startswith("HTTP/1.1 400") and heard.count("HTTP/1.1 ") == 1
+
+
+def test_who_says_nothing_is_not_waited_for(tmp_path, serve, monkeypatch):
+    assert serving._Handler.timeout, "seconds"
+    monkeypatch.setattr(serving._Handler, "timeout", 0.2)
+    server = serve(make_model(tmp_path / "half.onnx"))
+    assert answer(say(server)) == answer(say(server, "GET / HTTP/1.1", "Host: loc")) == ""
+
+
+def test_connections_are_bounded(tmp_path, serve, monkeypatch, caplog):
+    monkeypatch.setattr(serving, "_CONNECTIONS", 2)
+    server = serve(make_model(tmp_path / "half.onnx"))
+    waiting = [say(server) for _ in range(2)]
+    until(lambda: not server.free._value)
+    with pytest.raises((ConnectionError, http.client.BadStatusLine)):
+        get(server, "/")
+    assert "more than 2 connections at once" in caplog.text
+    for connection in waiting:
+        connection.close()
+    until(lambda: server.free._value == 2)
+    assert get(server, "/").status == 200
 
 
 # ---- what the page does
