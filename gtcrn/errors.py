@@ -1,5 +1,7 @@
 """The one exception that a user is meant to read."""
 
+from __future__ import annotations
+
 
 def printable(text: object) -> str:
     """Return the text with what UTF-8 cannot say, as in names of files from elsewhere, written as `\\udce9`."""
@@ -21,5 +23,21 @@ class UserError(ValueError):
         return [str(self)]
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, so that it passes through the same hands as Ctrl-C."""
+
+
 class Interrupted(UserError):
-    """The user stopped it; the message says how to go on."""
+    """The user stopped it; the message says how to go on.
+
+    code: with which the process exits, 130 after Ctrl-C and 143 after SIGTERM.
+    """
+
+    def __init__(self, message: object, code: int = 130):
+        super().__init__(message)
+        self.code = code
+
+    @classmethod
+    def by(cls, stop: BaseException, message: object) -> Interrupted:
+        """Return the error that ends what `stop` interrupted."""
+        return cls(message, 143 if isinstance(stop, Terminated) else 130)

@@ -1,9 +1,13 @@
 """One file per task; the only files that see a configuration."""
 
 import importlib
+import os
+import signal
 import sys
+import threading
 import traceback
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from gtcrn.errors import Interrupted, UserError
+from gtcrn.errors import Interrupted, Terminated, UserError
 from gtcrn.workers import end_with_parent
 
 FAILURE = "error.txt"
@@ -28,11 +32,13 @@ def in_sweep() -> bool:
 def run(cfg: DictConfig) -> Any:
     """Run the task that `cfg.task` names, and give back what it returns: the objectives of a sweep.
 
-    What a user can mend is told in one line, with exit code 2. A job of a sweep leaves any error in its
-    folder's error.txt, and the other jobs run: the first line for people, then the traceback of what is
-    no mistake of the user.
+    What a user can mend is told in one line, with exit code 2; so are Ctrl-C and SIGTERM, with 130 and 143. A job
+    of a sweep leaves any error in its folder's error.txt, and the other jobs run: the first line for people, then
+    the traceback of what is no mistake of the user.
     """
     try:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, partial(_terminate, os.getpid()))
         if in_sweep():
             end_with_parent()  # where a launcher runs jobs in processes of its own
             (Path(cfg.run_dir) / FAILURE).unlink(missing_ok=True)  # of an attempt before this one
@@ -41,11 +47,13 @@ def run(cfg: DictConfig) -> Any:
         if "rows" in cfg.model and cfg.task != "profile":
             raise UserError("model=all is for task=profile: name one model, e.g. model=light_v3")
         return importlib.import_module(f"gtcrn.tasks.{cfg.task}").run(cfg)
-    except Interrupted as error:
+    except (Interrupted, KeyboardInterrupt) as error:
+        if isinstance(error, KeyboardInterrupt):
+            error = Interrupted.by(error, "interrupted")
         print(f"error: {error}", file=sys.stderr)
         if in_sweep():
             print("the sweep goes on with the same command and sweep.resume=true", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(error.code)
     except UserError as error:
         # one from a loader's worker process comes with that process's traceback before it
         message = str(error).strip().splitlines()[-1].removeprefix(f"{UserError.__module__}.{UserError.__name__}: ")
@@ -60,3 +68,10 @@ def run(cfg: DictConfig) -> Any:
         print(f"error: {message}; its traceback is in {cfg.run_dir}/{FAILURE}", file=sys.stderr)
         (Path(cfg.run_dir) / FAILURE).write_text(f"{message}\n\n{traceback.format_exc()}")
     return None
+
+
+def _terminate(process: int, number: int, frame: Any) -> None:
+    """Raise `Terminated` in the process that runs the task; one that was forked from it ends as without this."""
+    if os.getpid() != process:
+        os._exit(128 + number)
+    raise Terminated

@@ -13,7 +13,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from gtcrn.analysis.tables import rich_table
 from gtcrn.data import audio
-from gtcrn.errors import UserError
+from gtcrn.errors import Interrupted
 from gtcrn.tasks.building import build, require
 
 log = logging.getLogger(__name__)
@@ -26,8 +26,8 @@ def run(cfg: DictConfig) -> None:
     try:
         with logging_redirect_tqdm():  # lines of the log stand above the progress bars
             folders = corpus.fetch(root)
-    except KeyboardInterrupt:
-        raise UserError(f"interrupted; the same command goes on where it stopped, in {root}") from None
+    except KeyboardInterrupt as stop:
+        raise Interrupted.by(stop, f"interrupted; the same command goes on where it stopped, in {root}") from None
     console = Console()
     console.print(contents(folders))
     name = HydraConfig.get().runtime.choices["download"]  # named like the data group that reads it

@@ -48,8 +48,8 @@ def run(cfg: DictConfig) -> None:
     try:
         wanted = integers(cfg, enhancer, kind)
         exported = Export(enhancer, cfg.format, stem, weights, recording, scores, wanted, cfg.strict).write(folder)
-    except KeyboardInterrupt:
-        raise Interrupted("interrupted; nothing was written") from None
+    except KeyboardInterrupt as stop:
+        raise Interrupted.by(stop, "interrupted; nothing was written") from None
     tell(exported)
     if cfg.device_files:
         written = write_device_files(exported.path, exported.path.with_name(f"{exported.path.stem}_device"))

@@ -17,7 +17,7 @@ from gtcrn.data.preparation.jobs import FAILURES, carry_out
 from gtcrn.data.preparation.place import Place
 from gtcrn.data.preparation.selection import TABLE
 from gtcrn.data.scan import BadFile
-from gtcrn.errors import UserError
+from gtcrn.errors import Interrupted, UserError
 from gtcrn.tasks.building import build
 
 log = logging.getLogger(__name__)
@@ -39,8 +39,8 @@ def run(cfg: DictConfig) -> None:
     try:
         with logging_redirect_tqdm():
             bad, where = write_manifest(cfg) if name == "manifest" else carry_out_step(cfg, name)
-    except KeyboardInterrupt:
-        raise UserError("interrupted; the same command goes on where it stopped") from None
+    except KeyboardInterrupt as stop:
+        raise Interrupted.by(stop, "interrupted; the same command goes on where it stopped") from None
     if bad and cfg.on_bad_file == "fail":
         raise UserError(
             f"{len(bad)} of no use, the first: {bad[0]}; all are in {where}, the rest is done. "

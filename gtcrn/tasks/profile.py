@@ -202,8 +202,8 @@ def profile_latency(cfg: DictConfig, console: Console) -> dict:
         )
     try:
         timings, scores = _compared(cfg, files, reference)
-    except KeyboardInterrupt:
-        raise Interrupted("interrupted: nothing is written; a smaller seconds= takes less time") from None
+    except KeyboardInterrupt as stop:
+        raise Interrupted.by(stop, "interrupted: nothing is written; a smaller seconds= takes less time") from None
     notes = latency_report.notes(timings)
     console.print(*latency_report.terminal(timings, scores), *notes, sep="\n", highlight=False)
     for path in latency_report.write(timings, scores, Path(cfg.run_dir)):
@@ -241,8 +241,8 @@ def profile_quantisation(cfg: DictConfig, console: Console) -> dict:
         if not variants:
             raise UserError("profile=quantisation needs something to compare: quantize=, trained= or files=")
         report = quantisation.measure(enhancer, variants, pairs, cfg.metrics.workers)
-    except KeyboardInterrupt:
-        raise Interrupted("interrupted: the report is not written") from None
+    except KeyboardInterrupt as stop:
+        raise Interrupted.by(stop, "interrupted: the report is not written") from None
     console.print(*quantisation_report.terminal(report), *quantisation_report.NOTES, sep="\n", highlight=False)
     for path in quantisation_report.write(report, Path(cfg.run_dir)):
         log.info("written: %s", path)

@@ -124,7 +124,7 @@ def test_an_interruption_is_told_in_a_line(tmp_path):
         connection.recv(1)
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=60)
-    assert process.returncode == 2
+    assert process.returncode == 130
     assert errors == "error: interrupted; the same command goes on where it stopped, in corpus\n"
 
 
