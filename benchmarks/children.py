@@ -195,6 +195,6 @@ def _judged(check: Check, case: Any) -> tuple[str, str]:
         frames = traceback.extract_tb(error.__traceback__)
         place = next((frame for frame in reversed(frames) if "/gtcrn/" in frame.filename), frames[-1])
         where = f"{place.filename.rpartition('/gtcrn/')[2]}:{place.lineno}"
-        said = (str(error).splitlines() or [""])[0][:120]
+        said = re.sub(r"0x[0-9a-f]+", "0x…", (str(error).splitlines() or [""])[0])[:120]
         return TRACEBACK, f"{type(error).__name__} at {where}: {said}"
     return ACCEPTED, ""
