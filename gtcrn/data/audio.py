@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from math import ceil, gcd, inf, sqrt
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import soundfile
@@ -43,23 +44,27 @@ FORMATS = {
 SUFFIXES = tuple(FORMATS)
 # of audio that libsndfile does not read
 UNSUPPORTED = tuple(".aac .amr .ape .dsf .m4a .m4b .mka .mp4 .mpc .ra .tta .webm .wma .wv".split())
+RATES = range(4000, 768001)  # Hz that audio may have; others were damaged, and would be resampled for hours
 SILENCE = 1e-4  # a file whose peak stays below this (-80 dBFS) holds nothing but dither
 LOUDEST = 10.0  # a float file may pass full scale by a little; beyond this it holds integers, or is damaged
 
 _UNREADABLE, _UNWRITABLE = "not readable as audio", "can't be written"
 _BLOCK = 2**16  # frames; libsndfile's Vorbis encoder overflows its stack when given minutes at once
 _PACKED = re.compile(r"(.+\.tar)@(\d+)\+(\d+)")
-_CUT_WAV = re.compile(r"data : (\d+) \(should be (\d+)\)")  # libsndfile reads it without a word, but for its log
-# subtypes of WAV, AIFF, CAF, … that are kept, with the bits of a sample: libsndfile writes others wrongly or not at all
+# bytes that a container tells of, and that are there: libsndfile reads what was cut without a word, but for its log
+_CUT = re.compile(r"(data|SSND|riff|Riff size)\s*: (\d+) \(should be (\d+)\)")
+# subtypes of WAV, AIFF, CAF, … that are kept, with the bits of a sample: libsndfile writes others wrongly or not at
+# all, and those of whole blocks (ADPCM, GSM 6.10) at another length
 _BITS = dict(
     PCM_S8=8, PCM_U8=8, PCM_16=16, PCM_24=24, PCM_32=32, FLOAT=32, DOUBLE=64, ULAW=8, ALAW=8,
-    ALAC_16=16, ALAC_20=20, ALAC_24=24, IMA_ADPCM=4, MS_ADPCM=4, GSM610=2, VORBIS=0, OPUS=0,
+    ALAC_16=16, ALAC_20=20, ALAC_24=24, VORBIS=0, OPUS=0,
 )  # fmt: skip
 _WAVS = ("WAV", "WAVEX", "RF64")  # all of them bear the suffix .wav
 _32_BITS = ("WAV", "WAVEX", "AIFF", "AU")  # count their bytes in so many
 _MOST_BYTES = 2**32 - 2**20  # of such a file, with room for its header and tags
 _ASCII = ("AIFF", "MP3")  # their tags, as libsndfile writes them
-_STREAMED = 2**31 - 2**12  # bytes; from here on a WAV was written by a program that did not know its length
+# bytes; from here on a file was written by a program that did not know its length
+_STREAMED = {"data": 2**31 - 2**12, "SSND": 2**31 - 2**12, "riff": 2**62, "Riff size": 2**62}
 
 
 def is_audio(path: Path) -> bool:
@@ -69,10 +74,13 @@ def is_audio(path: Path) -> bool:
 
 @contextmanager
 def _naming(path: str | Path, failure: str) -> Iterator[None]:
-    """Turns the errors of libsndfile and the file system into one that names the file."""
+    """Turns the errors of libsndfile, the file system and memory (for a length that can't be) into one that names the
+    file."""
     try:
         yield
-    except (soundfile.LibsndfileError, TypeError, OSError) as error:
+    except UserError:
+        raise
+    except (soundfile.LibsndfileError, TypeError, OSError, MemoryError, ValueError) as error:
         reason = getattr(error, "error_string", None) or getattr(error, "strerror", None) or str(error)
         if failure == _UNREADABLE and not container(path).exists():
             reason = "no such file"
@@ -100,10 +108,25 @@ def _opened(path: str | Path) -> bytes | io.BytesIO:
         return io.BytesIO(file.read(int(size)))
 
 
-def info(path: str | Path):
-    """The header: an object with `frames`, `samplerate`, `channels`, `format`, `subtype`, `duration`."""
-    with _naming(path, _UNREADABLE):
-        return soundfile.info(_opened(path))
+class Header(NamedTuple):
+    """What a file says of itself. samplerate: Hz. format, subtype: by the names of libsndfile."""
+
+    frames: int
+    samplerate: int
+    channels: int
+    format: str
+    subtype: str
+
+    @property
+    def duration(self) -> float:
+        """Seconds."""
+        return self.frames / self.samplerate
+
+
+def info(path: str | Path) -> Header:
+    """Return what a file's header says."""
+    with reading(path) as file:
+        return Header(file.frames, file.samplerate, file.channels, file.format, file.subtype)
 
 
 def read(path: str | Path, start: int = 0, frames: int = -1) -> tuple[np.ndarray, int]:
@@ -111,8 +134,9 @@ def read(path: str | Path, start: int = 0, frames: int = -1) -> tuple[np.ndarray
 
     Returns the wave, (N,) or (N, C) float32, and its rate in Hz. N is below `frames` at the file's end.
     """
-    with _naming(path, _UNREADABLE):
-        return soundfile.read(_opened(path), frames=frames, start=start, dtype="float32")
+    with reading(path) as file:
+        file.seek(min(start, file.frames))
+        return file.read(frames, dtype="float32"), file.samplerate
 
 
 def load(path: str | Path, sample_rate: int, start: int = 0, frames: int = -1) -> np.ndarray:
@@ -140,8 +164,17 @@ def load(path: str | Path, sample_rate: int, start: int = 0, frames: int = -1) -
 
 @contextmanager
 def reading(path: str | Path) -> Iterator[soundfile.SoundFile]:
-    """Open a file to be read piece by piece. What goes wrong in the block becomes one line that names the file."""
+    """Open a file to be read piece by piece. What goes wrong in the block becomes one line that names the file.
+
+    So does what libsndfile would pass over: a file that was cut, and a rate that audio can't have.
+    """
     with _naming(path, _UNREADABLE), soundfile.SoundFile(_opened(path)) as file:
+        for unit, told, there in _CUT.findall(file.extra_info):
+            if int(there) < int(told) < _STREAMED[unit]:
+                raise UserError(f"{path}: truncated: {there} of {told} bytes are there")
+        if file.samplerate not in RATES:
+            limits = f"{RATES.start} to {RATES.stop - 1}"
+            raise UserError(f"{path}: damaged: a sample rate of {file.samplerate} Hz, where {limits} are possible")
         yield file
 
 
@@ -285,11 +318,12 @@ def examine(path: str | Path) -> Facts:
     try:
         with reading(path) as file:
             header = file.frames, file.samplerate, file.channels
-            cut = _CUT_WAV.search(file.extra_info)
             while len(block := file.read(_BLOCK, dtype="float32")):
                 peak = max(peak, float(np.abs(block).max()))  # NaN, if there is one, goes into the squares
                 squares += float(np.vdot(block, block))
                 frames += len(block)
+            file.seek(frames // 2)  # some can be read from their start alone, but training reads from anywhere
+            file.read(1)
     except UserError as error:
         return Facts(problem=str(error).removeprefix(f"{path}: "))
     problem = ""
@@ -299,10 +333,8 @@ def examine(path: str | Path) -> Facts:
         problem = f"peak of {peak:.6g} where full scale is 1: integers held as floats (divide them), or damaged"
     elif not np.isfinite(squares):
         problem = "NaN or infinite samples"
-    elif frames < header[0]:
-        problem = f"truncated: {frames} of {header[0]} frames can be decoded"
-    elif cut and int(cut[2]) < int(cut[1]) < _STREAMED:
-        problem = f"truncated: {cut[2]} of {cut[1]} bytes are there"
+    elif frames != header[0]:
+        problem = f"truncated or damaged: {frames} of {header[0]} frames can be decoded"
     elif peak < SILENCE:
         problem = "silent (peak below -80 dBFS)"
     if problem:

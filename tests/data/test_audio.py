@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import soundfile
@@ -117,3 +119,50 @@ def test_a_stream_of_chunks_is_the_same_file(tmp_path, tone):
         for start in range(0, RATE, 999):
             file.write(tone[start : start + 999])
     np.testing.assert_array_equal(soundfile.read(tmp_path / "chunks.wav")[0], soundfile.read(tmp_path / "whole.wav")[0])
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".rf64", ".w64", ".aiff", ".caf", ".flac", ".mp3"])
+def test_a_file_that_was_cut_is_refused(tmp_path, tone, suffix):
+    path = tmp_path / f"a{suffix}"
+    audio.write(path, tone, RATE)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    assert audio.examine(path).problem
+    if suffix not in (".flac", ".mp3"):  # whose parts are decoded each by itself
+        for function in (audio.info, audio.read):
+            with pytest.raises(UserError, match=str(path)):
+                function(path)
+
+
+def test_a_length_unknown_to_who_wrote_it_is_no_cut(tmp_path, tone):
+    audio.write(tmp_path / "a.wav", tone, RATE)
+    content = bytearray((tmp_path / "a.wav").read_bytes())
+    content[4:8] = content[40:44] = b"\xff\xff\xff\xff"  # as by ffmpeg into a pipe
+    (tmp_path / "a.wav").write_bytes(content)
+    assert audio.examine(tmp_path / "a.wav").problem == ""
+    np.testing.assert_allclose(audio.read(tmp_path / "a.wav")[0], tone, atol=1e-4)
+
+
+def test_lying_headers_are_refused(tmp_path, tone):
+    def lying(name: str, place: int, field: bytes) -> Path:
+        audio.write(tmp_path / name, tone, RATE)
+        content = bytearray((tmp_path / name).read_bytes())
+        content[place : place + len(field)] = field
+        (tmp_path / name).write_bytes(content)
+        return tmp_path / name
+
+    slow = lying("a.wav", 24, (1).to_bytes(4, "little"))
+    assert "1 Hz" in audio.examine(slow).problem
+    with pytest.raises(UserError, match="1 Hz"):  # resampled, it would be hours long
+        audio.load(slow, RATE)
+    endless = lying("a.flac", 21, b"\x0f\xff\xff\xff\xff")  # more frames than memory holds
+    with pytest.raises(UserError, match="a.flac"):
+        audio.read(endless)
+    unseekable = lying("b.flac", 8, b"\xff\xff\xff\x7f")  # smallest and largest block: only the middle is out of reach
+    assert audio.examine(unseekable).problem
+
+
+@pytest.mark.parametrize("subtype", ["IMA_ADPCM", "MS_ADPCM", "GSM610"])
+def test_what_is_coded_in_blocks_keeps_its_length(tmp_path, tone, subtype):
+    audio.write(tmp_path / "a.wav", tone[:15000], RATE, subtype)
+    assert audio.info(tmp_path / "a.wav").frames == 15000
