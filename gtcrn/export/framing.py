@@ -6,6 +6,7 @@ next call overwrites.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from math import gcd
 from typing import Protocol
@@ -13,6 +14,10 @@ from typing import Protocol
 import numpy as np
 
 from gtcrn.errors import UserError
+
+log = logging.getLogger(__name__)
+
+LOUDEST = 10.0  # times full scale, as of files in gtcrn.data.audio: what is beyond is no sound
 
 
 class Step(Protocol):
@@ -88,6 +93,7 @@ class Stream:
     waits; or what every block is a multiple of (1: blocks of any size), and every call gives exactly as many
     samples as it was given, as an audio callback must: `latency` then grows by hop_length - gcd(hop_length,
     block_length), nothing where blocks are whole hops.
+    silenced: how many samples were no sound so far, see `heard`.
     """
 
     def __init__(self, step: Step, sample_rate: int, hop_length: int, latency: int, block_length: int | None = None):
@@ -95,6 +101,7 @@ class Stream:
             raise UserError(f"block_length={block_length}: must be at least 1, or None")
         self.sample_rate, self.hop_length, self.block_length = sample_rate, hop_length, block_length
         self.step = step
+        self.silenced = 0
         self._ahead = hop_length - gcd(hop_length, block_length) if block_length else 0
         self.latency = latency + self._ahead
         self._begin()
@@ -111,28 +118,45 @@ class Stream:
     def process(self, samples: np.ndarray) -> np.ndarray:
         """The next (N,) samples, floating point in [-1, 1] -> (N',) float32, N' as told by `block_length`.
 
-        All outputs together depend on the samples only, not on how they were cut. Raises UserError, and forgets
-        nothing, for another shape, integers, samples that are no numbers, and blocks that are no multiple of
-        `block_length`.
+        All outputs together depend on the samples only, not on how they were cut. Samples that are no sound are heard
+        as silence, see `heard`. Raises UserError, and forgets nothing, for another shape, integers, and blocks that
+        are no multiple of `block_length`; and, upon which the stream begins anew, if the model fails or gives NaN.
         """
-        samples = np.asarray(samples)
-        self._check(samples)
+        samples = self.heard(samples)
+        if self.block_length and len(samples) % self.block_length:
+            raise UserError(
+                f"block of {len(samples)} samples: this stream was told that all are multiples of "
+                f"block_length={self.block_length}"
+            )
         hop, step = self.hop_length, self.step
         hops = np.concatenate([self._pending, samples], dtype=np.float32, casting="same_kind")
-        if not np.isfinite(hops).all():
-            raise UserError("samples hold NaN or infinity, which a model would never forget; repair or leave them out")
         whole = len(hops) // hop * hop
         enhanced = np.empty(len(self._ready) + whole, np.float32)
         enhanced[: len(self._ready)] = self._ready
-        for source, target in zip(range(0, whole, hop), range(len(self._ready), len(enhanced), hop)):
-            enhanced[target : target + hop] = step(hops[None, source : source + hop])[0]
+        try:
+            for source, target in zip(range(0, whole, hop), range(len(self._ready), len(enhanced), hop)):
+                enhanced[target : target + hop] = step(hops[None, source : source + hop])[0]
+            if not np.isfinite(np.vdot(enhanced, enhanced)):  # several times faster than a look at each
+                raise UserError("the model gives NaN or infinity: its file is damaged, or its training went wrong")
+        except UserError:
+            self.reset()  # its states hold NaN, or a part of the block
+            raise
         # copies, lest a short rest keep a long block in memory
         self._pending = hops[whole:].copy()
         given = len(enhanced) if self.block_length is None else len(samples)
         self._ready = enhanced[given:].copy()
         return enhanced[:given]
 
-    def _check(self, samples: np.ndarray) -> None:
+    def heard(self, samples: np.ndarray) -> np.ndarray:
+        """Return (N,) samples with zeros for those that are NaN, infinite or beyond `LOUDEST`.
+
+        A model would never forget them: what follows is what follows a moment of silence. They are counted in
+        `silenced`, and the first ones are told in the log. Raises UserError for another shape, and integers.
+        """
+        try:
+            samples = np.asarray(samples)
+        except (ValueError, TypeError, RuntimeError) as error:
+            raise UserError(f"samples: {str(error).splitlines()[0]}; a stream takes an array (N,)") from error
         if samples.ndim != 1:
             raise UserError(
                 f"samples of shape {samples.shape}: a stream takes one channel, (N,); "
@@ -143,11 +167,19 @@ class Stream:
                 f"samples of type {samples.dtype}: expected floating point in [-1, 1]; "
                 "divide 16-bit integers by 32768 first"
             )
-        if self.block_length and len(samples) % self.block_length:
-            raise UserError(
-                f"block of {len(samples)} samples: this stream was told that all are multiples of "
-                f"block_length={self.block_length}"
+        if np.vdot(samples, samples) <= LOUDEST**2:  # so all of them are; of a short block this is the fastest look
+            return samples
+        sound = np.abs(samples) <= LOUDEST
+        if sound.all():
+            return samples
+        if not self.silenced:
+            log.warning(
+                "samples that are NaN, infinite or over %g times full scale are heard as silence, the first: %g",
+                LOUDEST,
+                samples[~sound][0],
             )
+        self.silenced += int(np.count_nonzero(~sound))
+        return np.where(sound, samples, 0)
 
 
 def _complex(spectrum: np.ndarray) -> np.ndarray:

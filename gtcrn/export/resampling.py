@@ -77,8 +77,17 @@ class Resampled:
             part.reset()
         self._ready = np.zeros(self._ahead, np.float32)
 
+    @property
+    def silenced(self) -> int:
+        return self._stream.silenced
+
+    def heard(self, samples: np.ndarray) -> np.ndarray:
+        """Return what `Stream.heard` does."""
+        return self._stream.heard(samples)
+
     def process(self, samples: np.ndarray) -> np.ndarray:
         """(N,) -> (N,) float32. Raises UserError as `Stream.process` does."""
+        samples = self.heard(samples)  # before the filter, which would spread them
         enhanced = self._out.process(self._stream.process(self._in.process(samples)))
         ready = np.concatenate([self._ready, enhanced])
         self._ready = ready[len(samples) :].copy()

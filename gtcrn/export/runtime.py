@@ -108,7 +108,7 @@ def open_onnx(path: Path):
 
 class _ONNX:
     def __init__(self, path: Path):
-        self.session = open_onnx(path)
+        self.path, self.session = path, open_onnx(path)
         self.metadata = self.session.get_modelmeta().custom_metadata_map
         self.inputs, self.outputs = (
             [Tensor(node.name, node.type == "tensor(float)", tuple(node.shape)) for node in nodes]
@@ -126,7 +126,7 @@ class _ONNXStep:
         (self._input, *states), (self._output, *next_states) = (
             [np.zeros(node.shape, np.float32) for node in nodes] for nodes in (model.inputs, model.outputs)
         )
-        self._buffers = states, next_states
+        self._buffers, self._path = (states, next_states), model.path
         self._run = model.session.run_with_iobinding
         self._bindings = [self._bind(model, *self._buffers), self._bind(model, *self._buffers[::-1])]
         self._now, self._next = self._bindings
@@ -146,7 +146,10 @@ class _ONNXStep:
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         self._input[:] = x
-        self._run(self._now)
+        try:
+            self._run(self._now)
+        except Exception as error:  # see `open_onnx`
+            raise _failed(self._path, error) from error
         self._now, self._next = self._next, self._now
         return self._output
 
@@ -184,7 +187,7 @@ class _LiteRT:
         return interpreter
 
     def step(self) -> Step:
-        step = LiteRTStep(self.interpreter())
+        step = LiteRTStep(self.interpreter(), self.path)
         if not in_integers(self.metadata):
             return step
         from gtcrn.export.integer.runner import Banded
@@ -200,8 +203,8 @@ def in_integers(metadata: Mapping[str, str]) -> bool:
 class LiteRTStep:
     """States begin with the code of zero, which in float is zero."""
 
-    def __init__(self, interpreter):
-        self._interpreter = interpreter
+    def __init__(self, interpreter, path: Path):
+        self._interpreter, self._path = interpreter, path
         inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
         (self._input, *states), (self._output, *next_states) = (
             [memory(interpreter.tensor(node["index"])()) for node in nodes] for nodes in (inputs, outputs)
@@ -216,10 +219,17 @@ class LiteRTStep:
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         self._input[:] = x
-        self._interpreter.invoke()
+        try:
+            self._interpreter.invoke()
+        except RuntimeError as error:
+            raise _failed(self._path, error) from error
         for state, next_state in self._moves:
             state[:] = next_state
         return self._output
+
+
+def _failed(path: Path, error: Exception) -> UserError:
+    return UserError(f"{path}: the model failed at a hop: {' '.join(str(error).split())}")
 
 
 def memory(view: np.ndarray) -> np.ndarray:

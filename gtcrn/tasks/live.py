@@ -178,7 +178,7 @@ class Callback:
     def __call__(self, indata: np.ndarray, outdata: np.ndarray, frames: int, clock: Any, status: Any) -> None:
         """indata, outdata: (frames, channels) float32. status: flags of what was lost before this block."""
         began = time.perf_counter()
-        noisy = np.nan_to_num(indata[:, 0], posinf=0.0, neginf=0.0)  # once in a model, they would stay
+        noisy = self.stream.heard(indata[:, 0])
         try:
             enhanced = self.stream.process(noisy)
             outdata[:] = (noisy if self.bypass else enhanced)[:, None]
@@ -212,6 +212,8 @@ class Callback:
     def summary(self) -> str:
         heard = self.frames / self.stream.sample_rate
         failure = f" (the last: {self.failure})" if self.failures else ""
+        if self.stream.silenced:
+            failure += f", samples that were no sound {self.stream.silenced}"
         return (
             f"{heard:.1f} s in {self.blocks} blocks; processing took {self.busy / max(heard, 1e-9):.1%} of the time, "
             f"{1000 * self.longest:.1f} ms at most, too long {self.late} times; {self._losses()}{failure}"

@@ -18,8 +18,10 @@ from ai_edge_litert import schema_py_generated as tflite
 from onnx import TensorProto, helper
 
 import gtcrn
+from gtcrn.data import audio
 from gtcrn.errors import UserError
-from gtcrn.export.framing import Framed, Stream
+from gtcrn.export.framing import LOUDEST, Framed, Stream
+from gtcrn.export.resampling import Resampled
 from gtcrn.export.runtime import Denoiser
 
 SPECTRUM, WAVE = (1, 129, 1, 2), (1, 128)
@@ -211,8 +213,8 @@ def test_samples_that_are_none(published):
     for samples, complaint in (
         (np.zeros((1, 256)), r"shape \(1, 256\): a stream takes one channel"),
         (np.zeros(256, np.int16), "type int16: expected floating point in .*; divide 16-bit integers by 32768"),
-        (np.full(256, np.nan), "NaN or infinity"),
-        (np.full(256, -np.inf, np.float32), "NaN or infinity"),
+        ([[0.1, 0.2], [0.3]], "samples: .*; a stream takes an array"),
+        (["loud", "soft"], "type <U4: expected floating point"),
     ):
         with pytest.raises(UserError, match=complaint):
             stream.process(samples)
@@ -223,6 +225,57 @@ def test_samples_that_are_none(published):
         stream.stream(100).process(np.zeros(101))
     with pytest.raises(UserError, match="block_length=0: must be at least 1"):
         stream.stream(0)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -1e20, 11.0])
+@pytest.mark.parametrize("rate", [16000, 48000])
+def test_samples_that_are_no_sound_are_heard_as_silence(published, noisy, caplog, value, rate):
+    """One of them, once in a model, would make the rest of the stream NaN."""
+    denoiser = Denoiser(published)
+    broken, silent = noisy[:16000].astype(np.float64), noisy[:16000].astype(np.float64)
+    broken[5000], broken[5100:5103], silent[5000], silent[5100:5103] = value, value, 0, 0
+
+    def heard(wave):
+        stream = denoiser.stream() if rate == 16000 else Resampled(denoiser.stream(), rate)
+        return np.concatenate([stream.process(block) for block in np.split(wave, [999, 5050, 5101, 9000])]), stream
+
+    (expected, clean), (output, stream) = heard(silent), heard(broken)
+    np.testing.assert_array_equal(output, expected)
+    assert (clean.silenced, stream.silenced) == (0, 4) and np.abs(output).max() > 0.01
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "NaN, infinite or over 10 times full scale are heard as silence" in caplog.text
+
+
+def test_loudest_of_streams_is_that_of_files():
+    assert LOUDEST == audio.LOUDEST
+
+
+@pytest.mark.parametrize("fault", ["NaN", "exception"])
+def test_a_model_that_fails_is_told_in_a_line_and_begins_anew(tmp_path, fault):
+    """NaN would stay in the states; the runtime has a dozen kinds of exceptions."""
+    path = make_onnx(tmp_path / "model.onnx", WAVE)
+    model = onnx.load(path)
+    if fault == "NaN":  # of samples below zero
+        added, complaint = [helper.make_node("Sqrt", ["input"], ["x"])], "the model gives NaN or infinity"
+    else:  # of samples from 2 on
+        table = onnx.numpy_helper.from_array(np.arange(2, dtype=np.float32), "table")
+        model.graph.initializer.append(table)
+        added = [
+            helper.make_node("Cast", ["input"], ["places"], to=TensorProto.INT64),
+            helper.make_node("Gather", ["table", "places"], ["x"]),
+        ]
+        complaint = "model.onnx: the model failed at a hop: .*out of data bounds"
+    for node in reversed(added):
+        model.graph.node.insert(0, node)
+    for node in model.graph.node[len(added) :]:
+        node.input[0] = "x"
+    onnx.save(model, path)
+    denoiser = Denoiser(path)
+    expected = denoiser.process(np.ones(256))
+    with pytest.raises(UserError, match=complaint) as error:
+        denoiser.process(np.full(256, -5.0))
+    assert "\n" not in str(error.value)
+    np.testing.assert_array_equal(denoiser.process(np.ones(256)), expected)
 
 
 def test_files_that_do_not_fit_are_named(tmp_path, published):

@@ -3,6 +3,7 @@ import { Recorder } from "./recorder.js";
 import { draw, gradient } from "./spectrogram.js";
 import { openBuffer, openFile, wav } from "./wave.js";
 
+const LOUDEST = 10; // times full scale: a recording that passes it holds integers, or is damaged
 const SILENCE = 1e-4; // a peak below -80 dBFS is nothing but dither
 const BEFORE = "before";
 const byId = id => document.getElementById(id);
@@ -124,6 +125,7 @@ async function open(name, read, advice = "") {
 function check(name, wave, advice) {
   const peak = wave.reduce((most, sample) => Math.max(most, Math.abs(sample)), 0);
   if (!Number.isFinite(peak)) throw new Error(`${name} holds samples that are no numbers: write it anew.`);
+  if (peak > LOUDEST) throw new Error(`${name} holds samples of ${peak.toPrecision(2)} times full scale: divide them first.`);
   if (peak < SILENCE) throw new Error(`${name} is silent: its peak is below −80 dBFS. ${advice}`);
 }
 

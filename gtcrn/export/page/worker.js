@@ -6,6 +6,7 @@ import { power } from "./spectrogram.js";
 ort.env.wasm.numThreads = 1; // matrices this small lose more than they gain with two
 ort.env.wasm.wasmPaths = { wasm: new URL("./onnxruntime/ort-wasm-simd-threaded.wasm", import.meta.url).href };
 
+const LOUDEST = 10; // times full scale: what is beyond, or NaN, no model would forget
 const REPORT = 100; // ms between words on the progress
 const sessions = new Map();
 let latest = 0; // number of the job that is wanted; those before it give up
@@ -91,7 +92,9 @@ class Stream {
       [input, new ort.Tensor("float32", new Float32Array(shape.reduce((a, b) => a * b, 1)), shape)]));
   }
 
+  // samples that are no sound are heard as silence
   async step(hop) {
+    hop = hop.map(sample => Math.abs(sample) <= LOUDEST ? sample : 0);
     const { input, output, hop_length, states } = this.model;
     const results = await this.session.run({ [input]: new ort.Tensor("float32", hop, [1, hop_length]), ...this.states });
     for (const state of states) this.states[state.input] = results[state.output];

@@ -51,7 +51,7 @@ def opened(path: Path, numbers: Sequence[int]) -> tuple[Step, list[np.ndarray]]:
         experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
     )
     interpreter.allocate_tensors()
-    return LiteRTStep(interpreter), [memory(interpreter.tensor(i)()) for i in numbers]
+    return LiteRTStep(interpreter, path), [memory(interpreter.tensor(i)()) for i in numbers]
 
 
 def streamed(step: Step, file: File, waves: Sequence[np.ndarray]) -> Iterator[None]:
