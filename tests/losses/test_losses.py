@@ -116,14 +116,14 @@ def test_parts_are_unweighted_and_weights_can_be_swept():
     config = OmegaConf.merge({"loss": config}, override).loss
     loss = instantiate(config)
     assert loss.terms["magnitude"].weight == 50
-    total, parts = loss(Signals(speech_like(0)), Signals(speech_like(1)))
+    total, parts = loss(Signals(speech_like(0).double()), Signals(speech_like(1).double()))
     assert list(parts) == ["sisdr", "magnitude"]
     expected = config.terms.sisdr.weight * parts["sisdr"] + 50 * parts["magnitude"]
     torch.testing.assert_close(total, expected)
 
 
 def test_spectral_terms_prefer_the_models_own_spectrum():
-    wave, other = speech_like(0), speech_like(1)
+    wave, other = speech_like(0).double(), speech_like(1).double()
     term = CompressedMagnitude(weight=1, compression=0.3)
     from_wave = term(Signals(wave), Signals(other))
     from_spec = term(Signals(wave, spectrum(wave)), Signals(other, spectrum(other)))
@@ -223,7 +223,7 @@ def test_emphasis_makes_high_frequencies_dear_and_none_is_none():
 
 
 def test_l1_is_the_mean_absolute_difference():
-    estimate, target = speech_like(0), speech_like(1)
+    estimate, target = speech_like(0).double(), speech_like(1).double()
     expected = np.abs(estimate.numpy() - target.numpy()).mean()
     assert L1(weight=3)(Signals(estimate), Signals(target)).item() == pytest.approx(expected, rel=1e-6)
 

@@ -105,8 +105,8 @@ def test_groups_of_the_published_widths():
 def test_any_length_and_batch_items_apart(length):
     torch.manual_seed(0)
     parts = {"scale": MultiScaleDiscriminator(2, [4, 6]), "period": MultiPeriodDiscriminator([2, 11], [4])}
-    discriminator = CombinedDiscriminator(parts).eval()
-    waves = torch.randn(3, length)
+    discriminator = CombinedDiscriminator(parts).double().eval()
+    waves = torch.randn(3, length).double()
     together = discriminator(waves)
     for i in range(3):
         for one, all_ in zip(discriminator(waves[i : i + 1]), together, strict=True):

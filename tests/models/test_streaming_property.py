@@ -1,4 +1,7 @@
-"""Streaming is a property of every causal configuration in conf/model: these tests run over that folder."""
+"""Streaming is a property of every causal configuration in conf/model: these tests run over that folder.
+
+In float32, as streams are run. What differs is measured against full scale, 1: 1e-5 of it is -100 dB.
+"""
 
 import copy
 from pathlib import Path
@@ -163,14 +166,13 @@ def test_future_changes_no_past_frame(enhancer, seconds):
 
 
 def test_output_is_aligned_and_first_frame_is_enhanced(enhancer):
-    """With the network replaced by a mask of one half, the output is half the input, sample for sample."""
-    wave = torch.randn(2, 5 * enhancer.hop_length, generator=torch.Generator().manual_seed(0))
-    network, enhancer.core.forward = enhancer.core.forward, lambda frames, state=None: (0.5 * frames, {})
-    try:
-        whole = enhancer(wave)[0]
-        streamed, _ = stream(enhancer, wave, [1])
-    finally:
-        enhancer.core.forward = network
+    """With the network replaced by a mask of one half, the output is half the input, sample for sample: in double
+    precision, but for the windows, which are kept in float32."""
+    halving = copy.deepcopy(enhancer).double()
+    halving.core.forward = lambda frames, state=None: (0.5 * frames, {})
+    wave = torch.randn(2, 5 * enhancer.hop_length, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    whole = halving(wave)[0]
+    streamed, _ = stream(halving, wave, [1])
     late = enhancer.latency
     torch.testing.assert_close(whole, 0.5 * wave, atol=1e-6, rtol=0)
     torch.testing.assert_close(streamed[:, late:], 0.5 * without_end(wave, enhancer), atol=1e-6, rtol=0)

@@ -46,14 +46,14 @@ def test_parts_can_be_left_in_float(network, enhancer, some_bands):
 
 @torch.inference_mode()
 def test_equalised_and_normalised_channels_change_nothing_in_float(enhancer, some_bands):
-    network = Network(lower(enhancer.core))
+    network, some_bands = Network(lower(enhancer.core)).double(), some_bands.double()
     before = network(some_bands)
     peak = network.weights[key("dual_path.0.0.conv1")].abs().amax(dim=(1, 2, 3))
     network.equalise([some_bands])
     assert (network.weights[key("dual_path.0.0.conv1")].abs().amax(dim=(1, 2, 3)) != peak).any()
-    torch.testing.assert_close(network(some_bands), before, atol=1e-5, rtol=0)
+    torch.testing.assert_close(network(some_bands), before)
     network.normalise(some_bands)
-    torch.testing.assert_close(network(some_bands), before, atol=1e-5, rtol=0)
+    torch.testing.assert_close(network(some_bands), before)
     for weight in network.weights.values():
         assert weight.abs().amax(dim=(1, 2, 3)).max() == pytest.approx(1)
 
@@ -71,7 +71,9 @@ def test_learns(enhancer, some_bands):
 
 
 def test_states_begin_with_zero(network, some_bands):
-    """A loud past before silence is heard; without one, silence is silence."""
+    """A loud past before silence is heard; without one, silence is silence. In double precision: how many frames are
+    summed at once decides no tie."""
+    network, some_bands = copy.deepcopy(network).double(), some_bands.double()
     with torch.inference_mode():
         silent = network(torch.zeros_like(some_bands))
         assert torch.equal(silent[:, :, -1], silent[:, :, -2])
