@@ -16,7 +16,7 @@ def test_least_squares_is_a_mean_over_discriminators_whatever_their_sizes():
 def test_feature_matching_by_numpy():
     generator = torch.Generator().manual_seed(0)
     ours, theirs = (
-        [[torch.randn(2, c, 7, generator=generator).double() for c in channels] for channels in ([1, 2, 3, 4, 5, 6], [3, 2])]
+        [[torch.randn(2, c, 7, generator=generator).double() for c in sizes] for sizes in ([1, 2, 3, 4, 5, 6], [3, 2])]
         for _ in range(2)
     )
     weights = [1, 0.5, 0.25, 0.125, 1, 1]

@@ -159,5 +159,6 @@ def test_weights_of_reparametrised_layers_are_the_raw_ones(ours):
     assert not report.unknown and not report.unused and not report.unlike
     wave = torch.randn(1, 4800, dtype=torch.float64)
     plain = checkpoint.enhancer().double()(wave)[0]
-    torch.testing.assert_close(enhancer.double().eval()(wave)[0], plain, rtol=0, atol=1e-5)  # of full scale: folded in float32
+    full = enhancer.double().eval()(wave)[0]
+    torch.testing.assert_close(full, plain, rtol=0, atol=1e-5)  # of full scale: weights were folded in float32
     assert not any("parametrizations" in key for key in checkpoint.enhancer().state_dict())
