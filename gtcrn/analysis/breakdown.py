@@ -84,7 +84,8 @@ def by_speaker(scores: pd.DataFrame, metric: str) -> pd.DataFrame:
     keys = ["run", "speaker"]
     rows = {key: summarise(own).loc[metric] for key, own in _only(scores, metric, *keys).groupby(keys)}
     table = _table(rows, "speaker")
-    gain = table["improvement" if "improvement" in table else "enhanced"].groupby("speaker").mean()
+    kept = table["improvement"] if "improvement" in table else METRICS[metric].goodness(table["enhanced"])
+    gain = kept.groupby("speaker").mean()
     order = gain.sort_values(ascending=False).index
     return table.loc[[(run, speaker) for run in scores["run"].unique() for speaker in order]]
 
@@ -109,12 +110,13 @@ def check_scored(scores: pd.DataFrame, metric: str) -> None:
 
 
 def weakest(scores: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Noisy and enhanced score of every file and their difference, over all runs, the least improved file first."""
+    """Noisy and enhanced score of every file and how much better it became, over all runs, the least improved first."""
     check_scored(scores, metric)
     columns = [column for column in (f"noisy_{metric}", f"enhanced_{metric}") if column in scores]
     table = scores.groupby("name").agg({"speaker": "first", "snr": "first", **dict.fromkeys(columns, "mean")})
-    table["improvement"] = table[columns[-1]] - (table[columns[0]] if len(columns) > 1 else np.nan)
-    return table.sort_values(["improvement", columns[-1]])
+    gain = table[columns[-1]] - (table[columns[0]] if len(columns) > 1 else np.nan)
+    table["improvement"] = METRICS[metric].goodness(gain)
+    return table.sort_values(["improvement", columns[-1]], ascending=[True, METRICS[metric].more_is_better])
 
 
 def groups_figure(table: pd.DataFrame, metric: str) -> tuple[Figure, str] | None:
@@ -173,7 +175,7 @@ def files_figure(scores: pd.DataFrame, metric: str) -> tuple[Figure, str] | None
                 own[noisy], own[enhanced], c=own["snr"], s=18, cmap="viridis", edgecolors="white", linewidths=0.3
             )
             points.set_clim(scores["snr"].min(), scores["snr"].max())
-            for index in (own[enhanced] - own[noisy]).nsmallest(_NAMED).index:
+            for index in METRICS[metric].goodness(own[enhanced] - own[noisy]).nsmallest(_NAMED).index:
                 place = own.loc[index, [noisy, enhanced]]
                 panel.annotate(own["name"][index], place, (4, -8), textcoords="offset points", fontsize=6, color=_LOST)
             panel.set_title(_wrapped(run), loc="left", fontsize=8)
@@ -187,7 +189,8 @@ def files_figure(scores: pd.DataFrame, metric: str) -> tuple[Figure, str] | None
             figure.colorbar(
                 points, ax=list(panels), label="input SNR [dB]", fraction=0.03, pad=0.01
             ).outline.set_visible(False)
-    return figure, f"A point is a file; below the line it became worse. Named: the {_NAMED} that gained least."
+    side = "below" if METRICS[metric].more_is_better else "above"
+    return figure, f"A point is a file; {side} the line it became worse. Named: the {_NAMED} that gained least."
 
 
 def results(folder: Path | str) -> Path:

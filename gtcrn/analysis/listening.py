@@ -71,7 +71,8 @@ def write_page(
     if metric not in scores:
         raise UserError(f"metric={metric}: not scored in these runs; choose from {', '.join(scores) or 'none'}")
 
-    score = scores[metric].iloc[:, 1:].mean(axis=1, skipna=False)  # none at all, e.g. of a silent output, is the worst
+    # none at all, e.g. of a silent output, is the worst
+    score = METRICS[metric].goodness(scores[metric].iloc[:, 1:]).mean(axis=1, skipna=False)
     chosen = _choose(list(score.sort_values(na_position="first", kind="stable").index), files)
     utterances = [_utterance(name, place, finished, scores) for name, place in chosen.items()]
 
@@ -174,13 +175,17 @@ def _choose(ranked: Sequence[str], files: int) -> dict[str, str]:
 
 
 def _columns(scores: Mapping[str, pd.DataFrame], runs: Sequence[_Run]) -> list[dict]:
-    """Of the table of models: what is scored, then what it costs, where a run tells."""
+    """Columns of the table of models: what is scored, then what it costs, where a run tells."""
     metrics = {key: METRICS[key] for key in scores}
-    costs = {key: labels for key, labels in _COSTS.items() if any(key in run.cost for run in runs)}
     return [
-        {"key": key, "label": label, "digits": digits, "note": note}
-        for key, (label, digits, note) in (metrics | costs).items()
-    ]
+        {"key": key, "label": metric.label, "digits": metric.digits, "note": metric.described,
+         "more": metric.more_is_better}
+        for key, metric in metrics.items()
+    ] + [
+        {"key": key, "label": label, "digits": digits, "note": note, "more": False}
+        for key, (label, digits, note) in _COSTS.items()
+        if any(key in run.cost for run in runs)
+    ]  # fmt: skip
 
 
 def _models(scores: Mapping[str, pd.DataFrame], runs: Sequence[_Run]) -> list[dict]:

@@ -22,8 +22,8 @@ def summarise(scores: pd.DataFrame) -> pd.DataFrame:
     and their `improvement`; `files` that entered and `failures`, files that did not.
 
     A file enters with both of its scores or not at all, so the improvement is the difference of the
-    two means, and its interval is that of the paired differences. Without noisy scores there are only
-    the columns of `enhanced`.
+    two means, positive where enhanced is better, and its interval is that of the paired differences. Without noisy
+    scores there are only the columns of `enhanced`.
     """
     rows = {}
     for metric in (metric for metric in METRICS if f"enhanced_{metric}" in scores):
@@ -33,7 +33,7 @@ def summarise(scores: pd.DataFrame) -> pd.DataFrame:
             if f"{condition}_{metric}" in scores
         })  # fmt: skip
         if "noisy" in parts:
-            parts["improvement"] = parts["enhanced"] - parts["noisy"]
+            parts["improvement"] = METRICS[metric].goodness(parts["enhanced"] - parts["noisy"])
         scored = parts.dropna()
         row = {}
         for condition in scored:
@@ -84,11 +84,11 @@ def notes(scores: pd.DataFrame) -> list[str]:
     summary = summarise(scores)
     lines = [f"{len(scores)} files; mean ± 95 % confidence interval over files"]
     for metric, count in summary["failures"].items():
-        label, _, note = METRICS[metric]
-        if "pesq" in metric:
-            lines.append(f"{label}: {note}")
+        known = METRICS[metric]
+        if "pesq" in metric or not known.more_is_better:
+            lines.append(f"{known.label}: {known.described}")
         if count:
-            lines.append(f"{label}: {count} of {len(scores)} files have no score and are left out")
+            lines.append(f"{known.label}: {count} of {len(scores)} files have no score and are left out")
     if reasons := _reasons(scores):
         counts = ", ".join(f"{reason} ({count} scores)" for reason, count in reasons.items())
         lines.append(f"reasons: {counts}")

@@ -4,8 +4,9 @@ values, failures = evaluate_pair(clean, enhanced, 16000)
 scores = score_pairs([Pair("p1", clean="clean/p1.wav", enhanced="out/p1.wav", noisy="noisy/p1.wav")])
 """
 
-from gtcrn.metrics.pair import DEFAULT_METRICS, DNSMOS_METRICS, METRICS, Scores, evaluate_pair
+from gtcrn.metrics.pair import Scores, evaluate_pair
 from gtcrn.metrics.pool import Pair, score_pairs
+from gtcrn.metrics.registry import DEFAULT_METRICS, DNSMOS_METRICS, METRICS, more_is_better
 
 __all__ = [
     "DEFAULT_METRICS",
@@ -14,5 +15,6 @@ __all__ = [
     "Pair",
     "Scores",
     "evaluate_pair",
+    "more_is_better",
     "score_pairs",
 ]

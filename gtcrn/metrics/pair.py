@@ -16,39 +16,12 @@ from pystoi import stoi
 from gtcrn.errors import UserError
 from gtcrn.metrics.composite import composite, log_likelihood_ratio, segmental_snr, weighted_spectral_slope
 from gtcrn.metrics.failure import MetricFailure
+from gtcrn.metrics.registry import DEFAULT_METRICS, DNSMOS_METRICS, METRICS
 
 # s; PESQ's reference code has room for 50 utterances and crashes the process on more, which speech
 # reaches after about a minute and a half
 _LONGEST_PESQ = 40
 _WIDEBAND = 16000  # Hz; PESQ, the composite measures and DNSMOS are defined up to this rate
-
-
-class Metric(NamedTuple):
-    """How a measure is shown. More is better for all of them."""
-
-    label: str
-    digits: int
-    note: str
-
-
-METRICS = {
-    "pesq_wb": Metric("PESQ-wb", 2, "P.862.2 wideband, ITU reference code without Corrigendum 2"),
-    "pesq_nb": Metric("PESQ-nb", 2, "P.862.1 narrowband, the same code"),
-    "stoi": Metric("STOI", 3, "package pystoi"),
-    "estoi": Metric("ESTOI", 3, "package pystoi"),
-    "si_sdr": Metric("SI-SDR dB", 2, "means not removed"),
-    "si_snr": Metric("SI-SNR dB", 2, "means removed"),
-    "csig": Metric("CSIG", 2, "Hu and Loizou 2008 on PESQ-wb"),
-    "cbak": Metric("CBAK", 2, "Hu and Loizou 2008 on PESQ-wb"),
-    "covl": Metric("COVL", 2, "Hu and Loizou 2008 on PESQ-wb"),
-    "segsnr": Metric("segSNR dB", 2, "30 ms frames, each limited to -10 ... 35 dB"),
-    "dnsmos_sig": Metric("DNSMOS SIG", 2, "P.835, without reference (package speechmos)"),
-    "dnsmos_bak": Metric("DNSMOS BAK", 2, "P.835, without reference (package speechmos)"),
-    "dnsmos_ovrl": Metric("DNSMOS OVRL", 2, "P.835, without reference (package speechmos)"),
-    "dnsmos_p808": Metric("DNSMOS P.808", 2, "without reference (package speechmos)"),
-}
-DNSMOS_METRICS = tuple(name for name in METRICS if name.startswith("dnsmos"))
-DEFAULT_METRICS = tuple(name for name in METRICS if name not in DNSMOS_METRICS)
 
 
 class Scores(NamedTuple):
@@ -178,10 +151,16 @@ class _Measures:
         return segmental_snr(*self._wideband, _WIDEBAND)
 
     @cached_property
+    def llr(self) -> float:
+        return log_likelihood_ratio(*self._wideband, _WIDEBAND)
+
+    @cached_property
+    def wss(self) -> float:
+        return weighted_spectral_slope(*self._wideband, _WIDEBAND)
+
+    @cached_property
     def _composite(self) -> tuple[float, float, float]:
-        llr = log_likelihood_ratio(*self._wideband, _WIDEBAND)
-        wss = weighted_spectral_slope(*self._wideband, _WIDEBAND)
-        return composite(self.pesq_wb, llr, wss, self.segsnr)
+        return composite(self.pesq_wb, self.llr, self.wss, self.segsnr)
 
     csig = property(lambda self: self._composite[0])
     cbak = property(lambda self: self._composite[1])

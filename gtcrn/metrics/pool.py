@@ -14,7 +14,8 @@ import soundfile
 from tqdm import tqdm
 
 from gtcrn.errors import UserError
-from gtcrn.metrics.pair import DEFAULT_METRICS, check_metrics, evaluate_pair
+from gtcrn.metrics.pair import check_metrics, evaluate_pair
+from gtcrn.metrics.registry import DEFAULT_METRICS
 from gtcrn.workers import parallel
 
 _TOLERANCE = 0.010  # s by which lengths may differ (codecs and resamplers); the longer signal is cut

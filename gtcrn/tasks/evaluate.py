@@ -24,7 +24,7 @@ from gtcrn.data.folders import search
 from gtcrn.data.module import SpeechData
 from gtcrn.errors import UserError
 from gtcrn.export.integer.checkpoint import holds_integers, load_simulation
-from gtcrn.metrics import DNSMOS_METRICS, Pair, score_pairs
+from gtcrn.metrics import DNSMOS_METRICS, METRICS, Pair, score_pairs
 from gtcrn.metrics.pair import check_metrics
 from gtcrn.models.enhancer import Enhancer
 from gtcrn.tasks.building import build_data, configure_torch, load_or_build
@@ -195,7 +195,8 @@ def _audio_in(path: Path, key: str) -> dict[str, Path]:
 def draw_examples(pairs: list[Pair], scores: pd.DataFrame, sample_rate: int, folder: Path) -> None:
     """Spectrograms of the worst, the median and the best file by the first metric."""
     column = next(column for column in scores if column.startswith("enhanced_"))
-    ranked = scores[column].dropna().sort_values().index
+    metric = column.removeprefix("enhanced_")
+    ranked = METRICS[metric].goodness(scores[column]).dropna().sort_values().index
     if not len(ranked):
         return
     chosen = {"worst": ranked[0], "median": ranked[len(ranked) // 2], "best": ranked[-1]}
@@ -203,7 +204,7 @@ def draw_examples(pairs: list[Pair], scores: pd.DataFrame, sample_rate: int, fol
         pair = pairs[index]
         signals = pair.signals()
         waves = {role: signals[role] for role in ("noisy", "enhanced", "clean") if role in signals}
-        figure = spectrogram_figure(waves, sample_rate, title=f"{pair.name} ({rank} {column.split('_', 1)[1]})")
+        figure = spectrogram_figure(waves, sample_rate, title=f"{pair.name} ({rank} {metric})")
         figure.savefig(folder / f"{rank}_{Path(pair.name).name}.png", dpi=140)
 
 

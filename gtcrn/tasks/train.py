@@ -22,7 +22,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from gtcrn.analysis.cost import Cost, measure
 from gtcrn.data.module import SpeechData
 from gtcrn.errors import Interrupted, UserError
-from gtcrn.metrics import DNSMOS_METRICS
+from gtcrn.metrics import DNSMOS_METRICS, more_is_better
 from gtcrn.metrics.pair import check_metrics
 from gtcrn.models.enhancer import Enhancer
 from gtcrn.models.initial_weights import initialise
@@ -344,7 +344,7 @@ def _rows_before(checkpoint: Path, metrics: Path) -> list[dict]:
 def make_callbacks(cfg: DictConfig, run_dir: Path, logged: Sequence[str]) -> list[Callback]:
     """logged: what the module itself logs of a validation."""
     checkpoints = run_dir / "checkpoints"
-    mode = "min" if "loss" in cfg.monitor else "max"
+    mode = "max" if more_is_better(cfg.monitor) else "min"
     metric = cfg.monitor.removeprefix("val/")
     check_metrics(cfg.metrics.validation)
     if not cfg.monitor.startswith("val/") or metric not in (*logged, *cfg.metrics.validation):

@@ -28,7 +28,7 @@ from gtcrn.analysis.figures import spectrogram_figure
 from gtcrn.analysis.tables import summarise_by_snr
 from gtcrn.errors import UserError
 from gtcrn.export.metadata import revision
-from gtcrn.metrics import METRICS, Pair
+from gtcrn.metrics import METRICS, Pair, more_is_better
 
 log = logging.getLogger(__name__)
 
@@ -280,7 +280,7 @@ def _best(name: str) -> str | None:
     folder, _, metric = name.partition("/")
     if folder != "val" or metric == "failures":
         return None
-    return "max" if metric in METRICS else "min"  # the loss and its terms
+    return "max" if more_is_better(name) else "min"
 
 
 def _recorded(folder: Path) -> dict[str, str]:
@@ -296,7 +296,8 @@ def _sweep_of(folder: Path, sweep: str | None) -> str | None:
 def _examples(scores: pd.DataFrame, count: int) -> list[int]:
     """Rows of the worst, the median and the best file by the first metric, then others across the whole range."""
     column = next(column for column in scores if column.startswith("enhanced_"))
-    ranked = scores[column].sort_values(na_position="first").index
+    metric = METRICS[column.removeprefix("enhanced_")]
+    ranked = metric.goodness(scores[column]).sort_values(na_position="first").index
     last = len(ranked) - 1
     ranks = [0, len(ranked) // 2, last, *np.linspace(0, last, count).round().astype(int)]
     return [int(ranked[rank]) for rank in dict.fromkeys(ranks)][:count]
