@@ -40,6 +40,7 @@ WHOLE_IN_BYTES = ("PCM", "FLOAT", "DOUBLE", "ULAW", "ALAW")  # so that a file th
 MONO = ("GSM610", "IMA_ADPCM")  # hold one channel in some containers or all
 HEADER = 120  # bytes, within which most formats say what they hold
 CHUNKS = (b"fmt ", b"data", b"fact", b"ds64", b"COMM", b"SSND", b"desc", b"pakt", b"OggS", b"Xing", b"Info", b"fLaC")
+FORMS = ("<H", ">H", "<I", ">I", "<Q", ">Q")  # of numbers in headers
 NUMBERS = (0, 1, 2, 3, 7, 255, 256, 32767, 32768, 65535, 2**24, 2**31 - 1, 2**31, 2**32 - 1)
 LOUDEST = 100.0  # of full scale; a file whose peak is above holds integers, or was damaged
 RATE = 16000
@@ -205,19 +206,21 @@ def _flip_in(content: Bytes, rng: np.random.Generator, end: int) -> Bytes:
     return content
 
 
-def _number(content: Bytes, rng: np.random.Generator) -> Bytes:
-    """Put a number at the edge of what fits into a field: behind the name of a chunk, or somewhere in the header."""
-    chunks = [place for tag in CHUNKS if (place := content.find(tag)) >= 0]
-    start, end = 0, HEADER
-    if chunks and rng.random() < 0.7:
-        start = chunks[rng.integers(len(chunks))] + 4
-        end = 32
-    form = ["<H", ">H", "<I", ">I", "<Q", ">Q"][rng.integers(6)]
-    number = NUMBERS[rng.integers(len(NUMBERS))] + (2**32 * int(rng.integers(3)) if form[1] == "Q" else 0)
-    field = struct.pack(form, min(number, 256 ** struct.calcsize(form) - 1))
-    place = start + 2 * int(rng.integers(end // 2))
-    content[place : place + len(field)] = field
+def with_number(content: Bytes, chunk: bytes, field: int, form: str, number: int) -> Bytes:
+    """Put a number, or the largest that fits, into the file, so many fields of 2 bytes behind the name of a chunk."""
+    start = content.find(chunk) + len(chunk) if chunk in content else 0
+    value = struct.pack(form, min(number, 256 ** struct.calcsize(form) - 1))
+    content[start + 2 * field : start + 2 * field + len(value)] = value
     return content
+
+
+def _number(content: Bytes, rng: np.random.Generator) -> Bytes:
+    chunks = [b"", *(chunk for chunk in CHUNKS if chunk in content)]
+    chunk = chunks[rng.integers(len(chunks))]
+    field = int(rng.integers(16 if chunk else HEADER // 2))
+    form = FORMS[rng.integers(len(FORMS))]
+    number = NUMBERS[rng.integers(len(NUMBERS))] + (2**32 * int(rng.integers(3)) if form[1] == "Q" else 0)
+    return with_number(content, chunk, field, form, number)
 
 
 def _chunks(content: Bytes, rng: np.random.Generator) -> Bytes:

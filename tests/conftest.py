@@ -5,9 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 # two threads for matrices this small wait for each other, many times longer than one works
 torch.set_num_threads(1)
+
+# the same examples in every run and on every machine, however slow it is, and none kept on disk
+settings.register_profile("gtcrn", derandomize=True, deadline=None, database=None, suppress_health_check=HealthCheck)
+settings.load_profile("gtcrn")
 
 
 def _folder_from(variable: str, what: str) -> Path:

@@ -3,6 +3,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from audio_files import CHUNKS, FORMATS, FORMS, NUMBERS, WHOLE_IN_BYTES, encoded, read_alike, scanned_alike, with_number
+from hypothesis import given
+from hypothesis import strategies as some
 
 from gtcrn.data import audio
 from gtcrn.errors import UserError
@@ -166,3 +169,30 @@ def test_lying_headers_are_refused(tmp_path, tone):
 def test_what_is_coded_in_blocks_keeps_its_length(tmp_path, tone, subtype):
     audio.write(tmp_path / "a.wav", tone[:15000], RATE, subtype)
     assert audio.info(tmp_path / "a.wav").frames == 15000
+
+
+@given(
+    some.sampled_from(FORMATS),
+    some.lists(
+        some.tuples(
+            some.sampled_from([b"", *CHUNKS]),
+            some.integers(0, 15),
+            some.sampled_from(FORMS),
+            some.sampled_from(NUMBERS),
+        ),
+        max_size=2,
+    ),
+    some.none() | some.floats(0, 1),
+)
+def test_a_damaged_file_is_refused_or_reads_alike_in_every_way(tmp_path_factory, written, numbers, share):
+    suffix, container, encoding = written
+    content = encoded(container, encoding, np.random.default_rng(0).uniform(-0.5, 0.5, 1000), RATE)
+    for number in numbers:
+        content = with_number(content, *number)
+    folder = tmp_path_factory.mktemp("damaged")
+    (folder / "corpus").mkdir()
+    path = folder / f"corpus/speaker_1{suffix}"
+    path.write_bytes(content if share is None else content[: round(share * len(content))])
+    cut = not numbers and share is not None and share < 0.9 and encoding.startswith(WHOLE_IN_BYTES)
+    read_alike(path, np.random.default_rng(0), cut)
+    scanned_alike(path, folder / "cache")
