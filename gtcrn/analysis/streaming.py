@@ -55,10 +55,10 @@ class Stream(NamedTuple):
         return 1e3 * self.chunk / self.sample_rate
 
 
-def enhancers(runs: pd.DataFrame) -> dict[str, Enhancer]:
+def enhancers(runs: pd.DataFrame, trust: bool = False) -> dict[str, Enhancer]:
     """The models of those runs of `read_runs` whose weights are still there: the best of a training, or the evaluated.
 
-    Raises UserError if there are none.
+    trust: see `gtcrn.load`. Raises UserError if there are none.
     """
     found = {}
     for run, folder, ckpt in zip(runs["run"], map(Path, runs["path"]), runs.get("ckpt", [None] * len(runs))):
@@ -66,7 +66,7 @@ def enhancers(runs: pd.DataFrame) -> dict[str, Enhancer]:
         if isinstance(ckpt, str):
             places += [parent / ckpt for parent in folder.parents]  # it was typed in one of them
         if weights := next((place for place in places if place.is_file()), None):
-            found[run] = load(weights)
+            found[run] = load(weights, trust=trust)
     if not found:
         raise UserError(f"the weights of none of these {len(runs)} runs are there; name another folder in RUNS")
     return found

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from gtcrn.dsp.spectra import irfft, rfft
 from gtcrn.errors import UserError
 
+LONGEST_FRAME = 8192  # samples, 170 ms at 48 kHz
+
 
 class Frames(nn.Module):
     """Overlapping frames and their overlap-add, with perfect reconstruction.
@@ -24,8 +26,8 @@ class Frames(nn.Module):
 
     def __init__(self, n_fft: int = 512, hop_length: int = 256):
         super().__init__()
-        if n_fft < 4 or n_fft % 2:
-            raise UserError(f"model.n_fft={n_fft}: must be even and at least 4")
+        if not 4 <= n_fft <= LONGEST_FRAME or n_fft % 2:
+            raise UserError(f"model.n_fft={n_fft}: must be even, at least 4 and at most {LONGEST_FRAME}")
         if hop_length < 1 or n_fft % hop_length or n_fft == hop_length:
             raise UserError(f"model.hop_length={hop_length}: must divide n_fft={n_fft} and be smaller than it")
         self.n_fft = n_fft

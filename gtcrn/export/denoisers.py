@@ -64,8 +64,8 @@ class ModelDenoiser:
         return {"open_model": self.open_model, "sample_rate": self.sample_rate, "_process": None}
 
 
-def enhancer(ckpt: str | None, sample_rate: int = 48000) -> ModelDenoiser:
-    """A checkpoint of ours or a published one, given whole waves.
+def enhancer(ckpt: str | None, sample_rate: int = 48000, trust: bool = False) -> ModelDenoiser:
+    """A checkpoint of ours or a published one, given whole waves. trust: see `gtcrn.load`.
 
     Raises UserError if it can't be loaded.
     """
@@ -73,11 +73,11 @@ def enhancer(ckpt: str | None, sample_rate: int = 48000) -> ModelDenoiser:
         raise UserError(
             "data.denoiser.ckpt is not set: give a checkpoint of ours or a published one, data.denoiser.ckpt=FILE"
         )
-    return ModelDenoiser(partial(_open_enhancer, ckpt), sample_rate)
+    return ModelDenoiser(partial(_open_enhancer, ckpt, trust), sample_rate)
 
 
-def _open_enhancer(ckpt: str) -> tuple[Denoise, int]:
-    model = load(ckpt)
+def _open_enhancer(ckpt: str, trust: bool) -> tuple[Denoise, int]:
+    model = load(ckpt, trust=trust)
 
     @torch.inference_mode()
     def denoise(wave: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from gtcrn.dsp import Frames, irfft, magnitude, rfft
 from gtcrn.errors import UserError
-from gtcrn.models.enhancer import FrameEnhancer, StreamingModel
+from gtcrn.models.enhancer import DEEPEST, FrameEnhancer, StreamingModel
 from gtcrn.streaming import CausalLSTM, Stateful
 from gtcrn.streaming.state import State
 
@@ -108,6 +108,8 @@ def build(
     for key, value in {"lstm_size": lstm_size, "layers": layers, "basis_size": basis_size}.items():
         if value < 1:
             raise UserError(f"model.{key}={value}: must be at least 1")
+    if layers > DEEPEST:
+        raise UserError(f"model.layers={layers}: must be at most {DEEPEST}")
     if not 0 <= dropout < 1:
         raise UserError(f"model.dropout={dropout}: must be at least 0 and less than 1")
     if not causal:

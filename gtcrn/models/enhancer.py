@@ -14,6 +14,8 @@ from gtcrn.streaming import Stateful
 from gtcrn.streaming.state import State
 
 PADDINGS = ("zeros", "reflect", "none")
+RATES = 1000, 768000  # Hz, the lowest and the highest
+DEEPEST = 32  # blocks or layers of one kind
 
 
 class StreamingModel(Stateful):
@@ -30,6 +32,14 @@ class StreamingModel(Stateful):
             return super().initial_state(batch_size)
         self.require_causal()
         return state
+
+
+def checked_rate(sample_rate: int) -> int:
+    """Give back a sample rate in Hz. Raises `UserError` for one that no sound has."""
+    lowest, highest = RATES
+    if not lowest <= sample_rate <= highest:
+        raise UserError(f"model.sample_rate={sample_rate}: must lie between {lowest} and {highest} Hz")
+    return sample_rate
 
 
 class Enhancer(StreamingModel):
@@ -107,7 +117,7 @@ class FrameEnhancer(Enhancer):
         self.core = core
         self.framing = framing
         self.padding = padding or "zeros"
-        self.sample_rate = sample_rate
+        self.sample_rate = checked_rate(sample_rate)
         self.hop_length = framing.hop_length
         self.window_length = framing.n_fft
 
@@ -222,7 +232,7 @@ class WaveEnhancer(Enhancer):
     def __init__(self, core: StreamingModel, sample_rate: int, hop_length: int):
         super().__init__()
         self.core = core
-        self.sample_rate = sample_rate
+        self.sample_rate = checked_rate(sample_rate)
         self.hop_length = self.window_length = hop_length
 
     def core_input(self, wave: Tensor) -> Tensor:

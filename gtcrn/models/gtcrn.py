@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from gtcrn.dsp import ERB, STFT
 from gtcrn.errors import UserError
-from gtcrn.models.enhancer import SpectralEnhancer
+from gtcrn.models.enhancer import DEEPEST, SpectralEnhancer
 from gtcrn.models.masking import Decoder, Encoder, ERBMaskNetwork, StreamingSequential, quartered_bands
 from gtcrn.streaming import CausalConv2d, CausalConvTranspose2d, CausalGRU, Stateful, grouped_gru
 from gtcrn.streaming.state import State
@@ -172,15 +172,15 @@ def build(
 ) -> SpectralEnhancer:
     """GTCRN with the published sizes as defaults.
 
-    channels: of encoder and decoder, a multiple of 2. dpgrnn_count: dual-path blocks, at least 1.
+    channels: of encoder and decoder, a multiple of 2. dpgrnn_count: dual-path blocks, 1 to 32.
     hidden_size: of their GRUs, a multiple of 4. erb_low_bins + erb_bands: 4k + 1, so that halving
     the bands twice and doubling them again ends where it began. causal: False pads time
     symmetrically. Raises `UserError` naming the key that is out of range.
     """
     if channels < 2 or channels % 2:
         raise UserError(f"model.channels={channels}: must be a positive multiple of 2 (half of them pass by)")
-    if dpgrnn_count < 1:
-        raise UserError(f"model.dpgrnn_count={dpgrnn_count}: at least 1 dual-path block is needed")
+    if not 1 <= dpgrnn_count <= DEEPEST:
+        raise UserError(f"model.dpgrnn_count={dpgrnn_count}: must lie between 1 and {DEEPEST}")
     if hidden_size < 4 or hidden_size % 4:
         raise UserError(f"model.hidden_size={hidden_size}: must be a positive multiple of 4 (2 groups, 2 directions)")
     n_freqs = quartered_bands(erb_low_bins, erb_bands)

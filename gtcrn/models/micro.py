@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from gtcrn.dsp import ERB, STFT
 from gtcrn.errors import UserError
-from gtcrn.models.enhancer import SpectralEnhancer
+from gtcrn.models.enhancer import DEEPEST, SpectralEnhancer
 from gtcrn.models.light_v3 import TemporalGate
 from gtcrn.models.masking import Decoder, Encoder, ERBMaskNetwork, StreamingSequential, quartered_bands
 from gtcrn.streaming import CausalConv2d, CausalConvTranspose2d, Stateful
@@ -148,6 +148,9 @@ def build(
     for key, value in dict(stacks=stacks, blocks=blocks, kernel=kernel, dilation_growth=dilation_growth).items():
         if value < 1:
             raise UserError(f"model.{key}={value}: must be at least 1")
+    for key, value in dict(stacks=stacks, blocks=blocks).items():
+        if value > DEEPEST:
+            raise UserError(f"model.{key}={value}: must be at most {DEEPEST}")
     if not causal and kernel % 2 == 0:
         raise UserError(f"model.kernel={kernel}: must be odd where time is padded on both sides (streaming=offline)")
     memory = (kernel - 1) * dilation_growth ** (blocks - 1)

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import re
 import warnings
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from types import UnionType
+from typing import Any, NamedTuple, get_args, get_type_hints
 
 import torch
 from torch import Tensor
 
 from gtcrn.errors import UserError
-from gtcrn.models import dtln, gtcrn, keras, light_v3, micro
+from gtcrn.models import dtln, gtcrn, keras, light_v3, micro, timbre
 from gtcrn.models.enhancer import Enhancer
 from gtcrn.models.reparametrisation import remove_reparametrisations
 
+log = logging.getLogger(__name__)
+
+# all that a checkpoint may ask for by its name without being trusted
+BUILDERS = {f"{system.__name__}.build": system.build for system in (gtcrn, light_v3, micro, dtln, timbre)}
 RECORD = "gtcrn"  # key of our own checkpoints: {"model": {"build": dotted name, "knobs": {…}}}
 CORE_PREFIX = "enhancer.core."  # of the core's tensors among a LightningModule's
 EXPECTED = "a PyTorch checkpoint (.ckpt, .tar, .pth) or DTLN's Keras weights (.h5)"
@@ -220,13 +227,22 @@ class Checkpoint(NamedTuple):
 
         Raises `UserError` if they do not fit it, or are no numbers.
         """
+        knobs = self.knobs | ({"padding": padding} if padding else {})
+        with torch.device("meta"):  # takes no memory, whatever sizes the file asks for
+            self._check(self._built(knobs).core.state_dict())
+        return self._built(knobs)
+
+    def _built(self, knobs: dict) -> Enhancer:
         try:
-            enhancer = self.build(**self.knobs | ({"padding": padding} if padding else {}))
+            _check_types(self.build, knobs)
+            enhancer = self.build(**knobs)
         except UserError as error:
             raise UserError(f"checkpoint {self.path}: {error}") from error
-        except TypeError as error:
-            raise UserError(f"checkpoint {self.path}: made by another version of this framework ({error})") from error
-        self._check(enhancer.core.state_dict())
+        except Exception as error:  # damaged knobs may make a builder raise anything
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"checkpoint {self.path}: made by another version of this framework ({reason})") from error
+        if not isinstance(enhancer, Enhancer):
+            raise UserError(f"checkpoint {self.path}: asks for {self.system}, which builds no gtcrn.models.Enhancer")
         return enhancer
 
     def enhancer(self, padding: str | None = None) -> Enhancer:
@@ -242,6 +258,11 @@ class Checkpoint(NamedTuple):
             f"{key} is {tuple(self.weights[key].shape)}, expected {tuple(expected[key].shape)}"
             for key in expected.keys() & self.weights.keys()
             if self.weights[key].shape != expected[key].shape
+        ]
+        problems += [
+            f"{key} holds {value.dtype}, {value.layout}; expected {expected[key].dtype}"
+            for key, value in self.weights.items()
+            if key in expected and not _converts(value, expected[key])
         ]
         if problems:
             raise UserError(
@@ -260,20 +281,22 @@ def require_finite(weights: StateDict, path: str | Path) -> None:
         )
 
 
-def load(path: str | Path, padding: str | None = None) -> Enhancer:
+def load(path: str | Path, padding: str | None = None, trust: bool | str = False) -> Enhancer:
     """An enhancer in evaluation mode from one of our checkpoints or a published one.
 
     padding: `zeros`, `reflect` or `none` at the ends of whole utterances; None keeps what one of our
-    checkpoints was trained with, zeros for a published one. Raises `UserError` in one line if the
-    file is missing, is no checkpoint, holds code, or does not fit any known system.
+    checkpoints was trained with, zeros for a published one. trust: True imports the model that a checkpoint names
+    though it is code outside this framework, and says so in the log; a dotted name does so for that one alone. In no
+    case is code read from the file itself. Raises `UserError` in one line if the file is missing, is no checkpoint,
+    holds code, names a model that is not trusted, or does not fit any known system.
     """
-    return open_checkpoint(path).enhancer(padding)
+    return open_checkpoint(path, trust).enhancer(padding)
 
 
-def open_checkpoint(path: str | Path) -> Checkpoint:
-    """What is in the file, ours or a published one. Raises `UserError` in one line as `load` does."""
+def open_checkpoint(path: str | Path, trust: bool | str = False) -> Checkpoint:
+    """What is in the file, ours or a published one. trust, and `UserError` in one line, as in `load`."""
     content = read_checkpoint(path)
-    return _open_ours(Path(path), content) if RECORD in content else _open_published(Path(path), content)
+    return _open_ours(Path(path), content, trust) if RECORD in content else _open_published(Path(path), content)
 
 
 def read_checkpoint(path: str | Path) -> dict:
@@ -295,10 +318,11 @@ def read_checkpoint(path: str | Path) -> dict:
     try:
         with warnings.catch_warnings():  # what is to be said is said below
             warnings.simplefilter("ignore")
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            # mapped, a storage ends with the file, however long a damaged record says that it is
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_intact_zip(path))
+    except UserError:
+        raise
     except Exception as error:  # a damaged file may make the unpickler raise anything
-        if "TorchScript" in str(error):
-            raise UserError(f"checkpoint {path}: a TorchScript program; expected {EXPECTED}") from error
         if "GLOBAL" in str(error) or "Unsupported class" in str(error):
             raise UserError(
                 f"checkpoint {path}: refused, because its pickle holds code or objects and not just tensors; "
@@ -326,25 +350,54 @@ def to_official(enhancer: Enhancer) -> StateDict:
     return official
 
 
-def _open_ours(path: Path, content: dict) -> Checkpoint:
+def _open_ours(path: Path, content: dict, trust: bool | str) -> Checkpoint:
     try:
         record = content[RECORD]["model"]
-        module_name, _, function = record["build"].rpartition(".")
-        knobs = dict(record["knobs"])
+        name, knobs = record["build"], {**record["knobs"]}
+        module_name, _, _ = name.rpartition(".")
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"checkpoint {path}: of this framework, but without a record of its model") from error
-    if not module_name.startswith("gtcrn.models."):  # a checkpoint may not choose what is imported
-        raise UserError(f"checkpoint {path}: asks for {module_name}, which is not a model of this framework")
-    try:
-        build = getattr(importlib.import_module(module_name), function)
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"checkpoint {path}: made by another version of this framework ({error})") from error
+    build = BUILDERS.get(name) or _imported(path, name, trust)
     weights = {
         key.removeprefix(CORE_PREFIX): value
         for key, value in _state_dict_in(content).items()
         if key.startswith(CORE_PREFIX)
     }
     return Checkpoint(path, module_name, build, knobs, weights)
+
+
+def _imported(path: Path, name: str, trust: bool | str) -> Callable[..., Enhancer]:
+    """A model outside this framework: only whoever trusts the file lets it choose what is imported."""
+    module_name, _, function = name.rpartition(".")
+    if name.startswith("gtcrn."):
+        raise UserError(
+            f"checkpoint {path}: asks for {name}, which is not a model of this framework; made by another version?"
+        )
+    if trust not in (True, name):
+        raise UserError(
+            f"checkpoint {path}: asks for {name}, code outside this framework, which runs when it is imported; "
+            "set trust=true if you know where the file comes from"
+        )
+    if trust is True:
+        log.warning("trust=true: importing %s, which %s asks for", name, path)
+    try:
+        return getattr(importlib.import_module(module_name), function)
+    except Exception as error:  # whatever the code raises when it is run
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise UserError(
+            f"checkpoint {path}: {name} can't be imported ({reason}); put its folder on PYTHONPATH"
+        ) from error
+
+
+def _check_types(build: Callable[..., Enhancer], knobs: dict[str, Any]) -> None:
+    """Raise `UserError` for a knob that is not of the plain types its parameter is annotated with."""
+    for key, hint in get_type_hints(build).items():
+        allowed = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+        if key not in knobs or not {*allowed} <= {int, float, bool, str, type(None)}:
+            continue
+        kind = type(knobs[key])
+        if kind not in allowed and not (kind is int and float in allowed):
+            raise UserError(f"model.{key}={str(knobs[key])[:50]}: of a wrong type, {kind.__name__}")
 
 
 def _open_published(path: Path, content: dict) -> Checkpoint:
@@ -368,7 +421,7 @@ def _open_published(path: Path, content: dict) -> Checkpoint:
         }
     except KeyError as error:
         raise UserError(f"checkpoint {path}: looks like {published.name}, but {error} is missing") from error
-    except (ValueError, IndexError, ZeroDivisionError, RuntimeError) as error:
+    except Exception as error:  # tensors of impossible shapes and kinds may raise anything
         raise UserError(f"checkpoint {path}: looks like {published.name}, but a shape is impossible") from error
     return Checkpoint(path, published.name, published.build, knobs, weights)
 
@@ -385,12 +438,36 @@ def _state_dict_in(content: dict) -> StateDict:
     }
 
 
+def _converts(value: Tensor, expected: Tensor) -> bool:
+    """Whether numbers of a file can stand in a model's tensor: not sparse ones, nor complex ones in a real tensor."""
+    same_kind = (value.is_floating_point(), value.is_complex()) == (expected.is_floating_point(), expected.is_complex())
+    return same_kind and value.layout is torch.strided and value.device.type == "cpu" and not value.is_quantized
+
+
 def _rename(key: str, names, shift: int) -> str:
     """Replace the parts of `key`; authors count dual-path blocks from 1, a ModuleList from 0."""
     for old, new in names:
         pattern = r"\b" + re.escape(old).replace(r"\{\}", r"(\d+)")
         key = re.sub(pattern, lambda match, new=new: new.format(*(int(n) + shift for n in match.groups())), key)
     return key
+
+
+def _is_intact_zip(path: Path) -> bool:
+    """Whether a file is a zip archive of `torch.save`; False for the older format, a bare pickle.
+
+    Raises BadZipFile for an archive with bytes that are not what was written: torch does not compare the checksums.
+    """
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        if any(name.endswith("/constants.pkl") for name in archive.namelist()):
+            raise UserError(f"checkpoint {path}: a TorchScript program; expected {EXPECTED}")
+        # stored as they are, members can't be larger than the file
+        if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+            raise zipfile.BadZipFile("compressed, which torch.save never does")
+        if damaged := archive.testzip():
+            raise zipfile.BadZipFile(f"the checksum of {damaged} is another")
+    return True
 
 
 def _foreign_kind(head: bytes) -> str | None:

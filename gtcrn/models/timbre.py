@@ -19,12 +19,13 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm as normalise_weight
 
 from gtcrn.errors import UserError
-from gtcrn.models.enhancer import StreamingModel, WaveEnhancer
+from gtcrn.models.enhancer import DEEPEST, StreamingModel, WaveEnhancer
 from gtcrn.models.masking import Encoder, StreamingSequential
 from gtcrn.streaming import CausalConv1d, CausalConvTranspose1d, CausalGRU, CausalLSTM, Stateful
 from gtcrn.streaming.state import State
 
 BOTTLENECKS = {"gru": CausalGRU, "lstm": CausalLSTM, "none": None}
+LONGEST_HOP = 2**16  # samples
 SLOPE = 0.2  # of every LeakyReLU
 CONVOLUTIONS = (nn.Conv1d, nn.ConvTranspose1d)
 
@@ -174,6 +175,8 @@ def _check(channels, strides, kernel, bottleneck, bottleneck_layers, gate, limit
         whole = isinstance(values, Sequence) and all(type(value) is int and value > 0 for value in values)
         if not whole or not values:
             raise UserError(f"model.{key}={values}: must be a list of whole numbers of at least 1")
+    if len(channels) > DEEPEST:
+        raise UserError(f"model.channels: {len(channels)} numbers, and there may be {DEEPEST}")
     if len(channels) != len(strides) + 1:
         raise UserError(
             f"model.channels={list(channels)}: must be one number more than model.strides={list(strides)}, "
@@ -183,15 +186,16 @@ def _check(channels, strides, kernel, bottleneck, bottleneck_layers, gate, limit
         raise UserError(f"model.kernel={kernel}: must be at least the largest stride, {max(strides)}")
     if bottleneck not in BOTTLENECKS:
         raise UserError(f"model.bottleneck={bottleneck}: must be one of {', '.join(BOTTLENECKS)}")
-    if bottleneck_layers < 1:
-        raise UserError(f"model.bottleneck_layers={bottleneck_layers}: must be at least 1")
+    if not 1 <= bottleneck_layers <= DEEPEST:
+        raise UserError(f"model.bottleneck_layers={bottleneck_layers}: must lie between 1 and {DEEPEST}")
     if gate is not None and not 0 < gate < math.inf:
         raise UserError(f"model.gate={gate}: must be above 0, or null for no gate")
     if not 0 <= limiter < math.inf:
         raise UserError(f"model.limiter={limiter}: must be 0, for no limit, or above")
-    if hop_length < 1 or hop_length % math.prod(strides):
+    if not 1 <= hop_length <= LONGEST_HOP or hop_length % math.prod(strides):
         raise UserError(
-            f"model.hop_length={hop_length}: must be a multiple of the strides' product, {math.prod(strides)}"
+            f"model.hop_length={hop_length}: must be a multiple of the strides' product, {math.prod(strides)}, and at "
+            f"most {LONGEST_HOP}"
         )
     if not causal:
         raise UserError("model.causal=False: the timbre restorer is causal in every layer; set streaming=causal")

@@ -83,6 +83,13 @@ def configure_torch(cfg: DictConfig) -> None:
     torch.set_num_threads(cfg.threads)
 
 
+def trusted(cfg: DictConfig) -> bool | str:
+    """What `gtcrn.load` may import for a checkpoint: with `trust=true` anything, else the model that the user named."""
+    if type(cfg.trust) is not bool:
+        raise UserError(f"trust={cfg.trust}: must be true or false")
+    return cfg.trust or cfg.model.get("_target_", False)
+
+
 def load_or_build(cfg: DictConfig) -> Enhancer:
     """The enhancer of `ckpt=`, or a fresh one of `model=`.
 
@@ -91,7 +98,7 @@ def load_or_build(cfg: DictConfig) -> Enhancer:
     """
     if not cfg.ckpt:
         return build(cfg.model)
-    checkpoint = open_checkpoint(cfg.ckpt)
+    checkpoint = open_checkpoint(cfg.ckpt, trusted(cfg))
     enhancer = checkpoint.enhancer(cfg.padding)
     overridden = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
     keys = {override.lstrip("+").partition("=")[0]: override for override in overridden}

@@ -27,7 +27,7 @@ from gtcrn.export.integer.checkpoint import holds_integers, load_simulation
 from gtcrn.metrics import DNSMOS_METRICS, METRICS, Pair, score_pairs
 from gtcrn.metrics.pair import check_metrics
 from gtcrn.models.enhancer import Enhancer
-from gtcrn.tasks.building import build_data, configure_torch, load_or_build
+from gtcrn.tasks.building import build_data, configure_torch, load_or_build, trusted
 
 if TYPE_CHECKING:  # imports W&B
     from gtcrn.training.dashboard import Dashboard
@@ -55,7 +55,7 @@ def run(cfg: DictConfig) -> None:
         enhancer = load_or_build(cfg)
         if cfg.ckpt and holds_integers(cfg.ckpt):
             log.info("ckpt=%s holds integers: these are scored, not the float model they come from", cfg.ckpt)
-            enhancer = load_simulation(cfg.ckpt, cfg.padding)
+            enhancer = load_simulation(cfg.ckpt, cfg.padding, trusted(cfg))
         data = build_data(cfg, enhancer)
         data.setup((cfg.split,))
         for line in data.describe():

@@ -17,7 +17,7 @@ from gtcrn.export.integer.network import Network
 from gtcrn.export.metadata import weights_of
 from gtcrn.models.enhancer import Enhancer
 from gtcrn.models.pretrained import open_checkpoint
-from gtcrn.tasks.building import configure_torch, load_or_build, require
+from gtcrn.tasks.building import configure_torch, load_or_build, require, trusted
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ def run(cfg: DictConfig) -> None:
         raise UserError(f"ckpt={cfg.ckpt}: {error}") from error
     require_integers(cfg, kind)
     recording = proof.recording(cfg.audio, enhancer.sample_rate)
-    opened = open_checkpoint(cfg.ckpt)
+    opened = open_checkpoint(cfg.ckpt, trusted(cfg))
     weights = weights_of(opened)
     scores = card.scores_of(opened.path, weights.scores)
     weights = weights._replace(**{key: str(cfg[key]) for key in ("licence", "origin") if cfg[key]})
@@ -88,7 +88,9 @@ def integers(cfg: DictConfig, enhancer: Enhancer, kind: str) -> Network | Calibr
     if cfg.quantize is None:
         return None
     if not cfg.calibration:
-        return Calibrated(cfg.quantize) if cfg.quantize == formats.DYNAMIC else checkpoint.load_network(cfg.ckpt)[1]
+        if cfg.quantize == formats.DYNAMIC:
+            return Calibrated(cfg.quantize)
+        return checkpoint.load_network(cfg.ckpt, trusted(cfg))[1]
     heard = calibration.recordings(cfg.calibration, enhancer.sample_rate)
     log.info("0/3 choosing ranges by %s, which takes up to a minute …", heard.name)
     if kind == "bands":

@@ -30,7 +30,7 @@ from gtcrn.export.integer.network import Network
 from gtcrn.export.metadata import weights_of
 from gtcrn.models.enhancer import Enhancer
 from gtcrn.models.pretrained import open_checkpoint
-from gtcrn.tasks.building import build, configure_torch, load_or_build
+from gtcrn.tasks.building import build, configure_torch, load_or_build, trusted
 
 log = logging.getLogger(__name__)
 
@@ -281,7 +281,7 @@ def _trained(cfg: DictConfig, enhancer: Enhancer) -> list[quantisation.Variant]:
     """Of `trained=`."""
     paths, variants = _paths(cfg.trained), []
     for name, path in zip(latency.short_names(paths), paths):
-        held, network = checkpoint.load_network(path)
+        held, network = checkpoint.load_network(path, trusted(cfg))
         if _shapes(held) != _shapes(enhancer):
             raise UserError(f"trained={path}: did not begin with the model of ckpt={cfg.ckpt}, which has other sizes")
         stem = f"trained_{name}".replace("/", "_")
@@ -312,7 +312,7 @@ def _written(
     stem: str = "model",
 ) -> quantisation.Variant:
     """Exported beside the report."""
-    weights = weights_of(open_checkpoint(cfg.ckpt))
+    weights = weights_of(open_checkpoint(cfg.ckpt, trusted(cfg)))
     heard = proof.recording(None, enhancer.sample_rate)
     path = Export(enhancer, format, stem, weights, heard, integers=integers).write(Path(cfg.run_dir)).path
     return quantisation.Variant(name, path, integers)

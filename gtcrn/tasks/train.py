@@ -26,9 +26,9 @@ from gtcrn.metrics import DNSMOS_METRICS, more_is_better
 from gtcrn.metrics.pair import check_metrics
 from gtcrn.models.enhancer import Enhancer
 from gtcrn.models.initial_weights import initialise
-from gtcrn.models.pretrained import RECORD, open_checkpoint, read_checkpoint
+from gtcrn.models.pretrained import BUILDERS, RECORD, open_checkpoint, read_checkpoint
 from gtcrn.tasks import in_sweep
-from gtcrn.tasks.building import build, build_data, configure_torch, differing_knobs, model_record
+from gtcrn.tasks.building import build, build_data, configure_torch, differing_knobs, model_record, trusted
 from gtcrn.tasks.evaluate import check_test_files, computable, evaluate_split
 from gtcrn.training.callbacks import DataWait, LastCheckpoint, ValidationClips, ValidationScores
 from gtcrn.training.data import SpeechDataModule
@@ -66,6 +66,8 @@ def run(cfg: DictConfig) -> list[float] | None:
         cost.macs_exact / 1e6,
         cost.latency_ms,
     )
+    if (name := model_record(cfg)["build"]) not in BUILDERS:
+        log.warning("%s is code outside this framework: whatever reads this run's checkpoints needs trust=true", name)
     frozen = freeze(enhancer, list(cfg.freeze or []))
     if resume:
         check_continuation(module, resume)
@@ -196,7 +198,7 @@ def check_beginning(cfg: DictConfig) -> None:
 def begin_from(cfg: DictConfig, enhancer: Enhancer, run_dir: Path) -> None:
     """Put the weights of `init_from=` into the model, and say in the log and the run's folder what was loaded."""
     try:
-        checkpoint = open_checkpoint(cfg.init_from)
+        checkpoint = open_checkpoint(cfg.init_from, trusted(cfg))
         report = initialise(enhancer, checkpoint)
     except UserError as error:
         reason = str(error).removeprefix(f"checkpoint {cfg.init_from}: ")

@@ -133,7 +133,8 @@ class DistillationModule(SupervisedModule):
     """supervised_weight · loss(student, clean) + output_weight · loss(student, teacher) + Σ weight · feature match.
 
     teacher: a checkpoint that `gtcrn.load` reads, of the student's sample rate. It may look ahead where the student
-    must not, is given what the student is without masks, and stays out of the student's checkpoints.
+    must not, is given what the student is without masks, and stays out of the student's checkpoints. trust: see
+    `gtcrn.load`.
     features: by name, in the order they are logged. options: those of SupervisedModule.
     """
 
@@ -145,6 +146,7 @@ class DistillationModule(SupervisedModule):
         supervised_weight: float = 1.0,
         output_weight: float = 1.0,
         features: Mapping[str, FeatureMatch] | None = None,
+        trust: bool = False,
         **options: Any,
     ):
         super().__init__(enhancer, loss, **options)
@@ -159,7 +161,7 @@ class DistillationModule(SupervisedModule):
         if not (output_weight or any(feature.weight for feature in self.features.values())):
             raise UserError("training: output_weight and all features' weights are 0, so nothing is distilled")
         # the ends of an utterance are padded as the student's; in a tuple it is none of this module's own parts
-        self._teacher = (load(teacher, padding=enhancer.padding).requires_grad_(False),)
+        self._teacher = (load(teacher, enhancer.padding, trust).requires_grad_(False),)
         if self.teacher.sample_rate != enhancer.sample_rate:
             raise UserError(
                 f"training.teacher={teacher}: is for {self.teacher.sample_rate} Hz, but the student "

@@ -176,7 +176,7 @@ class QuantisationModule(SupervisedModule):
 
     def trained(self, checkpoint: str | Path) -> Enhancer:
         """The integers, not the float model they come from."""
-        return load_simulation(checkpoint)
+        return load_simulation(checkpoint, trust=self.model_record["build"])
 
 
 def _at_level(noisy: Tensor, level: Tensor) -> Tensor:

@@ -143,4 +143,4 @@ class SupervisedModule(pl.LightningModule):
 
     def trained(self, checkpoint: str | Path) -> Enhancer:
         """What a checkpoint of this training is worth: the model to score."""
-        return load(checkpoint)
+        return load(checkpoint, trust=self.model_record["build"])

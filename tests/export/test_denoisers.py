@@ -239,6 +239,9 @@ def test_configurations_are_the_signatures(file):
     config = OmegaConf.to_container(OmegaConf.load(file))
     parameters = inspect.signature(get_object(config.pop("_target_"))).parameters.values()
     assert config.pop("sample_rate") == "${data.sample_rate}"
+    if "trust" in config:
+        assert config["trust"] == "${trust}"
+        config["trust"] = False
     assert config == {
         p.name: None if p.default is p.empty else p.default for p in parameters if p.name != "sample_rate"
     }

@@ -1,6 +1,11 @@
 """Published checkpoints: strict loading, golden outputs, conversion back, clear refusals."""
 
+import io
 import pickle
+import sys
+import time
+import zipfile
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
@@ -10,9 +15,9 @@ import torch
 
 import gtcrn
 from gtcrn.errors import UserError
+from gtcrn.models import dtln, light_v3
 from gtcrn.models import gtcrn as gtcrn_model
-from gtcrn.models import light_v3
-from gtcrn.models.pretrained import to_official
+from gtcrn.models.pretrained import BUILDERS, to_official
 
 PUBLISHED = {
     "gtcrn_dns3": "gtcrn/dns3_epoch87.tar",
@@ -136,6 +141,150 @@ def test_code_in_a_pickle_is_refused(tmp_path, capsys):
     with pytest.raises(UserError, match="refused|damaged"):
         gtcrn.load(path)
     assert "code in a checkpoint" not in capsys.readouterr().out
+
+
+OURS = {"build": "gtcrn.models.dtln.build", "knobs": {"lstm_size": 8, "basis_size": 12, "n_fft": 64, "hop_length": 16}}
+
+
+def save_ours(path, build=OURS["build"], weights=None, **knobs):
+    """A checkpoint of a tiny DTLN, whose record may lie."""
+    record = {"build": build, "knobs": OURS["knobs"] | knobs}
+    state = dtln.build(**OURS["knobs"]).core.state_dict() | (weights or {})
+    state_dict = {f"enhancer.core.{key}": value for key, value in state.items()}
+    torch.save({"gtcrn": {"model": record}, "state_dict": state_dict}, path)
+
+
+@pytest.mark.parametrize("place", ["first weights", "last weights", "pickle"])
+def test_one_flipped_bit_is_noticed(tmp_path, place):
+    """torch reads archives without comparing their checksums."""
+    path = tmp_path / "ours.ckpt"
+    save_ours(path)
+    gtcrn.load(path)
+    with zipfile.ZipFile(path) as archive:
+        numbered = [member for member in archive.infolist() if "/data/" in member.filename]
+        pickled = next(member for member in archive.infolist() if member.filename.endswith("data.pkl"))
+    member = {"first weights": numbered[0], "last weights": numbered[-1], "pickle": pickled}[place]
+    content = bytearray(path.read_bytes())
+    begin = content.index(member.filename.encode()) + len(member.filename)
+    content[begin + member.file_size // 2 + 64] ^= 1
+    path.write_bytes(content)
+    assert "damaged, or not a PyTorch checkpoint (a zip archive that is cut off" in refusal(path)
+
+
+def rezipped(path, change, kind=zipfile.ZIP_STORED):
+    """The archive with its pickle changed, under the right checksum."""
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", kind) as archive:
+        for name, value in members.items():
+            archive.writestr(name, change(value) if name.endswith("data.pkl") else value)
+    path.write_bytes(buffer.getvalue())
+
+
+def test_a_tensor_that_claims_more_than_the_file_holds(tmp_path):
+    """torch would read on in memory that is not the file's."""
+    path = tmp_path / "long.ckpt"
+    torch.save({"model": {"sep1.rnn1.weight_ih_l0": torch.zeros(7)}}, path)
+    # 7 elements in the storage and in the shape, as pickle's one-byte numbers
+    rezipped(path, lambda pickled: pickled.replace(b"K\x07", b"J\x00\x00\x00\x10"))
+    assert "damaged, or not a PyTorch checkpoint" in refusal(path)
+
+
+def test_a_compressed_archive_is_no_checkpoint(tmp_path):
+    path = tmp_path / "bomb.ckpt"
+    torch.save({"model": {"x": torch.zeros(10)}}, path)
+    rezipped(path, lambda pickled: pickled, zipfile.ZIP_DEFLATED)
+    assert "damaged, or not a PyTorch checkpoint" in refusal(path)
+
+
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        {"lstm_size": 2**40},
+        {"layers": 10**6},
+        {"n_fft": 2**30, "hop_length": 2**29},
+        {"sample_rate": 10**12},
+        {"sample_rate": "16000"},
+        {"basis_size": 2.5},
+        {"layers": [2]},
+        {"hop_length": None},
+        {"norm_stft": "yes"},
+    ],
+    ids=str,
+)
+def test_no_size_in_a_record_costs_time_or_memory(tmp_path, knobs):
+    save_ours(tmp_path / "large.ckpt", **knobs)
+    begin = time.process_time()
+    assert refusal(tmp_path / "large.ckpt")
+    assert time.process_time() - begin < 5
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        {"encoder.weight": torch.zeros(12, 64).to_sparse()},
+        {"encoder.weight": torch.zeros(12, 64, dtype=torch.complex64)},
+        {"encoder.weight": torch.zeros(12, 64, dtype=torch.int64)},
+        {"encoder.weight": torch.zeros(12, 64, device="meta")},
+    ],
+    ids=["sparse", "complex", "integer", "meta"],
+)
+def test_tensors_of_another_kind_are_named(tmp_path, weights):
+    save_ours(tmp_path / "odd.ckpt", weights=weights)
+    assert "encoder.weight holds" in refusal(tmp_path / "odd.ckpt")
+
+
+def test_every_model_of_the_configuration_can_be_read_back():
+    files = (Path(__file__).parents[2] / "conf" / "model").glob("*.yaml")
+    targets = [line.split()[1] for file in files for line in file.read_text().splitlines() if "_target_:" in line]
+    assert len(targets) >= 5 and set(targets) == set(BUILDERS)
+
+
+@pytest.fixture
+def foreign(tmp_path, monkeypatch):
+    """A checkpoint whose model is code outside this framework, and the file which that code leaves when it runs."""
+    (tmp_path / "their_models.py").write_text(
+        "from pathlib import Path\nfrom gtcrn.models.dtln import build\n"
+        "Path(__file__).with_name('imported').touch()\nbroken = None\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "their_models", raising=False)
+    save_ours(tmp_path / "theirs.ckpt", "their_models.build")
+    return tmp_path / "theirs.ckpt", tmp_path / "imported"
+
+
+def test_code_outside_this_framework_needs_trust(foreign, caplog):
+    path, imported = foreign
+    assert refusal(path).startswith("asks for their_models.build, code outside this framework")
+    with pytest.raises(UserError, match="set trust=true if you know"):
+        gtcrn.load(path, trust="their_models.another")
+    assert not imported.exists()
+    assert gtcrn.load(path, trust=True).sample_rate == 16000
+    assert imported.exists() and f"importing their_models.build, which {path} asks for" in caplog.text
+
+
+def test_what_the_user_named_needs_no_trust(foreign):
+    assert gtcrn.load(foreign[0], trust="their_models.build").sample_rate == 16000
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("gtcrn.models.pretrained.load", "is not a model of this framework"),
+        ("gtcrn.files.whole", "is not a model of this framework"),
+        ("their_models.missing", "their_models.missing can't be imported (AttributeError"),
+        ("their_models.broken", "made by another version of this framework"),
+        ("builtins.dict", "builds no gtcrn.models.Enhancer"),
+        ("nowhere", "nowhere can't be imported"),
+    ],
+)
+def test_trust_does_not_help_what_is_no_model(foreign, name, message):
+    path, _ = foreign
+    save_ours(path, name)
+    with pytest.raises(UserError) as error:
+        gtcrn.load(path, trust=True)
+    assert message in str(error.value) and "\n" not in str(error.value)
 
 
 def refusal(path):

@@ -30,33 +30,40 @@ def new_network(core: torch.nn.Module, bits: int, rho: int) -> Network:
 
 def holds_integers(path: str | Path) -> bool:
     """Whether a file is a checkpoint of quantisation-aware training. Raises UserError if it is no checkpoint."""
-    return INTEGERS in read_checkpoint(path).get(RECORD, {})
+    return _integers(read_checkpoint(path)) is not None
 
 
-def load_network(path: str | Path) -> tuple[Enhancer, Network]:
+def _integers(content: dict) -> dict | None:
+    record = content.get(RECORD)
+    return record.get(INTEGERS) if isinstance(record, dict) else None
+
+
+def load_network(path: str | Path, trust: bool | str = False) -> tuple[Enhancer, Network]:
     """The float model and its integers, with the ranges and weights they have learnt: no calibration is needed.
 
-    Raises UserError in one line if the file is no such checkpoint, or damaged.
+    trust: see `gtcrn.load`. Raises UserError in one line if the file is no such checkpoint, or damaged.
     """
     content = read_checkpoint(path)
-    record = content.get(RECORD, {})
-    if INTEGERS not in record:
+    integers = _integers(content)
+    if integers is None:
         raise UserError(f"checkpoint {path}: holds no integers; name a checkpoint of training=qat")
-    enhancer = open_checkpoint(path).enhancer()
-    state = {k.removeprefix(PREFIX): v for k, v in content["state_dict"].items() if k.startswith(PREFIX)}
+    enhancer = open_checkpoint(path, trust).enhancer()
     try:
-        network = new_network(enhancer.core, **record[INTEGERS])
+        state = {k.removeprefix(PREFIX): v for k, v in content["state_dict"].items() if k.startswith(PREFIX)}
+        network = new_network(enhancer.core, **integers)
         network.load_state_dict(state)
-    except (TypeError, RuntimeError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # a damaged record may make the network raise anything
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"checkpoint {path}: integers of another version of this framework ({reason})") from error
     require_finite(state, path)
     return enhancer, network.requires_grad_(False).eval()
 
 
-def load_simulation(path: str | Path, padding: str | None = None) -> SpectralEnhancer:
+def load_simulation(path: str | Path, padding: str | None = None, trust: bool | str = False) -> SpectralEnhancer:
     """The integers of a checkpoint as an enhancer of whole utterances. Raises UserError as `load_network` does."""
-    enhancer, network = load_network(path)
+    enhancer, network = load_network(path, trust)
     return simulation(enhancer, network, padding)
 
 

@@ -1,0 +1,64 @@
+"""A model that is code outside this framework: trained and tested without a word of trust, read back with it alone."""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import soundfile
+from hydra import compose, initialize_config_dir
+
+from gtcrn.errors import UserError
+
+CONF = Path(__file__).parents[2] / "conf"
+MODEL = ["model=dtln", "model.lstm_size=8", "model.basis_size=12", "model.n_fft=64", "model.hop_length=32"]
+SMALL = ["data.train_files=2", "data.validation_files=1", "data.test_files=1", "data.num_workers=0", "logger=csv"]
+SCORES = ["metrics.validation=[si_sdr]", "metrics.test=[si_sdr]", "monitor=val/si_sdr", "metrics.workers=1"]
+
+
+def run(folder: Path, task: str, *overrides: str) -> None:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("config", [f"task={task}", f"run_dir='{folder}'", "run_name=test", *overrides])
+    importlib.import_module(f"gtcrn.tasks.{task}").run(cfg)
+
+
+def test_a_model_outside_the_framework(tmp_path, monkeypatch, caplog):
+    """One test, since what is read back must be trained first."""
+    (tmp_path / "my_se.py").write_text("from gtcrn.models.dtln import build as tiny\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    theirs = [*MODEL, "model._target_=my_se.tiny"]
+    run(tmp_path / "run", "train", *theirs, "trainer.max_epochs=1", *SMALL, *SCORES)
+    assert "my_se.tiny is code outside this framework" in caplog.text and "needs trust=true" in caplog.text
+    scored = json.loads((tmp_path / "run" / "summary.json").read_text())["test"]  # by what it had written itself
+    assert np.isfinite(scored["enhanced_si_sdr"])
+
+    noisy, enhanced = tmp_path / "noisy.wav", tmp_path / "enhanced.wav"
+    soundfile.write(noisy, np.random.default_rng(0).normal(0, 0.1, 8000), 16000)
+    sounddevice = SimpleNamespace(PortAudioError=OSError)
+    monkeypatch.setattr("gtcrn.tasks.live.import_sounddevice", lambda: sounddevice)
+    ckpt = f"'{tmp_path / 'run' / 'checkpoints' / 'best.ckpt'}'"
+    tasks = {
+        "evaluate": [f"ckpt={ckpt}"],
+        "enhance": [f"ckpt={ckpt}", f"input='{noisy}'", f"output='{enhanced}'"],
+        "export": [f"ckpt={ckpt}"],
+        "profile": [f"ckpt={ckpt}"],
+        "live": [f"ckpt={ckpt}"],
+        "train": [f"init_from={ckpt}", "model=dtln", "logger=csv"],
+    }
+    monkeypatch.delitem(sys.modules, "my_se")
+    for task, overrides in tasks.items():
+        with pytest.raises(UserError, match="my_se.tiny, code outside this framework.*set trust=true"):
+            run(tmp_path / "other", task, *overrides)
+        with pytest.raises(UserError, match="trust=maybe: must be true or false"):
+            run(tmp_path / "other", task, *overrides, "trust=maybe")
+    assert "my_se" not in sys.modules
+
+    run(tmp_path / "other", "enhance", *tasks["enhance"], "trust=true")
+    assert soundfile.info(enhanced).frames == 8000
+    assert "trust=true: importing my_se.tiny" in caplog.text
+    monkeypatch.delitem(sys.modules, "my_se")
+    run(tmp_path / "other", "profile", *tasks["profile"], *theirs[:1], theirs[-1])  # who names the model, trusts it
+    assert "my_se" in sys.modules
