@@ -9,8 +9,8 @@ differ in length.
 
 from __future__ import annotations
 
+import gc
 import math
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -192,6 +192,7 @@ def measure(entries: Sequence[Entry], seconds: float) -> list[Timing]:
     """Each for so much audio, on one thread, after a round that is left out."""
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)  # of this thread, for all alike: the first session of onnxruntime decides it too
+    gc.collect()  # lest what others left is given back in the turn of one of these
     rounds = math.ceil(seconds / ROUND)
     watches = [_Stopwatch(entry, rounds) for entry in entries]
     order = np.random.default_rng(0)
@@ -211,13 +212,13 @@ class _Stopwatch:
 
     def turn(self, number: int) -> None:
         """One round; one with a number below zero is not recorded."""
-        size = _resident()
+        size = _own_memory()
         for x in islice(self._inputs, WARM_UP):
             self._entry.step(x)
         times = [_timed(self._entry.step, x) for x in islice(self._inputs, self._times.shape[2])]
         if number >= 0:
             self._times[:, number] = np.transpose(times)
-            self._growth += _resident() - size
+            self._growth += _own_memory() - size
 
     def timing(self) -> Timing:
         return Timing(self._entry, *self._times, self._growth)
@@ -230,12 +231,16 @@ def _timed(step: Callable[[np.ndarray], object], x: np.ndarray) -> tuple[float, 
     return 1e3 * (time.perf_counter() - wall), 1e3 * (time.process_time() - processor)
 
 
-def _resident() -> float:
-    """Bytes of memory that the process occupies."""
+def _own_memory() -> float:
+    """Return the bytes that belong to the process alone, in memory or swapped out.
+
+    Pages of files are left out: those of libraries come and go as other programs need memory.
+    """
     try:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        lines = Path("/proc/self/status").read_text().splitlines()
     except OSError:  # only Linux tells
         return math.nan
+    return 1024.0 * sum(int(line.split()[1]) for line in lines if line.startswith(("RssAnon:", "VmSwap:")))
 
 
 def read_pairs(folder: Path, sample_rate: int) -> Pairs:

@@ -140,7 +140,8 @@ def test_memory_is_told_of_who_took_it():
     kept, ones = [], np.ones(2**15, "int64")
 
     def keep(x):
-        kept.append(mmap.mmap(-1, ones.nbytes))  # from the system: numpy may have some left of what was freed
+        # from the system: numpy may have some left of what was freed
+        kept.append(mmap.mmap(-1, ones.nbytes, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
         kept[-1][:] = ones
 
     greedy, modest = measure([entry("greedy", keep), entry("modest", lambda x: ones.copy())], 1.0)
