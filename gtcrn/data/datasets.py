@@ -47,6 +47,10 @@ class Dataset(Protocol):
 
     def describe(self) -> str: ...
 
+    def speakers(self) -> set[str]:
+        """Return the names of those who speak, as far as they are told."""
+        ...
+
 
 def _epoch_and_index(key: Key) -> tuple[int, int]:
     return key if isinstance(key, tuple) else (0, key)
@@ -105,11 +109,13 @@ class PairedDataset:
     def describe(self) -> str:
         """`11572 files, 9.41 h, 28 speakers, SNR 0.0 to 15.0 dB`"""
         seconds = np.sum(self.pairs.column("frames") / self.pairs.column("rate"))
-        speakers = len(set(self.pairs.column("speaker")))
-        line = f"{len(self)} files, {_length(seconds)}, {speakers} speakers"
+        line = f"{len(self)} files, {_length(seconds)}, {len(self.speakers())} speakers"
         snrs = self.pairs.column("snr")
         snrs = snrs[np.isfinite(snrs)]
         return f"{line}, SNR {snrs.min():.1f} to {snrs.max():.1f} dB" if len(snrs) else line
+
+    def speakers(self) -> set[str]:
+        return set(self.pairs.column("speaker")) - {""}
 
     def _start(self, pair: Pair, epoch: int, index: int) -> int:
         if self.segment is None:
@@ -200,6 +206,9 @@ class MixedDataset:
         rooms = sum(len(corpus.files) for corpus in self.rir)
         return f"{line}; {rooms} rooms" if rooms else f"{line}; no rooms"
 
+    def speakers(self) -> set[str]:
+        return {speaker for corpus in self.speech for speaker in corpus.files.speakers()} - {""}
+
     def _heard(
         self, rng: np.random.Generator, choose: Callable[[], AudioFile], short: str
     ) -> tuple[np.ndarray | None, str]:
@@ -255,6 +264,9 @@ class BlendedDataset:
 
     def describe(self) -> str:
         return "; ".join(f"{name}: {self.counts[name]} of {part.describe()}" for name, part in self.parts.items())
+
+    def speakers(self) -> set[str]:
+        return set().union(*(part.speakers() for part in self.parts.values()))
 
     def _place(self, key: Key) -> tuple[str, Dataset, tuple[int, int]]:
         number, passes, row = self._turns(*_epoch_and_index(key))

@@ -3,16 +3,21 @@
 Reddy et al., "The INTERSPEECH 2020 Deep Noise Suppression Challenge", Interspeech 2020.
 """
 
+import logging
 import re
 from collections import Counter
 from collections.abc import Iterable
 from math import nan
 from pathlib import Path
 
+import numpy as np
+
 from gtcrn.data.pairs import Pair
-from gtcrn.data.seeding import shares_of
 from gtcrn.data.shards import audio_files, subfolders
+from gtcrn.data.speakers import known_speaker, split_of
 from gtcrn.errors import UserError
+
+log = logging.getLogger(__name__)
 
 TESTS = ("auto", "no_reverb", "with_reverb", "blind", "validation", "all")
 LAYOUT = "noisy and clean (and noise), whose files end in fileid_N"
@@ -30,13 +35,24 @@ class DnsPairs:
     test: `auto` = all sets in test_root, or the validation pairs without a test_root; `no_reverb` or `with_reverb` =
         the sets of that name; `blind` = recordings without a clean half, which only measures that need no reference
         can score; `validation`; `all` = every pair of root.
-    validation_share: of the readers (`reader_06709` in the names; elsewhere of the files), which never train. A file
-        may join clips of several readers: it is left out if some of them train and others validate. Names are cut
-        off after 100 letters, so of such files no more than the first two readers are known.
+    validation_share: of the readers (`reader_06709` in the names, or the speakers of other known corpora), which never
+        train. A file may join clips of several readers: it is left out if some of them train and others validate.
+        Names are cut off after 100 letters, so of such files no more than the first two readers are known. Files
+        whose names tell no speaker train.
+    held_out_by: `speaker`, or `file`: the share is of the files then, whoever speaks in them.
     SNRs are read from the names (`..._snr12_tl-25_...`) and measured where they are not told.
     """
 
-    def __init__(self, root: str | None, test_root: str | None, test: str, validation_share: float):
+    def __init__(
+        self,
+        root: str | None,
+        test_root: str | None,
+        test: str,
+        validation_share: float,
+        held_out_by: str = "speaker",
+    ):
+        if held_out_by not in ("speaker", "file"):
+            raise UserError(f"data.held_out_by={held_out_by} is not one of speaker, file")
         if test not in TESTS:
             raise UserError(f"data.test={test} is not one of {', '.join(TESTS)}")
         if test in ("no_reverb", "with_reverb", "blind") and not test_root:
@@ -44,6 +60,7 @@ class DnsPairs:
         if not 0 < validation_share < 1:
             raise UserError(f"data.validation_share={validation_share}: must lie between 0 and 1")
         self.root, self.test_root, self.test, self.validation_share = root, test_root, test, validation_share
+        self.held_out_by = held_out_by
 
     def pairs(self, split: str) -> list[Pair]:
         """The pairs of `train`, `validation` or `test`, not yet scanned. Raises UserError if folders lack."""
@@ -56,17 +73,32 @@ class DnsPairs:
         pairs = _pairs(root)
         if split == "test" and self.test == "all":
             return pairs
-        readers = {reader for pair in pairs if not pair.problem for reader in _readers_of(pair.name)}
-        shares = dict(zip(readers, shares_of(list(readers))))
-        held_out = max(self.validation_share, min(shares.values(), default=0))  # at least one reader
-        wanted = {reader for reader, share in shares.items() if (share > held_out) == (split == "train")}
-        chosen = [pair for pair in pairs if pair.problem or wanted.issuperset(_readers_of(pair.name))]
-        if readers and all(pair.problem for pair in chosen):
+        good = [pair for pair in pairs if not pair.problem]
+        if not good:  # the scan tells what is wrong
+            return pairs
+        speakers = {pair.name: [pair.name] if self.held_out_by == "file" else _readers_of(pair.name) for pair in good}
+        known = sorted({speaker for some in speakers.values() for speaker in some})
+        untold = sum(not some for some in speakers.values())
+        groups = np.array([*known, ""] if untold else known, object)
+        splits = split_of(groups, {"validation": self.validation_share})
+        if splits is None:
+            told = f"data.root={root}: the names of {len(good)} file(s) tell {len(known)} reader(s) or speaker(s)"
             raise UserError(
-                f"data.root={root}: its {len(readers)} reader(s) are too few to train and validate; for such a folder, "
-                "data=vctk_demand data.validation_files=[...] names single files"
+                f"{told}, too few to train and validate: hold out files, whoever speaks in them, data.held_out_by=file"
+                if self.held_out_by == "speaker"
+                else f"data.root={root}: {len(good)} file(s) are too few to train and validate; give more"
             )
-        return chosen
+        if split == "train":
+            log.info("data.root=%s: %d readers or speakers in %d files", root, len(known), len(good) - untold)
+            if untold:
+                log.warning("data.root=%s: %d files whose names tell no speaker train, none is held out", root, untold)
+        wanted = set(groups[splits == ("train" if split == "train" else "validation")])
+        return [pair for pair in pairs if pair.problem or wanted.issuperset(speakers[pair.name] or [""])]
+
+    def tests_on(self) -> str:
+        if self.test_root and self.test not in ("validation", "all"):
+            return "test"
+        return "all" if self.test == "all" else "validation"
 
     def _test_set(self, root: Path) -> list[Pair]:
         files = audio_files(root)
@@ -123,7 +155,7 @@ def _pairs(root: Path, group: Path = Path()) -> list[Pair]:
 
 def _pair(file: Path, noisy: Path, clean: Path | None) -> Pair:
     name = str(file.with_suffix(""))
-    return Pair(name, noisy, clean, _readers_of(name)[0], _snr_of(name))
+    return Pair(name, noisy, clean, next(iter(_readers_of(name)), name), _snr_of(name))
 
 
 def _number(file: str | Path) -> int:
@@ -147,7 +179,12 @@ def _bad(path: Path, problem: str) -> Pair:
 
 
 def _readers_of(name: str) -> list[str]:
-    return re.findall(r"reader_\d+", name) or [name]
+    """Return the readers of a file, or else the speaker of the known corpus by whose name for a file its own begins."""
+    if readers := re.findall(r"reader_\d+", name):
+        return readers
+    parts = name.split("_")
+    beginnings = ("_".join(parts[:count]) for count in range(1, len(parts) + 1))
+    return [known[0] for beginning in beginnings if (known := known_speaker(beginning))][:1]
 
 
 def _snr_of(name: str) -> float:

@@ -2,9 +2,9 @@
 
 import logging
 import os
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from gtcrn.data.cache import cache_folder, digest, stamp
 from gtcrn.data.folders import is_utf8, listed_lines, search
 from gtcrn.data.rows import Rows, kept
 from gtcrn.data.scan import BadFile, remembered
-from gtcrn.data.seeding import shares_of
+from gtcrn.data.speakers import Naming, naming_of
 from gtcrn.errors import UserError, printable
 
 log = logging.getLogger(__name__)
@@ -57,10 +57,8 @@ class AudioFile:
 class Manifest(Rows[AudioFile]):
     """The files of a corpus.
 
-    speaker: what tells the speaker (or, of noise, the recording): `prefix`, what stands before the first
-        underscore of a file's name; `folder`, the name of the folder it is in; `file`, each file by itself; or
-        a regular expression with one group, searched for in the path. None takes the manifest's own column,
-        or `prefix` without one.
+    speaker: what tells the speaker (or, of noise, the recording), see `Naming`. None takes the manifest's own column,
+        or without one what the names show.
     """
 
     def __init__(self, file: Path, chosen: np.ndarray | None = None, speaker: str | None = None):
@@ -69,44 +67,39 @@ class Manifest(Rows[AudioFile]):
         missing = set(FACTS.names) - set(self.table.column_names)
         if missing:
             raise UserError(f"{file}: no manifest, it has no column {', '.join(sorted(missing))}; make one with {MAKE}")
-        root = (self.table.schema.metadata or {}).get(b"root", b"").decode()
+        root = (self.table.schema.metadata or {}).get(b"root", b"").decode(errors="replace")
         self.root = Path(root) if root else file.parent
 
     def make(self, values: dict) -> AudioFile:
         known = {name: values[name] for name in FACTS.names} | {"path": self.root / values["path"]}
-        if self.speaker is None and "speaker" in values:
-            return AudioFile(**known, speaker=values["speaker"])
-        return AudioFile(**known, speaker=_speaker_rule(self.speaker or "prefix")(values.get("name", values["path"])))
+        speaker = (values["speaker"] or "") if self._has_speakers else self.naming(values[self._name])[0]
+        return AudioFile(**known, speaker=speaker)
 
     def speakers(self) -> np.ndarray:
-        """(len(self),) speaker of each file."""
-        if self.speaker is None and "speaker" in self.table.column_names:
-            return self.column("speaker")
-        rule = _speaker_rule(self.speaker or "prefix")
-        paths = self.column("name" if "name" in self.table.column_names else "path")  # which packed files had
-        return np.array([rule(path) for path in paths], dtype=object)
+        """Return the speaker of each file, "" where nothing tells it, (len(self),)."""
+        return np.array([speaker for speaker, _ in self.tell_speakers()], dtype=object)
 
+    def tell_speakers(self) -> list[tuple[str, str]]:
+        """Return (speaker, what told it in a word or two) of each file, as `Naming` does."""
+        if self._has_speakers:
+            return [(speaker, "manifest") if speaker else ("", "") for speaker in self.column("speaker")]
+        return [self.naming(name) for name in self.names()]
 
-def _speaker_rule(rule: str) -> Callable[[str], str]:
-    """From a path to its speaker; see `Manifest`."""
-    if rule == "prefix":
-        return lambda path: path[path.rfind("/") + 1 : path.rfind(".")].split("_", 1)[0]
-    if rule == "folder":
-        return lambda path: path.rpartition("/")[0].rpartition("/")[2]
-    if rule == "file":
-        return str
-    try:
-        search = re.compile(rule).search
-    except re.error as error:
-        raise UserError(f"speaker={rule}: not a regular expression ({error})") from None
+    def names(self) -> np.ndarray:
+        """Return the path of each file within the corpus, of packed files the one they had before, (len(self),)."""
+        return self.column(self._name)
 
-    def found(path: str) -> str:
-        match = search(path)
-        if not match or not match.groups():
-            raise UserError(f"speaker={rule}: finds no (group) in {path}; it is searched for in the path")
-        return match.group(1)
+    @cached_property
+    def naming(self) -> Naming:
+        return naming_of(self.table[self._name].to_pylist(), self.speaker)
 
-    return found
+    @property
+    def _has_speakers(self) -> bool:
+        return self.speaker is None and "speaker" in self.table.column_names
+
+    @property
+    def _name(self) -> str:
+        return "name" if "name" in self.table.column_names else "path"
 
 
 def facts_of(path: Path) -> dict:
@@ -226,8 +219,8 @@ def open_corpora(
             raise UserError(f"{key}.{name}: {wrong}; it takes path, weight and speaker")
         if not isinstance(entry["path"], str | Path):
             raise UserError(f"{key}.{name}={entry['path']}: give a folder, a list of files or a manifest")
-        files = open_manifest(entry["path"], f"{key}.{name}" if len(places) > 1 else key, cache_dir)
-        files.speaker = entry.get("speaker", speaker)
+        own_key = f"{key}.{name}" if len(places) > 1 else key
+        files = open_manifest(entry["path"], own_key, cache_dir, entry.get("speaker", speaker))
         weight = entry.get("weight", len(files))
         if not isinstance(weight, float | int) or weight <= 0:
             raise UserError(f"{key}.{name}.weight={weight}: must be above 0")
@@ -257,26 +250,3 @@ def usable(files: Manifest, sample_rate: int, least_seconds: float = 0.0) -> tup
             )
         )
     return files.select(good), bad
-
-
-def held_out(files: Manifest, shares: Mapping[str, float], what: str) -> dict[str, Manifest]:
-    """Splits files by speaker, e.g. `{"validation": 0.02, "test": 0.02}`; what is left is `train`.
-
-    A speaker's split depends on its name only, so that it stays when files are added. Every split gets at
-    least one speaker; where there are not enough, all splits get all files, with a warning about `what`.
-    """
-    places = shares_of(files.speakers())
-    speakers = np.unique(places)
-    if len(speakers) <= len(shares):
-        log.warning(
-            "%s: %d are too few to hold any out, so the same ones train, validate and test", what, len(speakers)
-        )
-        return {split: files for split in ("train", *shares)}
-    firsts, reached = [], 0.0  # of the next split
-    for share in shares.values():
-        inside = np.sum((speakers >= reached) & (speakers < reached + share))
-        enough_left = len(speakers) - len(shares) + len(firsts)
-        firsts.append(min((firsts or [0])[-1] + max(1, inside), enough_left))
-        reached += share
-    owners = np.searchsorted(speakers[firsts], places, "right")
-    return {split: files.select(owners == number) for number, split in enumerate((*shares, "train"))}

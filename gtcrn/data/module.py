@@ -88,6 +88,8 @@ class SpeechData:
         if bad := [file for _, files in opened.values() for file in files]:
             self._answer_to(bad)
         self._datasets |= {split: dataset for split, (dataset, _) in opened.items()}
+        if "train" in new:
+            self._tell_shared_speakers()
         train, test = self._datasets.get("train"), self._datasets.get("test")
         if isinstance(train, PairedDataset) and isinstance(test, PairedDataset):
             if shared := len(set(test.pairs.column("noisy")) & set(train.pairs.column("noisy"))):
@@ -95,6 +97,14 @@ class SpeechData:
                     "%d of the test files are training files: their scores say nothing about new recordings",
                     shared,
                 )
+
+    def _tell_shared_speakers(self) -> None:
+        """Warn of speakers who train and validate or test too, as they may when folders or files were named."""
+        training = self._datasets["train"].speakers()
+        for split in self._datasets.keys() - {"train"}:
+            if shared := sorted(training & self._datasets[split].speakers()):
+                named = ", ".join(shared[:5]) + (", …" if len(shared) > 5 else "")
+                log.warning("%d speaker(s) of the %s set train too: %s", len(shared), split, named)
 
     def _answer_to(self, bad: list[BadFile]) -> None:
         self.bad_files = list(dict.fromkeys(self.bad_files + bad))  # validation and test may share files
@@ -138,9 +148,18 @@ class SpeechData:
         """As `validation_loader`."""
         return DataLoader(self.dataset("test"), 1, num_workers=self.num_workers)
 
+    def title(self, split: str) -> str:
+        """Return `train`, `validation` or `test`, and of a test set that is none what it is instead."""
+        told = {
+            "test": "",
+            "validation": " (on the validation set: these data have no test set)",
+            "all": " (on all pairs, those that train too)",
+        }
+        return split + told[self.source.tests_on() if split == "test" else "test"]
+
     def describe(self) -> list[str]:
         """A line per split that is set up: `train: 11572 files, 9.41 h, 28 speakers, SNR 0.0 to 15.0 dB`."""
-        return [f"{split}: {dataset.describe()}" for split, dataset in self._datasets.items()]
+        return [f"{self.title(split)}: {dataset.describe()}" for split, dataset in self._datasets.items()]
 
 
 def vctk_demand(
@@ -161,18 +180,27 @@ def vctk_demand(
 
 
 def dns_pairs(
-    root: str | dict | None, test_root: str | None, test: str, validation_share: float, **loading
+    root: str | dict | None,
+    test_root: str | None,
+    test: str,
+    validation_share: float,
+    held_out_by: str = "speaker",
+    **loading,
 ) -> SpeechData:
     """`data=dns_pairs`: see `DnsPairs`, and `SpeechData` for the other keys."""
-    source = _pair_source(root, lambda place: DnsPairs(place, test_root, test, validation_share))
+
+    def corpus(place: str | None) -> DnsPairs:
+        return DnsPairs(place, test_root, test, validation_share, held_out_by)
+
+    source = _pair_source(root, corpus)
     if test_root and test not in ("validation", "all"):  # one test set, however many corpora train
-        source = TestedElsewhere(source, PairSource(DnsPairs(root, test_root, test, validation_share)))
+        source = TestedElsewhere(source, PairSource(corpus(root)))
     return SpeechData(source, **loading)
 
 
-def noisy(root: str | None, validation_share: float, **loading) -> SpeechData:
+def noisy(root: str | None, validation_share: float, held_out_by: str = "file", **loading) -> SpeechData:
     """`data=noisy`: see `NoisyRecordings`, and `SpeechData` for the other keys."""
-    return SpeechData(PairSource(NoisyRecordings(root, validation_share)), **loading)
+    return SpeechData(PairSource(NoisyRecordings(root, validation_share, held_out_by)), **loading)
 
 
 def _pair_source(root: str | dict | None, corpus: Callable[[str | None], object]) -> Source:
@@ -196,6 +224,13 @@ def dns(
     epoch_hours: float | None,
     fixed_items: int,
     fixed_seconds: float,
+    held_out_by: str = "speaker",
+    validation_speech: str | list | dict | None = None,
+    validation_noise: str | list | dict | None = None,
+    validation_rir: str | list | dict | None = None,
+    test_speech: str | list | dict | None = None,
+    test_noise: str | list | dict | None = None,
+    test_rir: str | list | dict | None = None,
     test_root: str | None = None,
     test: str = "auto",
     denoiser: Denoise | None = None,
@@ -203,10 +238,18 @@ def dns(
 ) -> SpeechData:
     """`data=dns` and, with a denoiser, `data=timbre`: see `MixSource`, and `SpeechData` for the other keys.
 
+    validation_speech … test_rir: what validates and tests instead of a share of speech, noise and rir.
     test_root, test: test sets (see `DnsPairs`) to test on instead of held-out mixtures.
     """
+    if test in ("validation", "all"):
+        raise UserError(f"data.test={test}: data=dns takes auto, no_reverb, with_reverb or blind")
+    apart = {
+        "validation": {"speech": validation_speech, "noise": validation_noise, "rir": validation_rir},
+        "test": {"speech": test_speech, "noise": test_noise, "rir": test_rir},
+    }
+    fixed = dict(held_out=held_out, held_out_by=held_out_by, fixed_items=fixed_items, fixed_seconds=fixed_seconds)
     source: Source = MixSource(
-        speech, noise, rir, recipe, speaker, held_out, epoch_hours, fixed_items, fixed_seconds, denoiser
+        speech, noise, rir, recipe, speaker, epoch_hours=epoch_hours, denoise=denoiser, apart=apart, **fixed
     )
     if test_root:
         source = TestedElsewhere(source, PairSource(DnsPairs(None, test_root, test, held_out)))
@@ -222,6 +265,8 @@ def finetune(
     replay_rir: str | list | dict | None,
     replay_root: str | None,
     replay_validation_speakers: list[str],
+    replay_validation_files: list[str] | None,
+    replay_suffix: str | None,
     replay_ratio: float,
     replay_hours: float | None,
     speaker: str | None,
@@ -230,13 +275,19 @@ def finetune(
     epoch_hours: float | None,
     fixed_items: int,
     fixed_seconds: float,
+    held_out_by: str = "speaker",
+    validation_speech: str | list | dict | None = None,
+    validation_noise: str | list | dict | None = None,
+    validation_rir: str | list | dict | None = None,
     **loading,
 ) -> SpeechData:
     """`data=finetune`: own mixtures, and with them what the model was first trained on.
 
     speech, noise, rir: the new material; without own speech or rooms, replay_speech and replay_rir are used.
     replay_speech, replay_noise, replay_rir: the original material, to be mixed anew; or replay_root: the folder of
-        a corpus of pairs (see `VctkDemand`), of which replay_validation_speakers never train.
+        a corpus of pairs (see `VctkDemand`), of which replay_validation_speakers, or else replay_validation_files,
+        never train.
+    validation_speech, validation_noise, validation_rir: new material that validates and tests instead of a share.
     replay_ratio: its share of the items of an epoch. replay_hours: instead, how much of it is in an epoch.
     """
     if not 0 < replay_ratio < 1:
@@ -246,10 +297,28 @@ def finetune(
             "data=finetune replays what the model was trained on: give data.replay_root=FOLDER (pairs), or "
             "data.replay_speech=FOLDER and data.replay_noise=FOLDER"
         )
-    fixed = dict(speaker=speaker, held_out=held_out, fixed_items=fixed_items, fixed_seconds=fixed_seconds)
-    own = MixSource(speech or replay_speech, noise, rir or replay_rir, recipe, epoch_hours=epoch_hours, **fixed)
+    fixed = dict(
+        speaker=speaker,
+        held_out=held_out,
+        held_out_by=held_out_by,
+        fixed_items=fixed_items,
+        fixed_seconds=fixed_seconds,
+    )
+    if validation_speech and not speech:
+        raise UserError("data.validation_speech goes with data.speech=FOLDER, which is not set")
+    apart = {"validation": {"speech": validation_speech, "noise": validation_noise, "rir": validation_rir}}
+    own_speech = speech or (None if replay_root else replay_speech)  # whose validation speakers are not those of pairs
+    own = MixSource(own_speech, noise, rir or replay_rir, recipe, epoch_hours=epoch_hours, apart=apart, **fixed)
     if replay_root:
-        replay: Source = PairSource(VctkDemand(replay_root, ["28spk"], replay_validation_speakers))
+        pairs = VctkDemand(
+            replay_root,
+            ["28spk"],
+            replay_validation_speakers,
+            replay_validation_files,
+            suffix=replay_suffix,
+            prefix="data.replay_",
+        )
+        replay: Source = PairSource(pairs)
     else:
         replay = MixSource(replay_speech, replay_noise, replay_rir, recipe, prefix="data.replay_", **fixed)
     if replay_hours:

@@ -4,35 +4,54 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gtcrn.data.pairs import Pair, speaker_of
-from gtcrn.data.seeding import shares_of
+import numpy as np
+
+from gtcrn.data.pairs import Pair
 from gtcrn.data.shards import audio_files
+from gtcrn.data.speakers import naming_of, split_of
 from gtcrn.errors import UserError
 
 
 class NoisyRecordings:
     """All audio files of a folder, at any depth, as pairs without a clean half.
 
-    validation_share: of the files, at least one, which never train; they test too.
+    validation_share: of the files, or with `held_out_by="speaker"` of the speakers, at least one, which never train;
+        they test too. Files whose speaker nothing tells train then.
     """
 
-    def __init__(self, root: str | None, validation_share: float):
+    def __init__(self, root: str | None, validation_share: float, held_out_by: str = "file"):
         if root is None:
             raise UserError("data.root is not set: give data.root=FOLDER, with recordings of noisy speech")
         if not 0 < validation_share < 1:
             raise UserError(f"data.validation_share={validation_share}: must lie between 0 and 1")
+        if held_out_by not in ("speaker", "file"):
+            raise UserError(f"data.held_out_by={held_out_by} is not one of speaker, file")
         self.root, self.validation_share = Path(root).expanduser(), validation_share
+        self.held_out_by = held_out_by
 
     def pairs(self, split: str) -> list[Pair]:
-        """Of `train`, `validation` or `test`, not yet scanned. Raises UserError if there are not two files."""
+        """Return the recordings of `train`, `validation` or `test`, not yet scanned.
+
+        Raises UserError if there are not two files or speakers.
+        """
         files = audio_files(self.root) if self.root.is_dir() else {}
-        if len(files) < 2:
+        naming = naming_of(files)
+        speakers = [naming(file)[0] for file in files]
+        groups = np.array(speakers if self.held_out_by == "speaker" else list(files), object)
+        splits = split_of(groups, {"validation": self.validation_share})
+        if splits is None and self.held_out_by == "speaker":
+            told = len(set(speakers) - {""})
+            raise UserError(
+                f"data.root={self.root}: the names of {len(files)} file(s) tell {told} speaker(s), too few to train "
+                "and validate: hold out files, whoever speaks in them, data.held_out_by=file"
+            )
+        if splits is None:
             raise UserError(f"data.root={self.root} should hold two recordings or more: some train, others validate")
-        shares = shares_of(list(files))
-        held_out = max(self.validation_share, shares.min())
-        held_out = min(held_out, sorted(shares)[-2])  # and at least one that trains
         return [
-            Pair(str(Path(file).with_suffix("")), path, None, speaker_of(path.stem))
-            for (file, path), share in zip(files.items(), shares)
-            if (share > held_out) == (split == "train")
+            Pair(str(Path(file).with_suffix("")), path, None, speaker)
+            for (file, path), speaker, owner in zip(files.items(), speakers, splits)
+            if (owner == "train") == (split == "train")
         ]
+
+    def tests_on(self) -> str:
+        return "validation"

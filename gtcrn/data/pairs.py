@@ -10,6 +10,7 @@ import pyarrow as pa
 from gtcrn.data.cache import cache_folder
 from gtcrn.data.rows import Rows, kept
 from gtcrn.data.shards import audio_files
+from gtcrn.data.speakers import known_speaker, prefix_of
 from gtcrn.errors import UserError
 
 
@@ -68,8 +69,9 @@ def tabled(pairs: list[Pair], cache_dir: str | Path | None) -> PairTable:
 
 
 def speaker_of(name: str) -> str:
-    """p226 of p226_001: what stands before the first underscore."""
-    return name.split("_")[0]
+    """Return p226 of p226_001: who is known to be named so, or what stands before the first underscore."""
+    known = known_speaker(name)
+    return known[0] if known else prefix_of(name)
 
 
 def pair_folders(noisy: Path, clean: Path, snr: Mapping[str, float] | None = None) -> list[Pair]:

@@ -33,6 +33,7 @@ class VctkDemand:
     test: `auto` = the official test set; in a simple layout, which has none, the validation pairs, or every
         pair if none of the validation speakers is there; `validation` = the validation pairs; `all` = every
         training or simple pair, to score files without training on them.
+    prefix: of the configuration's keys, for the errors.
     """
 
     def __init__(
@@ -43,17 +44,22 @@ class VctkDemand:
         validation_files: list[str] | None = None,
         test: str = "auto",
         suffix: str | None = None,
+        prefix: str = "data.",
     ):
+        self.prefix = prefix
         if root is None:
-            raise UserError(f"data.root is not set: give the folder of the corpus, data.root=FOLDER, with {LAYOUTS}")
+            raise UserError(
+                f"{prefix}root is not set: give the folder of the corpus, {prefix}root=FOLDER, with {LAYOUTS}"
+            )
         self.root = Path(root).expanduser()
         if not self.root.is_dir():
-            raise UserError(f"data.root={root} is not a folder; it should hold {LAYOUTS}")
+            raise UserError(f"{prefix}root={root} is not a folder; it should hold {LAYOUTS}")
         if test not in ("auto", "validation", "all"):
-            raise UserError(f"data.test={test} is not one of auto, validation, all")
+            raise UserError(f"{prefix}test={test} is not one of auto, validation, all")
         for name in train_sets:
             if name not in ("28spk", "56spk"):
-                raise UserError(f"data.train_sets names {name}; the corpus has 28spk and 56spk")
+                raise UserError(f"{prefix}train_sets names {name}; the corpus has 28spk and 56spk")
+        self.place = f"{prefix}root={self.root}"
         self.train_sets = list(train_sets)
         self.validation_speakers = list(validation_speakers)
         self.validation_files = list(validation_files or [])
@@ -75,10 +81,17 @@ class VctkDemand:
         chosen = [pair for pair in pairs if (pair.name in held_out) == (split != "train")]
         if not chosen and split == "train":
             raise UserError(
-                f"data.root={self.root}: the validation set takes all {len(pairs)} pairs and leaves none to train on; "
-                "name fewer in data.validation_speakers=[...] or data.validation_files=[...]"
+                f"{self.place}: the validation set takes all {len(pairs)} pairs and leaves none to train on; "
+                f"name fewer in {self.prefix}validation_speakers=[...] or {self.prefix}validation_files=[...]"
             )
         return chosen
+
+    def tests_on(self) -> str:
+        if self.test == "auto" and not self.is_simple:
+            return "test"
+        if self.test == "all" or self.test == "auto" and not any(self._validates(p) for p in self._training_pairs()):
+            return "all"
+        return "validation"
 
     def _held_out(self, pairs: list[Pair]) -> set[str]:
         """Names of the validation pairs."""
@@ -88,11 +101,14 @@ class VctkDemand:
             raise UserError(self._absence(pairs, sorted(absent)))
         if absent and absent != self._wanted:
             log.warning(self._absence(pairs, sorted(absent)))
-        return {pair.name for pair in pairs if self._key(pair) in self._wanted}
+        return {pair.name for pair in pairs if self._validates(pair)}
 
     @property
     def _wanted(self) -> set[str]:
         return set(self.validation_files or self.validation_speakers)
+
+    def _validates(self, pair: Pair) -> bool:
+        return self._key(pair) in self._wanted
 
     def _key(self, pair: Pair) -> str:
         return pair.name if self.validation_files else pair.speaker
@@ -102,8 +118,8 @@ class VctkDemand:
         present = sorted({self._key(pair) for pair in pairs})
         listed = ", ".join(present[:8]) + (", ..." if len(present) > 8 else "")
         return (
-            f"data.{key} names {', '.join(absent)}, not in data.root={self.root} (there: {listed}); "
-            "set data.validation_speakers=[...] or, with too few speakers, data.validation_files=[...]"
+            f"{self.prefix}{key} names {', '.join(absent)}, not in {self.place} (there: {listed}); "
+            f"set {self.prefix}validation_speakers=[...] or, with too few speakers, {self.prefix}validation_files=[...]"
         )
 
     def _training_pairs(self) -> list[Pair]:
@@ -125,11 +141,11 @@ class VctkDemand:
         if self.suffix is not None:
             found = [path for path in found if path.name == stem + self.suffix]
         if not found:
-            raise UserError(f"data.root={self.root} has no folder {stem}{self.suffix or ''}; it should hold {LAYOUTS}")
+            raise UserError(f"{self.place} has no folder {stem}{self.suffix or ''}; it should hold {LAYOUTS}")
         if len(found) > 1:
             names = " and ".join(path.name for path in found)
             raise UserError(
-                f"data.root={self.root} has {names}: choose one by data.suffix={found[-1].name[len(stem) :]}"
+                f"{self.place} has {names}: choose one by {self.prefix}suffix={found[-1].name[len(stem) :]}"
             )
         return found[0]
 

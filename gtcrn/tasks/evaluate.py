@@ -108,7 +108,7 @@ def evaluate_split(
         dashboard.log_scores(scores, pairs, enhancer.sample_rate)
     left_out = len(data.dataset(split)) - len(pairs)
     counted = f"the first {len(pairs)} of {len(pairs) + left_out}" if left_out else f"{len(pairs)}"
-    return report(scores, folder, title=f"{split}: {counted} files, padding={enhancer.padding}")
+    return report(scores, folder, title=f"{data.title(split)}: {counted} files, padding={enhancer.padding}")
 
 
 @torch.no_grad()

@@ -21,8 +21,8 @@ def mixtures(recordings, tmp_path):
     mini = recordings / "dns_mini"
     places = {"speech": mini / "extra_clean", "noise": mini / "noise", "rir": mini / "rir"}
     data = dns(
-        **{role: str(place) for role, place in places.items()}, speaker=None, recipe=Recipe(reverb=1.0), held_out=0.1,
-        epoch_hours=None, fixed_items=1, fixed_seconds=1.0, **loading(tmp_path),
+        **{role: str(place) for role, place in places.items()}, speaker=None, recipe=Recipe(reverb=1.0),
+        held_out=0.1, held_out_by="file", epoch_hours=None, fixed_items=1, fixed_seconds=1.0, **loading(tmp_path),
     )  # fmt: skip
     data.setup(("train",))
     return data

@@ -59,7 +59,7 @@ def test_names_of_the_synthesiser(tmp_path):
     assert official.name == name and official.noisy == tmp_path / "noisy" / f"{name}.wav"
     assert official.clean == tmp_path / "clean" / "clean_fileid_100.wav"
     assert (official.speaker, official.snr, official.problem) == ("reader_06709", 19, "")
-    assert plain.speaker == plain.name == "p225_001_fileid_10" and isnan(plain.snr)
+    assert (plain.name, plain.speaker) == ("p225_001_fileid_10", "p225") and isnan(plain.snr)
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ def test_files_of_several_readers(tmp_path):
 def test_one_reader_is_too_few(tmp_path):
     touch(tmp_path, *(f"noisy/{CLIP.format(1)}_fileid_{n}.wav" for n in range(3)))
     touch(tmp_path, *(f"clean/clean_fileid_{n}.wav" for n in range(3)))
-    with pytest.raises(UserError, match=r"1 reader.* too few to train and validate; .*data.validation_files=\[...\]"):
+    with pytest.raises(UserError, match=r"3 file\(s\) tell 1 reader.*, too few .*data.held_out_by=file"):
         DnsPairs(tmp_path, None, "auto", 0.02).pairs("train")
 
 

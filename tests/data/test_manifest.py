@@ -10,7 +10,7 @@ import pyarrow.parquet
 import pytest
 
 from gtcrn.data import audio, manifest
-from gtcrn.data.manifest import held_out, open_corpora, open_manifest, usable
+from gtcrn.data.manifest import open_corpora, open_manifest, usable
 from gtcrn.data.rows import write_rows
 from gtcrn.errors import UserError
 
@@ -51,7 +51,8 @@ def test_a_folder_is_searched_at_any_depth(tree, tmp_path):
 
 def test_speakers_are_found_in_names_folders_and_paths(tree, tmp_path):
     for speaker, expected in (
-        (None, ["b", "a", "a"]),
+        (None, ["", "", ""]),
+        ("prefix", ["b", "a", "a"]),
         ("folder", ["SSB0002", "SSB0001", "SSB0001"]),
         (r"SSB(\d+)", ["0002", "0001", "0001"]),
     ):
@@ -143,6 +144,7 @@ def test_a_ready_made_manifest_is_opened_as_it_is(tree, tmp_path, suffix, monkey
     monkeypatch.setattr(manifest, "facts_of", None)
     files = opened(file, tmp_path)
     assert [(row.path, row.speaker) for row in files] == [(scanned[0].path, "ann"), (scanned[2].path, "ben")]
+    assert files.tell_speakers() == [("ann", "manifest"), ("ben", "manifest")]
     scanned[2].path.unlink()
     with pytest.raises(UserError, match="a_2.wav, one of its files, is missing; make it anew with python run.py"):
         opened(file, tmp_path)
@@ -187,36 +189,6 @@ def test_corpora_with_weights_rates_and_speakers(tree, tmp_path):
     ):
         with pytest.raises(UserError, match=told):
             open_corpora(wrong, "data.speech", tmp_path)
-
-
-def test_speakers_are_held_out_and_stay_so(tmp_path):
-    def manifest_of(count):
-        rows = {"path": [f"{i % count:04d}_{i}.wav" for i in range(5 * count)]}
-        rows |= {name: [1] * (5 * count) for name in ("seconds", "frames", "rate", "channels", "peak", "rms")}
-        write_rows(pa.table(rows | {"problem": [""] * (5 * count)}), tmp_path / f"{count}.arrow")
-        return manifest.Manifest(tmp_path / f"{count}.arrow")
-
-    shares = {"validation": 0.1, "test": 0.1}
-    splits = {}
-    for count in (1000, 1500):
-        files = manifest_of(count)
-        parts = held_out(files, shares, "speech")
-        splits[count] = {name: set(part.speakers()) for name, part in parts.items()}
-        assert sum(len(part) for part in parts.values()) == len(files)
-        assert not splits[count]["train"] & (splits[count]["validation"] | splits[count]["test"])
-        assert 0.07 * count < len(splits[count]["test"]) < 0.13 * count
-    for name in ("train", "validation", "test"):
-        assert splits[1000][name] <= splits[1500][name]
-    for share in (0.1, 0.45):
-        few = held_out(manifest_of(3), {"validation": share, "test": share}, "speech")
-        assert [len(few[name]) for name in ("train", "validation", "test")] == [5, 5, 5]
-
-
-def test_too_few_to_hold_out_is_said(tree, tmp_path, caplog):
-    files = opened(tree, tmp_path)
-    parts = held_out(files, {"validation": 0.1, "test": 0.1}, "data.noise")
-    assert all(len(part) == 3 for part in parts.values())
-    assert "data.noise: 2 are too few" in caplog.text
 
 
 def test_rows_travel_to_other_processes_light(tree, tmp_path):

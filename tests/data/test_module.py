@@ -305,7 +305,8 @@ def test_describe(recordings, tmp_path):
     data.setup()
     train, validation, test = data.describe()
     assert train.startswith("train: 4 files, 0.3 min, 1 speakers, SNR ")
-    assert validation.removeprefix("validation") == test.removeprefix("test")
+    assert validation.removeprefix("validation") == test.removeprefix(data.title("test"))
+    assert data.title("test") == "test (on the validation set: these data have no test set)"
 
 
 def test_a_sample_rate_above_the_corpus_is_a_wrong_rate(recordings, tmp_path):

@@ -38,7 +38,8 @@ def mixtures(recordings, tmp_path):
         (speech / path.name).symlink_to(path)
     (speech / "garbage.wav").write_text("garbage")
     mini = recordings / "dns_mini"
-    return ("data=dns", f"data.speech={speech}", f"data.noise={mini / 'noise'}", f"data.rir={mini / 'rir'}")
+    places = f"data.speech={speech}", f"data.noise={mini / 'noise'}", f"data.rir={mini / 'rir'}"
+    return ("data=dns", "data.held_out_by=file", *places)
 
 
 def test_a_mixture_is_the_item_and_the_sum_of_its_parts(mixtures, tmp_path, capsys):

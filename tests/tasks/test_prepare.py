@@ -92,7 +92,7 @@ def test_filter_reports(folder):
 def test_degrade_records_its_data(folder, recordings):
     mini = recordings / "dns_mini"
     places = [f"data.speech={mini}/extra_clean", f"data.noise={mini}/noise", f"data.rir={mini}/rir"]
-    overrides = ["data=dns", *places, "prepare.items=6"]
+    overrides = ["data=dns", "data.held_out_by=file", *places, "prepare.items=6"]
     run(folder, "degrade", *overrides, "max_files=4")
     assert len(list((folder / "degrade" / "clean").iterdir())) == 4
     run(folder, "degrade", *overrides, "data.num_workers=7")

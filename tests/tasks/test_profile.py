@@ -60,6 +60,7 @@ def corpora(recordings, tmp_path):
     return [
         "profile=data",
         "data=dns",
+        "data.held_out_by=file",
         f"run_dir={tmp_path / 'out'}",
         *(f"data.{key}={place}" for key, place in places.items()),
     ]

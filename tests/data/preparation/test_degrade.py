@@ -19,7 +19,8 @@ def data(recordings, corpus, tmp_path):
 
     def mixtures(recipe=Recipe(reverb=0.5), **settings):  # noqa: B008
         mini = recordings / "dns_mini"
-        source = MixSource(str(corpus), str(mini / "noise"), str(mini / "rir"), recipe, held_out=0.1, **settings)
+        places = str(corpus), str(mini / "noise"), str(mini / "rir")
+        source = MixSource(*places, recipe, "prefix", held_out=0.1, **settings)
         return SpeechData(
             source,
             sample_rate=16000,
