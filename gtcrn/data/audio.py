@@ -82,7 +82,7 @@ def _naming(path: str | Path, failure: str) -> Iterator[None]:
         raise
     except (soundfile.LibsndfileError, TypeError, OSError, MemoryError, ValueError) as error:
         reason = getattr(error, "error_string", None) or getattr(error, "strerror", None) or str(error)
-        if failure == _UNREADABLE and not container(path).exists():
+        if failure == _UNREADABLE and not os.path.exists(container(path)):
             reason = "no such file"
         raise UserError(f"{path}: {failure}: {reason.rstrip('.')}") from error
 

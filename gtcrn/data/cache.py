@@ -20,10 +20,10 @@ def cache_folder(cache_dir: str | Path | None, name: str) -> Path:
 
 
 def stamp(path: Path) -> list[int] | None:
-    """Changes when the file does: [bytes, modification time in ns]; None for a missing file."""
+    """Return what changes when the file does: [bytes, modification time in ns]; None for a missing file."""
     try:
         status = os.stat(path)
-    except OSError:
+    except (OSError, ValueError):  # or no path at all: it holds a zero
         return None
     return [status.st_size, status.st_mtime_ns]
 

@@ -134,7 +134,7 @@ def open_manifest(
             raise UserError(
                 f"{key}={place}: expected a folder, a list of files (.txt) or a manifest ({', '.join(TABLES)})"
             )
-        found = [place.parent / Path(line).expanduser() for line in listed_lines(place)]
+        found = [place.parent / os.path.expanduser(line) for line in listed_lines(place)]
         root, problems = Path(os.path.commonpath([place.parent, *found])), {}
         files = [os.path.relpath(path, root) for path in found]
     else:

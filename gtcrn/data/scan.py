@@ -113,7 +113,7 @@ def scan(pairs: list[Pair], sample_rate: int, cache_dir: str | Path | None) -> t
 def _look_at(pair: Pair, sample_rate: int) -> dict:
     problems, facts = [], []
     for path in pair.files:
-        if not audio.container(path).exists():
+        if not os.path.exists(audio.container(path)):
             other = "".join(f", while its other half {half} is there" for half in pair.files if half != path)
             problems.append((str(path), f"missing{other}"))
             continue

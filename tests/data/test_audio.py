@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import soundfile
 from audio_files import CHUNKS, FORMATS, FORMS, NUMBERS, WHOLE_IN_BYTES, encoded, read_alike, scanned_alike, with_number
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from gtcrn.data import audio
@@ -171,6 +171,7 @@ def test_what_is_coded_in_blocks_keeps_its_length(tmp_path, tone, subtype):
     assert audio.info(tmp_path / "a.wav").frames == 15000
 
 
+@settings(max_examples=60)
 @given(
     some.sampled_from(FORMATS),
     some.lists(

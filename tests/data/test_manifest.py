@@ -8,6 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
+import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as some
 
 from gtcrn.data import audio, manifest
 from gtcrn.data.manifest import open_corpora, open_manifest, usable
@@ -226,3 +229,34 @@ def test_a_ready_made_manifest_whose_lengths_are_wrong_is_refused(tree, tmp_path
         write_rows(wrong, tmp_path / "wrong.arrow")
         with pytest.raises(UserError, match=f"wrong.arrow: {told}.*make it anew with python run.py"):
             opened(tmp_path / "wrong.arrow", tmp_path)
+
+
+HOSTILE_LINES = [
+    "~",
+    "~nobody/a.wav",
+    "/",
+    "..",
+    ".",
+    "good",
+    "good.wav/x",
+    "a\0b.wav",
+    "x" * 300,
+    "# good.wav",
+    "\udce9.wav",
+]
+
+
+@settings(max_examples=40)
+@given(
+    some.lists(some.text(max_size=8) | some.sampled_from(HOSTILE_LINES)),
+    some.lists(some.text(max_size=8) | some.sampled_from(HOSTILE_LINES)),
+    some.sampled_from(["\n", "\r\n"]),
+)
+def test_a_list_with_anything_in_it_tells_of_every_line(tmp_path_factory, before, after, end):
+    folder = tmp_path_factory.mktemp("list")
+    soundfile.write(folder / "good.wav", np.full(1000, 0.1), 16000)
+    text = end.join([*before, " good.wav ", *after])
+    (folder / "list.txt").write_bytes(text.encode(errors="surrogatepass"))
+    rows = list(opened(folder / "list.txt", folder))
+    assert [row.path for row in rows if not row.problem] == [folder / "good.wav"]
+    assert all(len(row.problem.splitlines()) == 1 for row in rows if row.problem)
