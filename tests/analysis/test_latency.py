@@ -274,6 +274,10 @@ def test_quality(references, recordings, tmp_path):
 
 
 def test_pairs_are_needed(tmp_path):
+    with pytest.raises(UserError, match="noisy: unreadable folder: No such file or directory"):
+        latency.read_pairs(tmp_path, 16000)
+    for half in ("noisy", "clean"):
+        (tmp_path / half).mkdir()
     with pytest.raises(UserError, match="pairs=.*: no audio files in its folders noisy and clean"):
         latency.read_pairs(tmp_path, 16000)
     audio.write(tmp_path / "noisy" / "a.wav", np.zeros((9, 2), np.float32), 16000)
