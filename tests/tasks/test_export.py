@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import zipfile
@@ -17,7 +16,7 @@ import soundfile
 import torch
 from hydra import compose, initialize_config_dir
 
-from gtcrn.errors import UserError
+from gtcrn.errors import Interrupted, Terminated, UserError
 from gtcrn.export import exporting, onnx
 from gtcrn.export.exporting import Export, Exported
 from gtcrn.export.integer import checkpoint
@@ -57,26 +56,12 @@ def folder(tmp_path_factory):
     return folder
 
 
-def begin(folder, *overrides) -> subprocess.Popen:
-    command = [sys.executable, str(RUN), "task=export", *overrides]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
-    pipe = subprocess.PIPE
-    return subprocess.Popen(
-        command,
-        cwd=folder,
-        env=environment,
-        stdout=pipe,
-        stderr=pipe,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored where tests run in the background
-    )
-
-
 def test_a_file_and_its_card(folder):
     told = ("licence=CC0", "origin=made up", "name=mine", "output=out")
-    process = begin(folder, "ckpt=dtln.ckpt", "format=onnx_wave", "audio=noise.wav", *told)
-    out, err = process.communicate(timeout=600)
-    assert process.returncode == 0 and err == ""
+    command = [sys.executable, RUN, "task=export", "ckpt=dtln.ckpt", "format=onnx_wave", "audio=noise.wav", *told]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0 and done.stderr == ""
     for line in (
         "1/3 writing mine_wave.onnx",
         "2/3 running it in onnxruntime over 1.0 s of noise.wav",
@@ -86,7 +71,7 @@ def test_a_file_and_its_card(folder):
         "CPU time for a hop ",
         "4 ms, a hop of 1 ms included",
     ):
-        assert line in out
+        assert line in done.stdout
     assert sorted(os.listdir(folder / "out")) == ["mine_wave.onnx", "mine_wave.onnx.MODEL_CARD.md"]
     metadata = onnxruntime.InferenceSession(folder / "out" / "mine_wave.onnx").get_modelmeta().custom_metadata_map
     assert (metadata["licence"], metadata["origin"]) == ("CC0", "made up")
@@ -201,13 +186,19 @@ def test_learnt_integers_are_scored_but_not_streamed_in_pytorch(folder, learnt, 
         enhance.run(streamed)
 
 
-def test_an_interruption_leaves_no_file(folder, tmp_path):
-    process = begin(folder, "ckpt=dtln.ckpt", "format=onnx_wave", "audio=noise.wav", f"output={tmp_path}")
-    assert "1/3 writing" in process.stdout.readline()
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=600)
-    assert process.returncode == 130 and err == "error: interrupted; nothing was written\n"
-    assert list(tmp_path.iterdir()) == []
+@pytest.mark.parametrize(("stop", "code"), [(KeyboardInterrupt, 130), (Terminated, 143)])
+def test_an_interruption_leaves_no_file(folder, tmp_path, monkeypatch, stop, code):
+    """At a place of the test's choosing: a signal to a process that exports comes down anywhere, in other code too."""
+
+    def write(graph, path, metadata):
+        path.write_text("half of it")
+        raise stop
+
+    monkeypatch.setattr(onnx, "write", write)
+    monkeypatch.chdir(folder)
+    with pytest.raises(Interrupted, match="^interrupted; nothing was written$") as told:
+        export_in(folder, "ckpt=dtln.ckpt", "format=onnx_wave", f"output={tmp_path}")
+    assert told.value.code == code and list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
