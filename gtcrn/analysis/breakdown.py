@@ -19,7 +19,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from gtcrn.analysis.figures import OPEN_STYLE, STYLE, colour_limits, power_spectrogram
-from gtcrn.analysis.runs import scores
+from gtcrn.analysis.runs import recording, scores
 from gtcrn.analysis.tables import summarise, summarise_by_snr
 from gtcrn.data import audio
 from gtcrn.errors import UserError
@@ -205,12 +205,8 @@ def read_signals(folder: Path | str, name: str, sample_rate: int | None = None) 
     They are (N,) float32, N of the shortest, at the rate of the enhanced one or the one asked for. Raises UserError
     without an enhanced one.
     """
-    found = {
-        role: path
-        for role in ("noisy", "enhanced", "clean")
-        for suffix in audio.SUFFIXES
-        if (path := results(folder) / role / f"{name}{suffix}").is_file()
-    }
+    roles = ("noisy", "enhanced", "clean")
+    found = {role: path for role in roles if (path := recording(results(folder) / role, name))}
     if "enhanced" not in found:
         raise UserError(f"{name}: no enhanced audio in {folder}; choose another file, or evaluate the run again")
     rate = sample_rate or audio.info(found["enhanced"]).samplerate

@@ -18,6 +18,8 @@ import soundfile
 from PIL import Image
 
 from gtcrn.analysis.figures import colour_limits, power_spectrogram
+from gtcrn.analysis.runs import recording
+from gtcrn.analysis.tables import unmarked
 from gtcrn.data import audio
 from gtcrn.errors import UserError
 from gtcrn.metrics import METRICS
@@ -134,17 +136,13 @@ def _read(name: str, folder: Path) -> _Run:
         cost = json.loads(summary.read_text("utf-8")).get("cost", {})
         # a file may be called 007 or NA
         scores = pd.read_csv(results / "scores.csv", dtype={"name": str}, keep_default_na=False, na_values=[""])
-        scores = scores.set_index("name")
+        scores = scores.set_index(unmarked(scores["name"]))
     except (ValueError, KeyError, AttributeError) as error:
         raise UserError("summary.json or scores.csv is broken, evaluate the checkpoint again") from error
-    heard = [name for name in scores.index.unique() if _find(results / "enhanced", name)]
+    heard = [name for name in scores.index.unique() if recording(results / "enhanced", name)]
     if not heard:
         raise UserError("no enhanced audio of the files in scores.csv")
     return _Run(name, results, scores[~scores.index.duplicated()].loc[heard], cost)
-
-
-def _find(folder: Path, name: str) -> Path | None:
-    return next((file for suffix in audio.SUFFIXES if (file := folder / f"{name}{suffix}").is_file()), None)
 
 
 def _values(runs: Sequence[_Run], names: Sequence[str], metric: str) -> pd.DataFrame:
@@ -227,7 +225,7 @@ def _notes(runs: Sequence[_Run], names: Sequence[str], scores: Mapping[str, pd.D
 
 
 def _utterance(name: str, place: str, runs: Sequence[_Run], scores: Mapping[str, pd.DataFrame]) -> dict:
-    found = [_input(runs, "noisy", name), *(_find(run.folder / "enhanced", name) for run in runs)]
+    found = [_input(runs, "noisy", name), *(recording(run.folder / "enhanced", name) for run in runs)]
     found.append(_input(runs, "clean", name))
     paths = {condition: path for condition, path in enumerate(found) if path}
     headers = {path: _header(path) for path in paths.values()}
@@ -269,7 +267,7 @@ def _utterance(name: str, place: str, runs: Sequence[_Run], scores: Mapping[str,
 
 def _input(runs: Sequence[_Run], role: str, name: str) -> Path | None:
     """The noisy or clean signal, of the run that has it at the highest rate."""
-    found = [path for run in runs if (path := _find(run.folder / role, name))]
+    found = [path for run in runs if (path := recording(run.folder / role, name))]
     return max(found, key=lambda path: audio.info(path).samplerate, default=None)
 
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from gtcrn.analysis.breakdown import results
 from gtcrn.analysis.figures import STYLE
 from gtcrn.analysis.runs import read_runs
-from gtcrn.analysis.sweeps import Sweep, compare
+from gtcrn.analysis.sweeps import Sweep, arrange
 from gtcrn.errors import UserError
 
 VARIABLE = "GTCRN_RUNS"  # of the environment
@@ -68,17 +68,19 @@ def best_runs(sweep: Sweep, count: int, holding: str, command: str) -> pd.DataFr
     best = first.loc[[kind for kind in sweep.means.index if kind in first.index][:count]]
     if len(best) == 1:
         return best
-    among = compare(best)  # a name need not tell what is the same in all that are left
+    among = arrange(best)  # a name need not tell what is the same in all that are left
     names = among.names[among.configurations].set_axis(best.index)
     return best.assign(run=names.where(~names.duplicated(keep=False), names + " " + best["run"]))
 
 
-def show(draw: Callable[..., Figure | tuple[Figure, str] | None], *arguments, **keywords) -> None:
-    """Display the figure that a function draws, above its caption if it has one; or say that it drew none."""
+def show(draw: Callable[..., Figure | tuple[Figure, str] | str | None], *arguments, **keywords) -> None:
+    """Display the figure that a function draws, above its caption if it has one; or say that it drew none, and why."""
     with matplotlib.rc_context(STYLE):
         drawn = draw(*arguments, **keywords)
     figure, caption = drawn if isinstance(drawn, tuple) else (drawn, "")
-    if figure is None:
+    if isinstance(figure, str):
+        caption = f"Nothing to draw: {figure}."
+    elif figure is None:
         caption = "Nothing to draw: these runs have none of what this picture compares, or do not differ in it."
     else:
         display(figure)

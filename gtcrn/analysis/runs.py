@@ -21,6 +21,8 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from gtcrn.analysis.tables import unmarked
+from gtcrn.data import audio
 from gtcrn.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -30,7 +32,7 @@ RESULTS = ("cost.", "test.", "validation.")  # how the columns of results begin
 _NUMBERS = ("seconds", "steps", "data_wait")
 _FACTS = ("run", "path", "state", "error", "overrides", *_NUMBERS)
 _OUTPUTS = {"summary.json", "error.txt", "hparams.yaml", "metrics.csv"}
-_NO_KNOBS = ("run_dir", "run_name", "resume", "threads", "logger")  # say nothing of a run's results
+_NO_KNOBS = ("run_dir", "run_name", "resume", "threads", "logger", "sweep")  # say nothing of a run's results
 _CHOICES = re.compile(r"^    choices:\n((?:      .*\n)+)", re.MULTILINE)  # in hydra.yaml, which is long
 
 
@@ -114,6 +116,14 @@ def scores(runs: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(scored, names=["run"]).reset_index("run").reset_index(drop=True)
 
 
+def recording(folder: Path, name: str) -> Path | None:
+    """The audio file of this name in the folder; None if there is none, or it lies elsewhere: names in a scores.csv
+    may be anybody's."""
+    found = (folder / f"{name}{suffix}" for suffix in audio.SUFFIXES)
+    home = folder.resolve()
+    return next((file for file in found if file.is_file() and file.resolve().is_relative_to(home)), None)
+
+
 def config_columns(runs: pd.DataFrame) -> pd.Index:
     """The columns of `read_runs` that tell a run's configuration."""
     return pd.Index(
@@ -126,14 +136,22 @@ def configured(runs: pd.DataFrame) -> pd.Series:
     return runs[config_columns(runs)].notna().any(axis=1)
 
 
+def is_limit(column: str) -> bool:
+    """Whether a column tells how much of the data a run went through, such as trainer.limit_train_batches."""
+    return column.split(".")[-1].startswith("limit_")
+
+
 def differing(runs: pd.DataFrame) -> list[str]:
-    """The columns of the configuration that tell the runs apart, what was typed first, the seed among them.
+    """The columns of the configuration that tell the finished runs apart, what was typed first, the seed among them.
 
     What merely follows from something typed is left out: where models differ, `model` is named, and not all their
-    knobs. Runs without a configuration and places such as `run_dir` don't count.
+    knobs. Runs without a configuration and places such as `run_dir` don't count, nor do limits and numbers of test
+    files: `comparable` parts runs by these. Where no run is finished, all count.
     """
+    finished = runs["state"] == "finished"
+    runs = runs[finished] if finished.any() else runs
     known = runs.loc[configured(runs), config_columns(runs)]
-    known = known[[column for column in known if column.split(".")[0] not in _NO_KNOBS]]
+    known = known[[column for column in known if _may_differ(column)]]
     keys = {
         re.split("[=@]", override.lstrip("+~"))[0]: None  # a set in the order of typing
         for overrides in runs["overrides"].unique()
@@ -144,6 +162,11 @@ def differing(runs: pd.DataFrame) -> list[str]:
     kind = known.groupby(typed, dropna=False, sort=False).ngroup() if typed else pd.Series(0, known.index)
     others = [column for column in known if column not in typed and known[column].nunique() > 1]
     return typed + [column for column in others if not typed or known[column].groupby(kind).nunique().max() > 1]
+
+
+def _may_differ(column: str) -> bool:
+    parts = column.split(".")
+    return parts[0] not in _NO_KNOBS and not is_limit(column) and parts[-1] != "test_files"
 
 
 def _sets(key: str, column: str, groups: pd.DataFrame) -> bool:
@@ -235,6 +258,8 @@ def _flat(tree: dict, prefix: str = "") -> dict[str, Any]:
     for key, value in tree.items():
         if isinstance(value, dict):
             flat |= _flat(value, f"{prefix}{key}.")
+        elif is_limit(key) and isinstance(value, float):  # a share; limit_train_batches=1 is a single batch
+            flat[f"{prefix}{key}"] = f"{100 * value:g} %"
         else:
             flat[f"{prefix}{key}"] = f"[{', '.join(map(str, value))}]" if isinstance(value, list) else value
     return flat
@@ -246,13 +271,14 @@ def _table(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
         return pd.DataFrame()
     try:
         whole_lines = path.read_text(encoding="utf-8").rpartition("\n")[0]
-        return pd.read_csv(
+        table = pd.read_csv(
             StringIO(whole_lines),
             usecols=columns and (lambda column: column in columns),
             dtype={"name": str},
             keep_default_na=False,  # an utterance may be called 007 or NA
             na_values=[""],
         )
+        return table.assign(name=unmarked(table["name"])) if "name" in table else table
     except (OSError, ValueError) as error:  # pandas' own errors are ValueErrors
         log.warning("%s is left out: %s", path, " ".join(str(error).split())[:120])
         return pd.DataFrame()

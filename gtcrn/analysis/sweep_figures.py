@@ -1,4 +1,4 @@
-"""Figures of a sweep, each with its caption; None where there is nothing to draw."""
+"""Figures of a sweep, each with its caption; where there is nothing to draw, the reason alone."""
 
 from __future__ import annotations
 
@@ -26,15 +26,20 @@ _KEYED = 20  # points of the front that a picture explains
 _TAB10 = (0, 1, 2, 3, 4, 6, 8, 9)  # without grey, which the others have
 _MANY_TIMES = 30  # a range that takes a logarithmic axis
 _BINS = 100  # of steps; the training loss of single steps is noise
-_DARK, _PALE = "#31456b", "#c3c9d4"
+_DARK, _PALE, _NOISY = "#31456b", "#c3c9d4", "#b2182b"
+_NO_RESULT = "no finished run has a result"
 
 
-def cost_figure(sweep: Sweep, column: str, label: str) -> tuple[Figure, str] | None:
-    """Quality against a cost, with its caption; None unless configurations differ in the cost."""
+def cost_figure(sweep: Sweep, column: str, label: str) -> tuple[Figure, str] | str:
+    """Quality against a cost, with its caption, or why it is not drawn."""
     points = _scored(sweep)
-    if column not in points or points[column].nunique() < 2:
-        return None
+    if points.empty:
+        return _NO_RESULT
+    if column not in points or points[column].isna().all():
+        return f"no run tells its {label}"
     points = points[points[column].notna()]
+    if points[column].nunique() < 2:
+        return f"no two configurations differ in {label}"
     measure, quality = sweep.measure, points[sweep.measure.column]
     front = points[pareto(points[column].to_numpy(), measure.goodness(quality).to_numpy())].sort_values(column)
     keyed = front.iloc[np.unique(np.linspace(0, len(front) - 1, _KEYED).round().astype(int))]
@@ -56,24 +61,30 @@ def cost_figure(sweep: Sweep, column: str, label: str) -> tuple[Figure, str] | N
         )
     if points[column].max() > _MANY_TIMES * points[column].min() > 0:
         panel.set_xscale("log")
+    noisy = measure.noisy(sweep.runs)
+    if np.isfinite(noisy):
+        panel.axhline(noisy, color=_NOISY, linewidth=1, linestyle="--", zorder=0)
+        handles.append(Line2D([], [], color=_NOISY, linestyle="--", label=f"noisy {measure.show(noisy)}"))
     _label(panel, label, measure.label)
     _legend(figure, handles, "Pareto front", handlelength=1)
     what = "highest" if measure.more_is_better else "lowest"
     caption = f"{measure.label} against {label}. The line is the Pareto front, the {what} value for at most this cost"
     caption += "; bars are standard deviations over seeds." if deviation.notna().any() else "."
-    return figure, caption
+    return figure, caption + (" The dashed line is the noisy input." if np.isfinite(noisy) else "")
 
 
-def map_figure(sweep: Sweep) -> tuple[Figure, str] | None:
-    """A map of quality for every pair of knobs, with the caption; None unless two knobs at least were swept."""
+def map_figure(sweep: Sweep) -> tuple[Figure, str] | str:
+    """A map of quality for every pair of knobs, with the caption, or why it is not drawn."""
     points = _scored(sweep)
+    if points.empty:
+        return _NO_RESULT
     names = short_names(sweep.knobs)
     axes = [axis for knob in sweep.knobs if (axis := _axis(names[knob], points[knob]))]
     pairs = [pair for pair in combinations(axes[:_MAPPED], 2) if _is_map(*pair)]
     if not pairs:
-        return None
+        return "no two knobs were swept over a grid of which at least half is there"
     measure = sweep.measure
-    quality = points[measure.column]
+    quality, noisy = points[measure.column], measure.noisy(sweep.runs)
     worst, best = np.percentile(measure.goodness(quality), (5 if len(points) > _LEVELS else 0, 100))
     limits = sorted((worst, best) if measure.more_is_better else (-worst, -best))
     colours = matplotlib.colormaps["viridis" if measure.more_is_better else "viridis_r"]
@@ -86,7 +97,7 @@ def map_figure(sweep: Sweep) -> tuple[Figure, str] | None:
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for panel, (x, y) in zip(panels, pairs):
         draw = _draw_cells if x.ticks and y.ticks else _draw_points
-        draw(panel, x, y, measure, quality, colouring)
+        draw(panel, x, y, measure, quality, noisy, colouring)
         _draw_axis(panel.xaxis, x)
         _draw_axis(panel.yaxis, y)
         _label(panel, x.label, y.label)
@@ -96,11 +107,16 @@ def map_figure(sweep: Sweep) -> tuple[Figure, str] | None:
         colouring, ax=list(panels), label=measure.label, pad=0.01, fraction=0.03, aspect=12 * rows + 8
     )
     bar.outline.set_linewidth(0.6)
-    return figure, _map_caption(sweep, axes, pairs)
+    caption = _map_caption(sweep, axes, pairs)
+    if np.isfinite(noisy):
+        caption += f" The noisy input has {measure.show(noisy)}; what is worse is crossed out."
+        if limits[0] <= noisy <= limits[1]:
+            bar.ax.axhline(noisy, color="white", linewidth=1.5)
+    return figure, caption
 
 
-def curve_figure(sweep: Sweep) -> tuple[Figure, str] | None:
-    """Training loss and the monitored measure of the validation by step, with the caption; None without curves."""
+def curve_figure(sweep: Sweep) -> tuple[Figure, str] | str:
+    """Training loss and the monitored measure of the validation by step, with the caption, or why it is not drawn."""
     monitored = sweep.runs["monitor"].mode() if "monitor" in sweep.runs else []
     logged = curves(sweep.runs, ["train/loss", *monitored])
     logged = logged[np.isfinite(logged["value"])]
@@ -108,7 +124,7 @@ def curve_figure(sweep: Sweep) -> tuple[Figure, str] | None:
     lines = {metric: _binned(values) for metric, values in logged.groupby("metric")}
     lines = {metric: table for metric, table in lines.items() if table.groupby(level="configuration").size().max() > 1}
     if not lines:
-        return None
+        return "no run has logged two steps in its metrics.csv"
     drawn = set().union(*(table.index.unique("configuration") for table in lines.values()))
     ranked = [*(kind for kind in sweep.means.index if kind in drawn), *sorted(drawn.difference(sweep.means.index))]
     own_colour = dict(zip(ranked[:_COLOURED], matplotlib.colormaps["tab10"](_TAB10)))
@@ -134,7 +150,8 @@ def curve_figure(sweep: Sweep) -> tuple[Figure, str] | None:
         handles.append(Line2D([], [], color=_PALE, label=f"{len(ranked) - len(handles)} more"))
     _legend(figure, handles, f"best by {sweep.measure.label}" if sweep.measure and len(ranked) > _COLOURED else "")
     caption = "Learning curves: the mean over the seeds, and between their extremes a band"
-    return figure, caption + (f"; the best {_COLOURED} configurations in colour." if len(ranked) > _COLOURED else ".")
+    caption += f"; the best {_COLOURED} configurations in colour." if len(ranked) > _COLOURED else "."
+    return figure, caption + " What the noisy input of the validation has is not logged."
 
 
 class _Axis(NamedTuple):
@@ -170,22 +187,27 @@ def _is_map(x: _Axis, y: _Axis) -> bool:
     return filled >= max(4, len(x.ticks) * len(y.ticks) / 2)
 
 
-def _draw_cells(panel, x: _Axis, y: _Axis, measure: Measure, quality: pd.Series, colouring: ScalarMappable) -> None:
-    """The best of each cell's configurations."""
+def _draw_cells(
+    panel, x: _Axis, y: _Axis, measure: Measure, quality: pd.Series, noisy: float, colouring: ScalarMappable
+) -> None:
+    """Draw the best of each cell's configurations."""
     best = measure.goodness(quality).groupby([y.positions.to_numpy(), x.positions.to_numpy()]).max()
     cells = np.full((len(y.ticks), len(x.ticks)), np.nan)
     for (row, column), value in measure.goodness(best).items():
         cells[row, column] = value
         dark = sum(colouring.to_rgba(value)[:3]) < 1.5
-        panel.text(
-            column, row, measure.show(value), ha="center", va="center", color="white" if dark else "black", size=8
-        )
+        ink = "white" if dark else "black"
+        panel.text(column, row, measure.show(value), ha="center", va="center", color=ink, size=8)
+        if measure.goodness(value) < measure.goodness(noisy):
+            panel.plot([column - 0.4, column + 0.4], [row - 0.4, row + 0.4], color=ink, linewidth=0.8)
     panel.imshow(cells, origin="lower", aspect="auto", cmap=colouring.cmap, norm=colouring.norm)
     panel.set_facecolor("#eeeeee")
 
 
-def _draw_points(panel, x: _Axis, y: _Axis, measure: Measure, quality: pd.Series, colouring: ScalarMappable) -> None:
-    """A point for each configuration; the best above the others, with a ring."""
+def _draw_points(
+    panel, x: _Axis, y: _Axis, measure: Measure, quality: pd.Series, noisy: float, colouring: ScalarMappable
+) -> None:
+    """Draw a point for each configuration; the best above the others, with a ring."""
     order = measure.goodness(quality).sort_values().index
     edges = ["white"] * (len(order) - 1) + ["#d62728"]
     colours = colouring.to_rgba(quality[order])
@@ -197,6 +219,8 @@ def _draw_points(panel, x: _Axis, y: _Axis, measure: Measure, quality: pd.Series
         edgecolors=edges,
         linewidths=[0.3] * (len(order) - 1) + [1.6],
     )
+    worse = quality.index[measure.goodness(quality) < measure.goodness(noisy)]
+    panel.scatter(x.positions[worse], y.positions[worse], s=20, c="black", marker="x", linewidths=0.8)
     for axis, set_scale in ((x, panel.set_xscale), (y, panel.set_yscale)):
         if axis.log:
             set_scale("log")

@@ -6,7 +6,9 @@ write(compare(read_runs("outputs/2025-01-31/12-00-00_sweep")), Path("report"))
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 
 import matplotlib
@@ -21,7 +23,7 @@ from gtcrn.analysis.figures import STYLE
 from gtcrn.analysis.runs import RESULTS, config_columns, configured
 from gtcrn.analysis.sweep_figures import cost_figure, curve_figure, map_figure
 from gtcrn.analysis.sweeps import Measure, Sweep, measures, name, short_names, shown_value
-from gtcrn.analysis.tables import markdown_table
+from gtcrn.analysis.tables import markdown_table, plain, write_csv
 
 _HEADLINE = ("pesq_wb", "estoi", "si_sdr")  # beside the chosen measure
 _COSTS = {
@@ -30,6 +32,8 @@ _COSTS = {
     "latency ms": ("cost.latency_ms", "{:.1f}"),
 }
 _ROWS, _ERRORS = 20, 5  # shown in a terminal
+_NOISY = -1  # in place of a configuration's number: the input itself
+_APART = "The runs were not all tested on the same files or trained on as much. What may not be compared stands apart."
 
 _SHARED = {  # told once where they are the same in all runs; a checkpoint has its own model
     "train": ("task", "model", "streaming", "loss", "training", "data"),
@@ -43,69 +47,121 @@ _FIGURES = {
 }
 
 
-def write(sweep: Sweep, folder: Path) -> list[Path]:
+def write(sweeps: Sequence[Sweep], folder: Path) -> list[Path]:
     """Write sweep.csv, sweep.md and the pictures there is something to draw of; returns their paths.
 
-    sweep.csv has every run, failed ones with their error, and every column of `read_runs`, the knobs first.
+    sweep.csv has every run, failed ones with their error, and every column of `read_runs`, the knobs first. The
+    pictures of a second sweep, whose runs may not be compared with the first one's, are called quality_macs_2.png ….
     """
     folder.mkdir(parents=True, exist_ok=True)
-    first = [*sweep.knobs, "seed", "run", "state", "error"]
-    first += [sweep.measure.column] if sweep.measure else []
-    results = [column for column in sweep.runs if column.startswith(RESULTS) and column not in first]
-    facts = sweep.runs.columns.difference([*first, *results, *config_columns(sweep.runs)], sort=False)
-    rest = config_columns(sweep.runs).difference(first, sort=False)
-    sweep.runs[[*dict.fromkeys(first), *results, *facts, *rest]].to_csv(folder / "sweep.csv", index=False)
+    write_csv(_all_runs(sweeps), folder / "sweep.csv")
+    for file in _FIGURES:  # of an earlier report
+        for earlier in (folder / file, *folder.glob(f"{Path(file).stem}_[0-9]*.png")):
+            earlier.unlink(missing_ok=True)
+    drawn = [_draw(sweep, folder, f"_{number}" if number > 1 else "") for number, sweep in enumerate(sweeps, 1)]
+    (folder / "sweep.md").write_text(markdown(sweeps, folder.resolve().name, drawn), encoding="utf-8")
+    pictures = [file for captions, _ in drawn for file in captions]
+    return [folder / file for file in ("sweep.csv", "sweep.md", *pictures)]
 
-    captions = {}
-    for file, draw in _FIGURES.items():
-        (folder / file).unlink(missing_ok=True)  # of an earlier report
+
+def _all_runs(sweeps: Sequence[Sweep]) -> pd.DataFrame:
+    runs = pd.concat([sweep.runs for sweep in sweeps])
+    first = [knob for sweep in sweeps for knob in sweep.knobs] + ["seed", "run", "state", "error"]
+    first += [sweep.measure.column for sweep in sweeps if sweep.measure]
+    results = [column for column in runs if column.startswith(RESULTS) and column not in first]
+    facts = runs.columns.difference([*first, *results, *config_columns(runs)], sort=False)
+    rest = config_columns(runs).difference(first, sort=False)
+    return runs[[*dict.fromkeys(first), *results, *facts, *rest]]
+
+
+def _draw(sweep: Sweep, folder: Path, suffix: str) -> tuple[dict[str, str], dict[str, str]]:
+    """Draw what there is; returns the captions of the pictures, and why the others are missing, by file."""
+    captions, missing = {}, {}
+    for picture, draw in _FIGURES.items():
+        file = Path(picture).stem + suffix + Path(picture).suffix
         with matplotlib.rc_context(STYLE):
             drawn = draw(sweep)
-        if drawn:
-            figure, captions[file] = drawn
-            lines = textwrap.fill(captions[file], round(10 * figure.get_figwidth()))  # left of a legend
-            figure.suptitle(lines, x=0.01, ha="left", fontsize=8)
-            figure.savefig(folder / file)
-    (folder / "sweep.md").write_text(markdown(sweep, folder.resolve().name, captions), encoding="utf-8")
-    return [folder / file for file in ("sweep.csv", "sweep.md", *captions)]
+        if isinstance(drawn, str):
+            missing[file] = drawn
+            continue
+        figure, captions[file] = drawn
+        lines = textwrap.fill(captions[file], round(10 * figure.get_figwidth()))  # left of a legend
+        figure.suptitle(lines, x=0.01, ha="left", fontsize=8)
+        figure.savefig(folder / file)
+    return captions, missing
 
 
-def markdown(sweep: Sweep, title: str, captions: dict[str, str]) -> str:
-    """The report: the table and what its numbers are, the pictures with their captions, the runs without results."""
-    parts = [f"# {title}", counts(sweep.runs)]
-    if len(sweep.means):
-        results = _results(sweep, bold="**{}**", deviating=1 + len(_HEADLINE))
-        knobs = sweep.means[sweep.knobs].map(shown_value).to_numpy()
-        rows = [[_escape(cell) for cell in (*left, *right)] for left, right in zip(knobs, results.to_numpy())]
-        header = [*short_names(sweep.knobs).values(), *results]
-        parts += [markdown_table(header, rows), "\n".join(f"- {note}" for note in notes(sweep))]
-    parts += [f"![{caption}]({file})" for file, caption in captions.items()]
-    if lines := not_finished(sweep):
-        parts += ["## Not finished", "\n".join(f"- {line}" for line in lines)]
+def markdown(
+    sweeps: Sequence[Sweep], title: str, drawn: Sequence[tuple[Mapping[str, str], Mapping[str, str]]] = ()
+) -> str:
+    """Return the report: for each sweep the table and what its numbers are, and the pictures with their captions; then
+    which pictures are missing and which runs have no results, and why.
+
+    drawn: for each sweep the captions of its pictures, and why others are missing, by file.
+    """
+    parts = [f"# {plain(title)}", counts(sweeps)]
+    if len(sweeps) > 1:
+        parts.append(_APART)
+    for sweep, (captions, _) in zip_longest(sweeps, drawn, fillvalue=({}, {})):
+        if len(sweeps) > 1:
+            parts.append(f"## {plain(_heading(sweep))}")
+        if len(sweep.means):
+            parts += [markdown_table(*_texts(sweep)), "\n".join(f"- {plain(note)}" for note in notes(sweep))]
+        parts += [f"![{plain(caption)}]({file})" for file, caption in captions.items()]
+    if lines := [f"{file}: {reason}" for _, missing in drawn for file, reason in missing.items()]:
+        parts += ["## Not drawn", "\n".join(f"- {plain(line)}" for line in lines)]
+    if lines := not_finished(sweeps[0]):
+        parts += ["## Not finished", "\n".join(f"- {plain(line)}" for line in lines)]
     return "\n\n".join(parts) + "\n"
 
 
-def terminal(sweep: Sweep) -> list[Table | Text]:
-    """For `rich.print`, in 80 columns too: the best configurations and the deviations of their measure; the notes,
-    and what did not finish."""
-    results = _results(sweep, bold="[bold]{}[/bold]", deviating=1)
-    results = results.drop(columns=["parameters", "latency ms"], errors="ignore")
-    shown = Table("configuration", box=rich.box.SIMPLE_HEAD)
-    shown.columns[0].overflow = "fold"
-    for heading in results:
-        shown.add_column(heading, justify="right")
-    for index, row in results.head(_ROWS).iterrows():
-        shown.add_row(escape(sweep.names[index]), *row)
-    failures = not_finished(sweep)
-    below = [*notes(sweep), *failures[:_ERRORS]]
-    for left_out, what in ((len(results) - _ROWS, "configurations"), (len(failures) - _ERRORS, "runs not finished")):
-        if left_out > 0:
-            below.append(f"… and {left_out} more {what} in sweep.md")
-    return [Text(counts(sweep.runs)), *([shown] if len(results) else []), Text("\n".join(below) + "\n")]
+def _heading(sweep: Sweep) -> str:
+    finished = (sweep.runs["state"] == "finished").sum()
+    return f"{finished} {'run' if finished == 1 else 'runs'}, {'; '.join(sweep.told)}"
 
 
-def counts(runs: pd.DataFrame) -> str:
+def _texts(sweep: Sweep) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of the table in Markdown, the noisy input first."""
+    results = _results(sweep, bold="**{}**", deviating=1 + len(_HEADLINE))
+    knobs = list(short_names(sweep.knobs).values())
+    if _NOISY in results.index:
+        knobs = knobs or ["configuration"]
+    named = {kind: [shown_value(row[knob]) for knob in sweep.knobs] for kind, row in sweep.means.iterrows()}
+    named = {kind: cells or [sweep.names[kind]][: len(knobs)] for kind, cells in named.items()}
+    named[_NOISY] = ["noisy", *[""] * (len(knobs) - 1)]
+    return [*knobs, *results], [[*named[kind], *row] for kind, row in zip(results.index, results.to_numpy())]
+
+
+def terminal(sweeps: Sequence[Sweep]) -> list[Table | Text]:
+    """For `rich.print`, in 80 columns too: the best configurations of each sweep and the deviations of their measure;
+    the notes, and what did not finish."""
+    parts: list[Table | Text] = [Text(counts(sweeps))]
+    if len(sweeps) > 1:
+        parts.append(Text(_APART))
+    for sweep in sweeps:
+        results = _results(sweep, bold="[bold]{}[/bold]", deviating=1)
+        results = results.drop(columns=["parameters", "latency ms"], errors="ignore")
+        title = escape(_heading(sweep)) if len(sweeps) > 1 else None
+        shown = Table("configuration", title=title, title_justify="left", box=rich.box.SIMPLE_HEAD)
+        shown.columns[0].overflow = "fold"
+        for heading in results:
+            shown.add_column(heading, justify="right")
+        rows = _ROWS + (_NOISY in results.index)
+        for kind, row in results.head(rows).iterrows():
+            shown.add_row("noisy" if kind == _NOISY else escape(sweep.names[kind]), *row)
+        below = notes(sweep)
+        if (left_out := len(results) - rows) > 0:
+            below.append(f"… and {left_out} more configurations in sweep.md")
+        parts += [*([shown] if len(results) else []), Text("\n".join(below))]
+    failures = not_finished(sweeps[0])
+    if (left_out := len(failures) - _ERRORS) > 0:
+        failures[_ERRORS:] = [f"… and {left_out} more runs not finished in sweep.md"]
+    return [*parts, Text("\n".join(failures) + "\n")]
+
+
+def counts(sweeps: Sequence[Sweep]) -> str:
     """`12 runs: 10 finished, 1 failed, 1 unfinished`"""
+    runs = pd.concat([sweep.runs for sweep in sweeps])
     by_state = runs["state"].value_counts()
     states = ", ".join(
         f"{by_state[state]} {state}" for state in ("finished", "failed", "unfinished") if state in by_state
@@ -115,7 +171,7 @@ def counts(runs: pd.DataFrame) -> str:
 
 def notes(sweep: Sweep) -> list[str]:
     """What the numbers are, what all runs share, and how many numbers are missing."""
-    lines = []
+    lines = list(sweep.told)
     if (sweep.means["n"] > 1).any():
         lines.append("mean ± standard deviation (n − 1) over the n runs that differ in nothing but the seed")
     choices = sweep.runs.drop(columns=sweep.knobs)
@@ -128,6 +184,10 @@ def notes(sweep: Sweep) -> list[str]:
             lines.append(
                 f"{measure.label}: {missing} of {len(finished)} finished runs have none; it is left out of the mean"
             )
+    if sweep.measure:
+        goodness = sweep.measure.goodness(sweep.means[sweep.measure.column])
+        if worse := (goodness < sweep.measure.goodness(sweep.measure.noisy(sweep.runs))).sum():
+            lines.append(f"{worse} of {len(goodness)} are worse than the noisy input by {sweep.measure.label}")
     return lines
 
 
@@ -151,22 +211,28 @@ def _shown(sweep: Sweep) -> list[Measure]:
 
 
 def _results(sweep: Sweep, bold: str, deviating: int) -> pd.DataFrame:
-    """The text of n, means and costs by configuration; the best means in `bold`, the first ones with deviations."""
-    texts = {"n": sweep.means["n"].map(str)}
+    """The text of n, means and costs by configuration, below that of the noisy input where its scores are known.
+
+    The best mean, or a noisy score that none is better than, is in `bold`; the first ones have deviations.
+    """
+    noisy, texts = {"n": ""}, {"n": sweep.means["n"].map(str)}
     for position, measure in enumerate(_shown(sweep)):
-        means = sweep.means[measure.column]
+        means, unprocessed = sweep.means[measure.column], measure.noisy(sweep.runs)
         deviations = sweep.deviations[measure.column] if position < deviating else means * np.nan
-        best = measure.goodness(means).max() if means.nunique() > 1 else None
+        known = pd.Series([unprocessed, *means]).dropna()
+        best = measure.goodness(known).max() if known.nunique() > 1 else None
         texts[measure.label] = [
             (bold if measure.goodness(mean) == best else "{}").format(measure.show(mean))
             + ("" if np.isnan(deviation) else f" ± {measure.show(deviation)}")
             for mean, deviation in zip(means, deviations)
         ]
+        form = bold if measure.goodness(unprocessed) == best else "{}"
+        noisy[measure.label] = form.format(measure.show(unprocessed))
     for heading, (column, form) in _COSTS.items():
         if column in sweep.means and sweep.means[column].notna().any():
             texts[heading] = sweep.means[column].map(form.format, na_action="ignore").fillna("–")
-    return pd.DataFrame(texts, index=sweep.means.index)
-
-
-def _escape(cell: str) -> str:
-    return cell.replace("|", "\\|")
+    results = pd.DataFrame(texts, index=sweep.means.index)
+    if any(np.isfinite(measure.noisy(sweep.runs)) for measure in _shown(sweep)):
+        first = pd.DataFrame([noisy], index=[_NOISY]).reindex(columns=list(texts)).fillna("")
+        results = pd.concat([first, results])
+    return results

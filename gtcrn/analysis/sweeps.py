@@ -1,6 +1,6 @@
 """Runs compared: what their configurations gave.
 
-sweep = compare(read_runs("outputs/2025-01-31/12-00-00_sweep"))
+sweep, *others = compare(read_runs("outputs/2025-01-31/12-00-00_sweep"))
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from gtcrn.analysis.comparable import comparable
 from gtcrn.analysis.runs import RESULTS, configured, differing
 from gtcrn.errors import UserError
-from gtcrn.metrics import METRICS
+from gtcrn.metrics import METRICS, more_is_better
 
 
 class Measure(NamedTuple):
@@ -29,8 +30,17 @@ class Measure(NamedTuple):
         return "–" if np.isnan(value) else self.form.format(value)
 
     def goodness(self, values: pd.Series) -> pd.Series:
-        """Of which more is always better."""
+        """Return values of which more is always better."""
         return values if self.more_is_better else -values
+
+    def noisy(self, runs: pd.DataFrame) -> float:
+        """Return what the noisy input itself has, in the mean over the finished runs; nan where nobody knows."""
+        if self.column.startswith("test.improvement_"):
+            return 0.0
+        column = self.column.replace("test.enhanced_", "test.noisy_")
+        if column == self.column or column not in runs:
+            return np.nan
+        return runs.loc[runs["state"] == "finished", column].mean()
 
 
 class Sweep(NamedTuple):
@@ -43,6 +53,7 @@ class Sweep(NamedTuple):
     means:          one row per configuration with finished runs, the best by `measure` first: the knobs, `n` (its
                     finished runs) and the means of all results over these
     deviations:     the same rows, standard deviations (ddof = 1) of the results; nan where n = 1
+    told:           on what they were tested
     """
 
     runs: pd.DataFrame
@@ -52,6 +63,7 @@ class Sweep(NamedTuple):
     measure: Measure | None
     means: pd.DataFrame
     deviations: pd.DataFrame
+    told: list[str]
 
 
 def measures(runs: pd.DataFrame) -> dict[str, Measure]:
@@ -70,15 +82,23 @@ def measures(runs: pd.DataFrame) -> dict[str, Measure]:
     return found
 
 
-def compare(runs: pd.DataFrame, metric: str | None = None) -> Sweep:
-    """Group the runs of `read_runs` by everything that differs between them but the seed.
+def compare(runs: pd.DataFrame, metric: str | None = None) -> list[Sweep]:
+    """Compare the runs of `read_runs`: one sweep for each group that may be compared, the largest first.
 
     metric: a name of `measures`; by default pesq_wb of the test, or its first metric, or the monitored one of the
     validation. Raises UserError for one that no run has, unless there are no results at all.
     """
+    found = measures(runs)
+    if metric is not None and found and metric not in found:
+        raise UserError(f"metric={metric}: no run has it; choose from {', '.join(found)}")
+    return [arrange(group.runs, metric, group.told) for group in comparable(runs)]
+
+
+def arrange(runs: pd.DataFrame, metric: str | None = None, told: Sequence[str] = ()) -> Sweep:
+    """Group runs that may be compared by everything that differs between them but the seed."""
     knobs = [column for column in differing(runs) if column.split(".")[-1] != "seed"]
     finished = runs[runs["state"] == "finished"]
-    if not configured(finished).all():  # who knows in what they differ
+    if not configured(finished).all() or len(runs) == 1:  # who knows in what they differ, or from what
         knobs = ["run", *knobs]
     kinds = runs.groupby(knobs, dropna=False, sort=False).ngroup() if knobs else pd.Series(0, runs.index)
     values = runs[knobs][~kinds.duplicated()].set_axis(kinds.unique())
@@ -91,7 +111,7 @@ def compare(runs: pd.DataFrame, metric: str | None = None) -> Sweep:
     if measure:
         ranked = measure.goodness(means[measure.column]).sort_values(ascending=False, kind="stable")
         means = means.loc[ranked.index]
-    return Sweep(runs, kinds, names, knobs, measure, means, grouped.std(ddof=1).loc[means.index])
+    return Sweep(runs, kinds, names, knobs, measure, means, grouped.std(ddof=1).loc[means.index], list(told))
 
 
 def name(row: pd.Series, knobs: Sequence[str]) -> str:
@@ -124,19 +144,17 @@ def _measure(prefix: str, metric: str, column: str) -> Measure:
     label = known.label if known else metric
     label = {"": label, "improvement_": f"{label} improvement", "val/": f"validation {label}"}[prefix]
     form = f"{{:.{known.digits + 1}f}}" if known else "{:.4g}"  # configurations differ by less than files do
-    return Measure(prefix + metric, column, label, form, more_is_better=known is not None)
+    return Measure(prefix + metric, column, label, form, more_is_better(prefix + metric))
 
 
 def _choose(runs: pd.DataFrame, metric: str | None) -> Measure | None:
     found = measures(runs)
     if not found:
         return None
-    if metric is not None and metric not in found:
-        raise UserError(f"metric={metric}: no run has it; choose from {', '.join(found)}")
     tested = [name for name, measure in found.items() if measure.column.startswith("test.enhanced_")]
     monitored = [name for name in runs.get("monitor", pd.Series(dtype=str)).mode() if name in found]
-    preferred = [metric] if metric else [*(["pesq_wb"] if "pesq_wb" in tested else []), *tested, *monitored, *found]
-    return found[preferred[0]]
+    preferred = [metric, "pesq_wb", *tested, *monitored, *found]
+    return next(found[name] for name in preferred if name in found)
 
 
 def shown_value(value) -> str:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import rich.table
 from scipy.stats import t as student_t
 
+from gtcrn.files import whole
 from gtcrn.metrics import METRICS
 
 _MOST_LEVELS = 8  # more different SNRs than this are put into bins
 _BIN = 5  # dB
+_FORMULA = re.compile(r"'*[=+@\t\r-]")
+_MARKED = re.compile(r"^'(?='*[=+@\t\r-])")
 _HEADLINE = ("pesq_wb", "estoi", "si_sdr")  # shown by SNR; all of them would not fit a terminal
 
 
@@ -95,9 +100,17 @@ def notes(scores: pd.DataFrame) -> list[str]:
     return lines
 
 
-def write_csv(scores: pd.DataFrame, path: Path) -> None:
-    """All scores of every file, with the reason of every failure."""
-    scores.to_csv(path, index=False, float_format="%.6g")
+def write_csv(table: pd.DataFrame, path: Path, **options: Any) -> None:
+    """Write a table without its index. A text that a spreadsheet would take for a formula gets a ' before it, as
+    spreadsheets themselves mark it."""
+    texts = table.map(lambda value: f"'{value}" if isinstance(value, str) and _FORMULA.match(value) else value)
+    with whole(path) as waiting:
+        texts.to_csv(waiting, index=False, **options)
+
+
+def unmarked(texts: pd.Series) -> pd.Series:
+    """Return the texts of a column that `write_csv` wrote, as they were before."""
+    return texts.str.replace(_MARKED, "", regex=True)
 
 
 def _half_width(values: pd.Series) -> float:
@@ -148,10 +161,18 @@ def _interval(metric: str, row: pd.Series, condition: str) -> str:
     return mean if np.isnan(half_width) else f"{mean} ± {_number(metric, half_width)}"
 
 
+def plain(text: str) -> str:
+    """Return text of unknown origin, such as an error or a name, as Markdown that shows it: in one line, without tags
+    and links."""
+    return " ".join(text.split()).replace("<", "&lt;").replace("](", "]\\(")
+
+
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table in Markdown, its first column to the left and the others to the right."""
-    lines = [[name.replace("\n", " ") for name in header], ["---"] + ["--:"] * (len(header) - 1), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    lines = [header, *rows]
+    header, *rows = (" | ".join(plain(cell).replace("|", "\\|") for cell in line) for line in lines)
+    rule = " | ".join(["---"] + ["--:"] * (len(lines[0]) - 1))
+    return "\n".join(f"| {line} |" for line in (header, rule, *rows))
 
 
 def rich_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> rich.table.Table:

@@ -211,7 +211,7 @@ def draw_examples(pairs: list[Pair], scores: pd.DataFrame, sample_rate: int, fol
 def report(scores: pd.DataFrame, folder: Path, title: str) -> dict[str, float]:
     """Prints the tables and writes scores.csv, scores.md and summary.json; returns the means."""
     folder.mkdir(parents=True, exist_ok=True)
-    tables.write_csv(scores, folder / "scores.csv")
+    tables.write_csv(scores, folder / "scores.csv", float_format="%.6g")
     (folder / "scores.md").write_text(f"# {title}\n\n{tables.markdown(scores)}")
     for table in tables.terminal(scores, title):
         rich.print(table)

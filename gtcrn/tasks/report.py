@@ -35,15 +35,18 @@ def report(folders: Sequence[Path], output: Path, metric: str | None = None, pag
     if runs.empty:
         places = ", ".join(map(str, folders))
         raise UserError(f"runs={places}: no training or evaluation run in or below it; name a folder of outputs/")
-    sweep = sweeps.compare(runs, metric)
+    compared = sweeps.compare(runs, metric)
     try:
-        written = sweep_report.write(sweep, output)
+        written = sweep_report.write(compared, output)
     except OSError as error:
         raise UserError(f"{output}: can't be written to ({error.strerror}); name another folder with output=") from None
+    for earlier in output.glob("listening_[0-9]*.html"):
+        earlier.unlink()
     if page:
-        written += listening_page(sweep, output / "listening.html")
+        for number, sweep in enumerate(compared, 1):
+            written += listening_page(sweep, output / f"listening{f'_{number}' if number > 1 else ''}.html")
     console = Console()
-    console.print(*sweep_report.terminal(sweep))
+    console.print(*sweep_report.terminal(compared), sep="\n")
     for path in written:
         console.print(str(path), soft_wrap=True, highlight=False, markup=False)
     return written

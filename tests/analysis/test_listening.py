@@ -15,6 +15,7 @@ import soundfile
 from PIL import Image
 
 from gtcrn.analysis.listening import write_page
+from gtcrn.analysis.runs import recording
 from gtcrn.data import audio
 from gtcrn.errors import UserError
 
@@ -290,3 +291,19 @@ def test_in_a_browser(tmp_path, browser):
     events = (json.loads(entry["message"])["message"] for entry in browser.get_log("performance"))
     sent = [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
     assert page.as_uri() in sent and all(url == page.as_uri() or url.startswith("data:image/") for url in sent)
+
+
+def test_audio_outside_of_the_run_is_not_embedded(tmp_path):
+    """A scores.csv may be anybody's, and so may a link in a run's folder."""
+    soundfile.write(tmp_path / "secret.wav", np.zeros(16000), 16000)
+    folder = tmp_path / "run/test/enhanced"
+    folder.mkdir(parents=True)
+    soundfile.write(folder / "inside.wav", np.zeros(16000), 16000)
+    (folder / "link.wav").symlink_to(tmp_path / "secret.wav")
+    assert recording(folder, "inside") == folder / "inside.wav"
+    assert recording(folder, "../../../secret") is recording(folder, str(tmp_path / "secret")) is None
+    assert recording(folder, "link") is None
+    (tmp_path / "run/summary.json").write_text("{}")
+    (tmp_path / "run/test/scores.csv").write_text("name,enhanced_stoi,failures\n../../../secret,0.5,\n")
+    with pytest.raises(UserError, match="no enhanced audio of the files in scores.csv"):
+        write_page({"a": tmp_path / "run"}, tmp_path / "page.html")

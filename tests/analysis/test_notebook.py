@@ -61,7 +61,7 @@ def test_without_a_finished_run_a_line_tells_the_command(outputs, folder, messag
 
 
 def test_the_best_configurations_that_hold_something(outputs):
-    sweep = compare(read_runs(outputs))
+    sweep = compare(read_runs(outputs))[0]
     best = best_runs(sweep, 2, "enhanced", "python run.py")
     assert best["run"].tolist() == ["r=12", "r=16"], "one run each, the best first"
     assert best_runs(sweep, 9, "enhanced", "")["run"].tolist() == ["r=12", "r=16", "r=8"]

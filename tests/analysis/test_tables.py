@@ -118,3 +118,11 @@ def test_csv_round_trip(tmp_path):
     read = pd.read_csv(tmp_path / "scores.csv")
     assert list(read.columns) == list(scores.columns)
     assert tables.markdown(read) == tables.markdown(scores)
+
+
+def test_names_that_look_like_formulas_come_back_as_they_were(tmp_path):
+    names = ["=1+1", "-5 dB", "'=x", "'quoted'", "a", "@b"]
+    tables.write_csv(pd.DataFrame({"name": names, "snr": -5.0}), tmp_path / "scores.csv")
+    table = pd.read_csv(tmp_path / "scores.csv")
+    assert not table["name"].str.startswith(("=", "-", "@")).any() and (table["snr"] == -5).all()
+    assert tables.unmarked(table["name"]).tolist() == names
