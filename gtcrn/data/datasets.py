@@ -15,7 +15,7 @@ import torch
 
 from gtcrn.data import audio
 from gtcrn.data.manifest import AudioFile, Corpus
-from gtcrn.data.mixing import Recipe, mix
+from gtcrn.data.mixing import Recipe, mix, without_offset
 from gtcrn.data.pairs import Pair, PairTable
 from gtcrn.data.seeding import generator
 from gtcrn.data.turns import Turns, counts_of
@@ -218,6 +218,7 @@ class MixedDataset:
             spare = audio.resampled_length(file.frames, file.rate, self.sample_rate) - self.segment
             start = int(rng.integers(spare + 1)) if spare > 0 else 0
             wave = self._mono(audio.load(file.path, self.sample_rate, start, self.segment), rng)
+            wave = without_offset(wave) if len(wave) else wave
             if np.abs(wave).max(initial=0) >= audio.SILENCE:
                 return _fitted(wave, self.segment, short), f"{file.path} from {start / self.sample_rate:.2f} s"
         return None, f"{file.path}: silent where it was cut"

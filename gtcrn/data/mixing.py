@@ -101,9 +101,10 @@ def mix(
     recipe: Recipe,
     rng: np.random.Generator,
 ) -> Mixture:
-    """One mixture of speech (N,), noises (N,) each and a room impulse response (K,), at `sample_rate` Hz.
+    """Return a mixture of speech (N,), noises (N,) each and a room impulse response (K,), at `sample_rate` Hz.
 
-    Without speech it is noise only, without noises speech only; one of them must be there.
+    Without speech it is noise only, without noises speech only; one of them must be there. They have no offset, see
+    `without_offset`.
     """
     snr, level = rng.uniform(*recipe.snr), rng.uniform(*recipe.level)
     target = recipe.draw_target(rng)
@@ -167,6 +168,15 @@ def low_pass(wave: np.ndarray, limit: float, sample_rate: int) -> np.ndarray:
     frequency = np.arange(len(spectrum), dtype=np.float32) * (sample_rate / len(wave))
     spectrum *= np.clip((1.05 * limit - frequency) / (0.05 * limit), 0, 1)
     return scipy.fft.irfft(spectrum, len(wave))
+
+
+def without_offset(wave: np.ndarray) -> np.ndarray:
+    """Return (N,) without its mean, which nobody hears.
+
+    Left in, it would count in levels, so that the SNR is another one than asked for; it would take headroom, and be
+    something that a model is to give back.
+    """
+    return wave - wave.mean(dtype=np.float64).astype(wave.dtype)
 
 
 def rms(wave: np.ndarray) -> float:

@@ -15,6 +15,7 @@ from tqdm.contrib.concurrent import thread_map
 
 from gtcrn.data import audio
 from gtcrn.data.cache import cache_folder, digest, stamp
+from gtcrn.data.mixing import without_offset
 from gtcrn.data.pairs import Pair
 from gtcrn.data.rows import recall, remember
 
@@ -135,7 +136,8 @@ def _look_at(pair: Pair, sample_rate: int) -> dict:
         problem = f"{row['frames']} samples at {row['rate']} Hz, but its clean half has {frames} at {rate} Hz"
         return {"problems": [(str(pair.noisy), problem)]}
     if isnan(pair.snr):
-        row["snr"] = measured_snr(audio.read(pair.noisy)[0], audio.read(pair.clean)[0])
+        noisy, clean = (without_offset(audio.read(path)[0]) for path in (pair.noisy, pair.clean))
+        row["snr"] = measured_snr(noisy, clean)
     return row
 
 

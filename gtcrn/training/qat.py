@@ -180,6 +180,6 @@ class QuantisationModule(SupervisedModule):
 
 
 def _at_level(noisy: Tensor, level: Tensor) -> Tensor:
-    """(B, N) with this rms in dBFS, or as loud as its peak allows."""
-    rms, peak = noisy.square().mean(1, keepdim=True).sqrt(), noisy.abs().amax(1, keepdim=True)
+    """Return (B, N) with this rms in dBFS, its offset left aside, or as loud as its peak allows."""
+    rms, peak = noisy.std(1, correction=0, keepdim=True), noisy.abs().amax(1, keepdim=True)
     return noisy * torch.minimum(10 ** (level / 20) / rms.clamp(min=_QUIETEST), 1 / peak.clamp(min=_QUIETEST))

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from gtcrn.data import audio
-from gtcrn.data.mixing import Recipe
+from gtcrn.data.mixing import Recipe, active
 from gtcrn.data.module import SpeechData, dns, finetune, vctk_demand
 from gtcrn.data.sources import MixSource
 from gtcrn.errors import UserError
@@ -128,10 +128,33 @@ def test_what_an_item_is_made_of(recordings, tmp_path):
             source = audio.load(path, 16000, round(float(seconds) * 16000) - 80, 16160)
             found = np.correlate(source.astype(float), wave, "valid").argmax()
             cut = source[found : found + 16000]
+            cut = cut - cut.mean()
             gain = np.vdot(cut, wave) / np.vdot(cut, cut)
             assert np.abs(gain * cut - wave).max() < 1e-4 * np.abs(wave).max() + 1e-6
         assert facts["snr"] == 3
         assert facts["level"] == pytest.approx(-30, abs=0.01) or np.abs(waves["noisy"]).max() > 0.98
+
+
+@pytest.mark.parametrize("offset", [0.05, -0.4])
+def test_an_offset_changes_neither_snr_nor_level(recordings, tmp_path, offset):
+    """Of speech and noise alike: levels are those of what can be heard."""
+    for role, name in (("speech", "extra_clean"), ("noise", "noise")):
+        for path in (recordings / "dns_mini" / name).glob("*.wav"):
+            wave, rate = audio.read(path)
+            audio.write(tmp_path / role / path.name, 0.5 * wave + np.float32(offset), rate, "FLOAT")
+    audio.write(tmp_path / "noise/offset.wav", np.full(32000, offset, np.float32), 16000, "FLOAT")  # and nothing else
+    places = dict(speech=tmp_path / "speech", noise=tmp_path / "noise", epoch_hours=8 / 3600)
+    dataset = mixed(recordings, tmp_path, dict(snr=(5, 5), level=(-30, -30), reverb=1.0), **places).dataset("train")
+    heard = [dataset.explain((0, index)).waves for index in range(8)]
+    heard = [waves for waves in heard if waves["noise"].any()]  # which the file of nothing else has not
+    assert len(heard) > 2
+    for waves in heard:
+        speech = waves["clean"] + waves["reverberation"]
+        where = active(speech, 16000)
+        audible, noise = ((wave - wave.mean())[where].astype(float) for wave in (speech, waves["noise"]))
+        assert 10 * np.log10(np.sum(audible**2) / np.sum(noise**2)) == pytest.approx(5, abs=0.1)
+        assert abs(waves["noisy"].mean()) < 1e-3
+        assert 10 * np.log10(np.var(waves["noisy"])) == pytest.approx(-30, abs=0.05)
 
 
 def test_shares_without_speech_and_without_noise(recordings, tmp_path):

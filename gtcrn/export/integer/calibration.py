@@ -55,7 +55,7 @@ def recordings(place: str | Path, sample_rate: int) -> Calibration:
             continue
         wave = audio.load(path, sample_rate, frames=SECONDS * sample_rate)
         waves.append(wave if wave.ndim == 1 else wave[:, 0].copy())
-    waves = [wave for wave in _shortened(waves, SECONDS * sample_rate) if np.abs(wave).max() >= audio.SILENCE]
+    waves = [wave for wave in _shortened(waves, SECONDS * sample_rate) if np.ptp(wave) >= 2 * audio.SILENCE]
     seconds = sum(map(len, waves)) / sample_rate
     if seconds < LEAST:
         told = f"; {len(problems)} file(s) of no use, the first: {problems[0]}" if problems else ""
@@ -98,6 +98,6 @@ def calibrated(enhancer: SpectralEnhancer, quantize: str, waves: list[np.ndarray
 def _at_one_level(waves: list[np.ndarray]) -> list[np.ndarray]:
     """Each at the median of their rms, or as loud as its peak allows: among several levels the loud ones alone would
     choose ranges in which the soft ones have few steps."""
-    levels = [np.sqrt(np.mean(wave**2)) for wave in waves]
+    levels = [np.std(wave) for wave in waves]  # without the offset, which nobody hears
     gains = [min(np.median(levels) / level, 1 / np.abs(wave).max()) for wave, level in zip(waves, levels)]
     return [np.float32(gain) * wave for wave, gain in zip(waves, gains)]
