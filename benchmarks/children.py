@@ -37,7 +37,7 @@ OUTCOMES = (REFUSED, ACCEPTED, TRACEBACK, CRASH, HANG, WRONG)  # the columns of 
 WORKERS = 2
 LIMIT = 60.0  # s that a case may take
 MEMORY = 12 * 2**30  # bytes of addresses that a worker may have; PyTorch alone takes several GiB of them
-_START = 300.0  # s that a worker may take to import what it needs
+_START = 900.0  # s that a worker may take to import what it needs
 
 Check = Callable[[Any], None]
 
@@ -98,8 +98,8 @@ def outcomes(
             for place, worker in reversed(list(enumerate(crew))):
                 if worker.connection in ready:
                     verdict = worker.verdict()
-                elif time.monotonic() - worker.since > (limit if worker.busy else _START):
-                    verdict = HANG, f"more than {limit:g} s"
+                elif time.monotonic() - worker.since > (allowed := limit if worker.busy else _START):
+                    verdict = HANG, f"more than {allowed:g} s"
                 else:
                     continue
                 if worker.busy and verdict is not None:

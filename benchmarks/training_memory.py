@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
@@ -43,10 +44,21 @@ class Slope(NamedTuple):
         return f"{self.growth:+.1f} ± {self.error:.1f} MiB/h"
 
 
-def measure(minutes: float, folder: Path) -> tuple[dict[str, Slope], float, int]:
-    """Train for so long; return the slopes by what grows, the highest MiB of all processes, and the exit code."""
+class Growth(NamedTuple):
+    """slopes: by what grows. highest: MiB of all processes together. steps: of training. code: its exit code."""
+
+    slopes: dict[str, Slope]
+    highest: float
+    steps: int
+    code: int
+
+
+def measure(minutes: float, folder: Path, seed: int = 1) -> Growth:
+    """Train for so long in a folder, which keeps the samples in `memory.csv`, and return how memory grew."""
     end = f"{int(minutes // 60):02d}:{int(minutes % 60):02d}:{round(minutes * 60) % 60:02d}"
-    command = [sys.executable, RUN, *OVERRIDES, f'trainer.max_time="00:{end}"', f"run_dir={folder}"]
+    command = [
+        sys.executable, RUN, *OVERRIDES, f'trainer.max_time="00:{end}"', f"run_dir={folder}", f"seed={seed}"
+    ]  # fmt: skip
     folder.mkdir(parents=True)
     with open(folder / "output.txt", "wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, stdin=subprocess.DEVNULL)
@@ -57,7 +69,8 @@ def measure(minutes: float, folder: Path) -> tuple[dict[str, Slope], float, int]
     hours, main, everything = samples.T
     np.savetxt(folder / "memory.csv", samples, delimiter=",", header="hours,main_mib,all_mib", comments="")
     slopes = {"main process": slope(hours, main), "all processes": slope(hours, everything)}
-    return slopes, float(everything.max()), process.wait()
+    steps = max(map(int, re.findall(r"step (\d+):", (folder / "output.txt").read_text())), default=0)
+    return Growth(slopes, float(everything.max()), steps, process.wait())
 
 
 def _looks(process: subprocess.Popen, minutes: float) -> Iterator[tuple[float, float, float]]:
