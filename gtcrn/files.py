@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -26,6 +28,9 @@ def whole(path: str | Path) -> Iterator[Path]:
     partial = path.with_name(f".{uuid.uuid4().hex[:12]}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):
+            if stat.S_ISDIR(os.stat(path).st_mode):  # which also tells of names that are too long: before the work
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         yield partial
         with open(partial, "rb") as file:
             os.fsync(file.fileno())

@@ -46,3 +46,11 @@ def test_folder_that_is_a_file_is_told_in_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="can't be written"), whole(tmp_path / "file" / "name.txt"):
         pass
+
+
+def test_names_that_cannot_be_taken_are_told_before_the_work(tmp_path):
+    (tmp_path / "folder").mkdir()
+    for name, reason in (("folder", "Is a directory"), ("n" * 256, "File name too long")):
+        with pytest.raises(UserError, match=reason), whole(tmp_path / name):
+            raise AssertionError("the work was begun")
+    assert os.listdir(tmp_path) == ["folder"]

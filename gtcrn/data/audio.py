@@ -4,6 +4,7 @@ Waves are float32 in [-1, 1], shaped (N,) for one channel and (N, C) for more. A
 packed into a tar archive, by the place of its bytes: `shard-000002.tar@1536+48213` (see `gtcrn.data.shards`).
 """
 
+import errno
 import io
 import os
 import re
@@ -222,6 +223,7 @@ def encoding(
     """
     file_format, subtype = _written_as(Path(path), channels, subtype, file_format, frames)
     with _Disk(place, "wb") as disk:
+        disk.most = 2**32 if file_format in _32_BITS else None
         try:
             with _naming(path, _UNWRITABLE):
                 file = soundfile.SoundFile(disk, "w", sample_rate, channels, subtype, format=file_format)
@@ -237,13 +239,16 @@ def encoding(
 
 
 class _Disk(io.FileIO):
-    """A file that keeps the error which libsndfile passes over."""
+    """A file that keeps the error which libsndfile passes over. most: bytes that its format can count, None for any."""
 
     error: OSError | None = None
+    most: int | None = None
 
     def write(self, data: bytes) -> int:
         written = 0
         try:
+            if self.most and self.tell() + len(data) > self.most:
+                raise OSError(errno.EFBIG, "this format holds at most 4 GiB; FLAC, CAF and W64 hold more")
             while written < len(data):
                 written += super().write(data[written:])
         except OSError as error:
@@ -260,6 +265,11 @@ def _written_as(
     own_format, own_subtype = FORMATS[path.suffix.lower()]
     if not (own_format == "WAV" and file_format in _WAVS):
         file_format = own_format
+
+    if file_format == "FLAC" and channels > 8:  # libsndfile says so after the work
+        raise UserError(
+            f"{path}: can't be written: FLAC holds at most 8 channels, and these are {channels}; name a .wav"
+        )
 
     def kept() -> str:
         return subtype if subtype in _BITS and subtype in soundfile.available_subtypes(file_format) else own_subtype

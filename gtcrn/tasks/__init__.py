@@ -42,6 +42,9 @@ def run(cfg: DictConfig) -> Any:
         if in_sweep():
             end_with_parent()  # where a launcher runs jobs in processes of its own
             (Path(cfg.run_dir) / FAILURE).unlink(missing_ok=True)  # of an attempt before this one
+        from gtcrn.tasks.building import refuse_empty  # here, so that --help needs no torch
+
+        refuse_empty(cfg)
         if cfg.sweep.resume and not in_sweep():
             raise UserError("sweep.resume is for sweeps, started with -m; a run of its own goes on with resume=auto")
         if "rows" in cfg.model and cfg.task != "profile":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import NoneType, UnionType
 from typing import Any, get_args
 
@@ -12,7 +12,6 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import MissingMandatoryValue
 
 from gtcrn.data.module import SpeechData
 from gtcrn.errors import UserError
@@ -20,6 +19,7 @@ from gtcrn.export.integer.checkpoint import holds_integers
 from gtcrn.models.enhancer import Enhancer
 from gtcrn.models.pretrained import open_checkpoint
 
+LIBRARIES = ("hydra", "logger")  # keys of others, to whom an empty text may say something
 OF_NO_ARCHITECTURE = {"padding", "dropout"}  # knobs of a model that leave its network as it is
 
 
@@ -61,11 +61,30 @@ def _parameters(target: Any) -> dict[str, inspect.Parameter]:
 
 
 def require(cfg: DictConfig, key: str) -> Any:
-    """The value of a key that this task cannot do without."""
-    try:
-        return cfg[key]
-    except MissingMandatoryValue:
-        raise UserError(f"task={cfg.task} needs {key}=…; see python run.py --help") from None
+    """Return the value of a key that this task cannot do without. Raises UserError if it is absent, null or empty."""
+    if OmegaConf.is_missing(cfg, key) or cfg[key] in (None, ""):
+        raise UserError(f"task={cfg.task} needs {key}=…; see python run.py --help")
+    return cfg[key]
+
+
+def refuse_empty(cfg: DictConfig) -> None:
+    """Raise UserError for an empty text anywhere in the configuration.
+
+    It is what an unset variable of the shell leaves behind, and taken for "none" it would mean random weights, a start
+    anew or the present folder. What is really meant to be none is null.
+    """
+    values = OmegaConf.to_container(cfg)
+    for key in _empty_in({name: values[name] for name in values if name not in LIBRARIES}):
+        raise UserError(f"{key}= is empty, perhaps by an unset variable of the shell; give a value, or leave {key} out")
+
+
+def _empty_in(values: Mapping | Sequence) -> Iterator[str]:
+    """Give the keys of empty texts, at any depth."""
+    for key, value in values.items() if isinstance(values, Mapping) else enumerate(values):
+        if isinstance(value, Mapping | list):
+            yield from (f"{key}.{inner}" for inner in _empty_in(value))
+        elif isinstance(value, str) and not value.strip():
+            yield str(key)
 
 
 def model_record(cfg: DictConfig) -> dict:
@@ -96,7 +115,7 @@ def load_or_build(cfg: DictConfig) -> Enhancer:
     A checkpoint brings its own architecture: overrides of the model beside it would have no effect,
     and so are refused; `model=` is allowed if it names what is in the file.
     """
-    if not cfg.ckpt:
+    if cfg.ckpt is None:
         return build(cfg.model)
     checkpoint = open_checkpoint(cfg.ckpt, trusted(cfg))
     enhancer = checkpoint.enhancer(cfg.padding)

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
-import soundfile
 import soxr
 import torch
 from omegaconf import DictConfig
@@ -17,7 +16,7 @@ from tqdm import tqdm
 
 from gtcrn.data import audio
 from gtcrn.data.folders import search
-from gtcrn.errors import UserError
+from gtcrn.errors import Interrupted, UserError, printable
 from gtcrn.export.runtime import Denoiser
 from gtcrn.models.enhancer import Enhancer
 from gtcrn.tasks.building import configure_torch, load_or_build, require, require_float
@@ -50,10 +49,15 @@ def run(cfg: DictConfig) -> None:
             gain = enhance_file(model, path, destination)
             done += 1
             if gain < 1:
-                log.info("%s: lowered by %.2f dB so that nothing clips", destination, -20 * np.log10(gain))
+                log.info("%s: lowered by %.2f dB so that nothing clips", printable(destination), -20 * np.log10(gain))
         except UserError as error:
             failures.append(str(error))
-    log.info("%d of %d files enhanced into %s", done, len(jobs), target)
+        except KeyboardInterrupt as stop:
+            raise Interrupted.by(
+                stop,
+                f"interrupted: {done} of {len(jobs)} files are enhanced and whole in {target}, the others not begun",
+            ) from None
+    log.info("%d of %d files enhanced into %s", done, len(jobs), printable(target))
     if failures:
         raise UserError(f"{len(failures)} file(s) or folder(s) failed: " + "; ".join(failures))
 
@@ -112,26 +116,32 @@ def find_jobs(source: Path, target: Path) -> tuple[list[tuple[Path, Path]], list
 
 
 def enhance_file(model: Enhancer | Denoiser, path: Path, destination: Path) -> float:
-    """Writes the enhanced file, whole or not at all, with the input's rate, channels and length.
+    """Write the enhanced file, whole or not at all, with the input's format, rate, channels, length and tags.
 
-    Returns the gain that kept it from clipping, 1 if none was needed. Raises `UserError` naming the
-    file if it cannot be read or written, is empty, or holds samples that are no numbers.
+    Returns the gain that kept it from clipping, 1 if none was needed. Raises `UserError` naming the file if it can't
+    be read or written, is empty, or holds samples that are no sound. That it can be written is known before the work.
     """
-    info = audio.info(path)
+    info, tags = audio.info(path), audio.tags_of(path)
     if not info.frames:
         raise UserError(f"{path}: holds no audio")
-    # the peak is known only at the end, so the samples wait in a temporary file: memory stays constant
-    with tempfile.TemporaryFile() as waiting:
+    with (
+        audio.writing(
+            destination, info.samplerate, info.channels, info.subtype, info.format, info.frames, tags
+        ) as file,
+        # the peak is known only at the end, so the samples wait in a file, where there is room for them
+        tempfile.TemporaryFile(dir=destination.parent) as waiting,
+    ):
         peak = 0.0
         for block in enhanced_blocks(model, path, info):
+            if not np.isfinite(block).all():
+                raise UserError(f"{path}: the model made NaN or infinity of it, so nothing is written")
             peak = max(peak, float(np.abs(block).max(initial=0.0)))
             waiting.write(np.ascontiguousarray(block, dtype=np.float32).tobytes())
         waiting.seek(0)
-        with audio.writing(destination, info.samplerate, info.channels, info.subtype) as file:
-            clips = file.subtype not in ("FLOAT", "DOUBLE") and peak > 1
-            gain = INTEGER_FULL_SCALE / peak if clips else 1.0
-            while samples := waiting.read(4 * info.channels * 65536):
-                file.write(np.frombuffer(samples, np.float32).reshape(-1, info.channels) * np.float32(gain))
+        clips = file.subtype not in ("FLOAT", "DOUBLE") and peak > 1
+        gain = INTEGER_FULL_SCALE / peak if clips else 1.0
+        while samples := waiting.read(4 * info.channels * 65536):
+            file.write(np.frombuffer(samples, np.float32).reshape(-1, info.channels) * np.float32(gain))
     return gain
 
 
@@ -151,15 +161,18 @@ def looks_ahead(model: Enhancer | Denoiser) -> bool:
 
 def read_blocks(path: Path, info) -> Iterator[np.ndarray]:
     decoded = 0
-    try:
-        with soundfile.SoundFile(path) as file:
-            while len(block := file.read(BLOCK_SECONDS * info.samplerate, dtype="float32", always_2d=True)):
-                if not np.isfinite(block).all():
-                    raise UserError(f"{path}: holds samples that are not finite numbers; repair or leave out this file")
-                decoded += len(block)
-                yield block
-    except soundfile.LibsndfileError as error:
-        raise UserError(f"{path}: damaged: {error.error_string}") from error
+    with audio.reading(path) as file:
+        while len(block := file.read(BLOCK_SECONDS * info.samplerate, dtype="float32", always_2d=True)):
+            peak = np.abs(block).max()
+            if not np.isfinite(peak):
+                raise UserError(f"{path}: holds samples that are not finite numbers; repair or leave out this file")
+            if peak > audio.LOUDEST:
+                raise UserError(
+                    f"{path}: holds samples of {peak:.3g} times full scale; if they are 16-bit integers, divide them "
+                    "by 32768, else repair or leave out this file"
+                )
+            decoded += len(block)
+            yield block
     if decoded < info.frames:
         raise UserError(f"{path}: damaged: ends after {decoded} of the {info.frames} frames that it announces")
 

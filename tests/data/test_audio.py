@@ -42,6 +42,42 @@ def test_subtype_is_kept_where_the_format_has_it(tmp_path, tone):
     assert audio.info(tmp_path / "a.flac").subtype == "PCM_16"
 
 
+@pytest.mark.parametrize("file_format", sorted({file_format for file_format, _ in audio.FORMATS.values()}))
+def test_subtypes_that_are_kept_come_back(tmp_path, tone, file_format):
+    """libsndfile offers some that it writes wrongly (ALAC_32, GSM610 in AIFF) or not at all (DWVW)."""
+    suffix = next(suffix for suffix, (own, _) in audio.FORMATS.items() if own == file_format)
+    tolerances = {"PCM_S8": 0.01, "PCM_U8": 0.01, "ULAW": 0.02, "ALAW": 0.02, "VORBIS": 0.05, "OPUS": 0.05}
+    tolerances |= {"IMA_ADPCM": 0.05, "MS_ADPCM": 0.05, "GSM610": 0.2, "MPEG_LAYER_III": 0.05}
+    for subtype in soundfile.available_subtypes(file_format):
+        path = tmp_path / f"a{suffix}"
+        audio.write(path, tone, RATE, subtype)
+        wave, _ = audio.read(path)
+        tolerance = tolerances.get(audio.info(path).subtype, 1e-4)
+        assert np.abs(wave[:RATE] - tone)[1000:-1000].max() < tolerance, subtype
+
+
+def test_mp3_inside_a_wav_becomes_one_that_can_be_written(tmp_path, tone):
+    audio.write(tmp_path / "a.wav", tone, RATE, "MPEG_LAYER_III")
+    assert audio.info(tmp_path / "a.wav").subtype == "PCM_16"
+
+
+def test_a_wav_that_grows_too_large_is_rf64(tmp_path, tone, monkeypatch):
+    monkeypatch.setattr(audio, "_MOST_BYTES", 30000)
+    audio.write(tmp_path / "a.wav", tone, RATE)
+    assert audio.info(tmp_path / "a.wav").format == "RF64"
+    np.testing.assert_allclose(audio.read(tmp_path / "a.wav")[0], tone, atol=1e-4)
+    audio.write(tmp_path / "b.wav", tone[:10000], RATE)
+    assert audio.info(tmp_path / "b.wav").format == "WAV"
+    with pytest.raises(UserError, match="a.aiff: AIFF holds at most 4 GiB; name a .wav, .w64, .caf or .flac"):
+        audio.write(tmp_path / "a.aiff", tone, RATE)
+
+
+def test_names_that_are_no_utf8(tmp_path, tone):
+    path = tmp_path / "caf\udce9.flac"
+    audio.write(path, tone, RATE)
+    assert audio.examine(path).problem == "" and len(audio.load(path, 8000)) == RATE // 2
+
+
 def test_long_vorbis_is_written(tmp_path):
     noise = np.random.default_rng(0).uniform(-0.1, 0.1, 60 * 48000).astype(np.float32)
     audio.write(tmp_path / "long.ogg", noise, 48000)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
 
 from gtcrn import tasks
 from gtcrn.errors import UserError
@@ -130,3 +131,32 @@ def test_resuming_a_sweep_needs_a_sweep(composed, capsys):
     with pytest.raises(SystemExit, match="2"):
         tasks.run(composed("sweep.resume=true"))
     assert "started with -m" in capsys.readouterr().err
+
+
+PATHS = {"ckpt", "input", "output", "enhanced", "clean", "noisy", "pairs", "calibration", "audio", "cache_dir", "runs"}
+PATHS |= {"models", "files", "reference", "trained", "resume", "init_from", "run_dir"}
+
+
+@pytest.mark.parametrize("task", sorted(path.stem for path in (CONF / "task").glob("*.yaml")))
+def test_an_empty_path_is_never_taken_for_none(composed, capsys, task):
+    """`ckpt=$MODEL` of an unset variable would enhance with random weights."""
+    cfg = composed(f"task={task}", "data=dns_pairs")
+    keys = [*sorted(PATHS & cfg.keys()), "data.root", "data.test_root", "data.cache_dir"]
+    for key in keys:
+        before = OmegaConf.to_container(cfg)
+        OmegaConf.update(cfg, key, " " if key.startswith("data") else "")
+        with pytest.raises(SystemExit) as ended:
+            tasks.run(cfg)
+        assert ended.value.code == 2
+        assert capsys.readouterr().err.startswith(f"error: {key}= is empty, perhaps by an unset variable of the shell")
+        cfg = OmegaConf.create(before)
+
+
+@pytest.mark.parametrize(
+    ("task", "key"), [("enhance", "ckpt"), ("enhance", "input"), ("enhance", "output"), ("export", "ckpt")]
+)
+def test_null_is_no_path_that_a_task_needs(composed, capsys, task, key):
+    values = {"ckpt": "a.ckpt", "output": "out"} | ({"input": "in"} if task == "enhance" else {}) | {key: "null"}
+    with pytest.raises(SystemExit):
+        tasks.run(composed(f"task={task}", *(f"{name}={value}" for name, value in values.items())))
+    assert capsys.readouterr().err == f"error: task={task} needs {key}=…; see python run.py --help\n"

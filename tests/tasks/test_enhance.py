@@ -1,9 +1,12 @@
 """task=enhance: what goes in comes out, enhanced, whatever its rate, channels and length."""
 
+import copy
 import os
+import resource
 import subprocess
 import sys
 import tracemalloc
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +17,7 @@ from hydra import compose, initialize_config_dir
 
 import gtcrn
 from gtcrn.data import audio
-from gtcrn.errors import UserError
+from gtcrn.errors import Interrupted, UserError
 from gtcrn.export.runtime import Denoiser
 from gtcrn.tasks import enhance
 from gtcrn.tasks.enhance import enhance_file, find_jobs
@@ -120,16 +123,134 @@ def test_what_a_runtime_does_not_run(overrides, complaint):
         ("e.mp3", 48000, 2, 60000, None),
         ("f.wav", 16000, 6, 5000, "PCM_16"),
         ("g.wav", 16000, 1, 1, "PCM_16"),
+        ("h.opus", 16000, 1, 20000, "OPUS"),
+        ("i.aiff", 16000, 1, 20000, "PCM_24"),
+        ("j.caf", 16000, 1, 20000, "ALAC_16"),
+        ("k.W64", 16000, 1, 20000, "FLOAT"),
+        ("l.wave", 8000, 1, 20000, "ULAW"),
     ],
 )
 def test_format_is_kept(tmp_path, causal, speech, name, rate, channels, frames, subtype):
     wave = np.stack([np.roll(speech, 1000 * i)[:frames] for i in range(channels)], axis=1)
-    soundfile.write(tmp_path / name, wave, rate, subtype=subtype)
+    audio.write(tmp_path / name, wave, rate, subtype)
     before = audio.info(tmp_path / name)
     enhance_file(causal, tmp_path / name, tmp_path / "out" / name)
     after = audio.info(tmp_path / "out" / name)
     for attribute in ("samplerate", "channels", "frames", "format", "subtype"):
         assert getattr(before, attribute) == getattr(after, attribute)
+
+
+@pytest.mark.parametrize("file_format", ["RF64", "WAVEX"])
+def test_what_a_wav_is_inside_is_kept(tmp_path, causal, speech, file_format):
+    soundfile.write(tmp_path / "in.wav", speech[:16000], 16000, "PCM_16", format=file_format)
+    enhance_file(causal, tmp_path / "in.wav", tmp_path / "out.wav")
+    after = audio.info(tmp_path / "out.wav")
+    assert (after.format, after.frames) == (file_format, 16000)
+
+
+def test_tags_are_kept(tmp_path, causal, speech):
+    with soundfile.SoundFile(tmp_path / "in.flac", "w", 16000, 1) as file:
+        file.title, file.artist, file.software = "Žluťoučký kůň", "Anon", "a recorder"
+        file.write(speech[:16000])
+    for name in ("out.flac", "out.ogg", "out.wav"):
+        enhance_file(causal, tmp_path / "in.flac", tmp_path / name)
+        tags = audio.tags_of(tmp_path / name)
+        assert (tags["title"], tags["artist"]) == ("Žluťoučký kůň", "Anon")
+    enhance_file(causal, tmp_path / "in.flac", tmp_path / "out.au")  # has none
+    enhance_file(causal, tmp_path / "in.flac", tmp_path / "out.mp3")  # libsndfile would garble the title
+    assert audio.tags_of(tmp_path / "out.mp3")["artist"] == "Anon"
+    assert not audio.tags_of(tmp_path / "out.mp3").get("title")
+
+
+def refuses_to_work(*_):
+    raise AssertionError("the work was begun")
+
+
+def test_what_cannot_be_written_is_told_before_the_work(tmp_path, causal, speech, monkeypatch):
+    monkeypatch.setattr(enhance, "enhanced_blocks", refuses_to_work)
+    soundfile.write(tmp_path / "in.wav", np.stack([speech[:16000]] * 9, axis=1), 44100)
+    (tmp_path / "file").touch()
+    for name, complaint in (
+        ("out.mp3", "out.mp3: can't be written"),
+        ("out.flac", "out.flac: can't be written"),
+        ("out.txt", "audio is written as"),
+        ("file/out.wav", "file/out.wav: can't be written"),
+        ("x" * 300 + ".wav", "can't be written .File name too long"),
+    ):
+        with pytest.raises(UserError, match=complaint):
+            enhance_file(causal, tmp_path / "in.wav", tmp_path / name)
+    assert sorted(os.listdir(tmp_path)) == ["file", "in.wav"]
+
+
+def test_longest_names(tmp_path, causal, speech):
+    name = "n" * 251 + ".wav"
+    soundfile.write(tmp_path / name, speech[:4000], 16000)
+    enhance_file(causal, tmp_path / name, tmp_path / "out" / name)
+    assert audio.info(tmp_path / "out" / name).frames == 4000
+
+
+@pytest.mark.parametrize("value", [1e20, np.inf, np.nan, 11.0])
+def test_one_sample_that_is_no_sound_refuses_the_file(tmp_path, causal, speech, value):
+    wave = speech[:32000].copy()
+    wave[20000] = value
+    soundfile.write(tmp_path / "in.wav", wave, 16000, subtype="FLOAT")
+    with pytest.raises(UserError, match="in.wav: holds samples (of .* times full scale|that are not finite)"):
+        enhance_file(causal, tmp_path / "in.wav", tmp_path / "out.wav")
+    assert os.listdir(tmp_path) == ["in.wav"]
+
+
+def test_what_the_model_spoils_is_not_written(tmp_path, causal, speech):
+    soundfile.write(tmp_path / "in.wav", speech[:16000], 16000)
+    broken = copy.deepcopy(causal)
+    next(broken.core.decoder.parameters()).data.fill_(np.nan)
+    with pytest.raises(UserError, match="in.wav: the model made NaN or infinity of it"):
+        enhance_file(broken, tmp_path / "in.wav", tmp_path / "out.wav")
+    assert os.listdir(tmp_path) == ["in.wav"]
+
+
+@contextmanager
+def room_for(size):
+    """Files of this process can't grow beyond so many bytes: what a full disk does, without one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".flac", ".ogg", ".mp3"])
+def test_a_full_disk_is_told_and_leaves_nothing(tmp_path, causal, speech, suffix):
+    """Whether it has no room for the last bytes, which libsndfile passes over, or for the samples that wait."""
+    complaint = rf"out{suffix}: can't be written \(File too large; .* GB free\)$"
+    wave = speech[:32000]
+    soundfile.write(tmp_path / "in.wav", wave, 16000)
+    audio.write(tmp_path / f"out{suffix}", wave, 16000)
+    size = (tmp_path / f"out{suffix}").stat().st_size
+    (tmp_path / f"out{suffix}").unlink()
+    for room in (size - 10, size // 2):
+        with pytest.raises(UserError, match=complaint), room_for(room):
+            audio.write(tmp_path / f"out{suffix}", wave, 16000)
+    with pytest.raises(UserError, match=complaint), room_for(100_000):
+        enhance_file(causal, tmp_path / "in.wav", tmp_path / f"out{suffix}")
+    assert os.listdir(tmp_path) == ["in.wav"]
+
+
+def test_ctrl_c_leaves_what_is_done(tmp_path, references, speech, monkeypatch):
+    for name in ("a.wav", "b.wav", "c.wav"):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        soundfile.write(tmp_path / "in" / name, speech[:16000], 16000)
+    blocks = enhance.enhanced_blocks
+
+    def stopped(model, path, info):
+        if path.name == "b.wav":
+            raise KeyboardInterrupt
+        return blocks(model, path, info)
+
+    monkeypatch.setattr(enhance, "enhanced_blocks", stopped)
+    with pytest.raises(Interrupted, match="interrupted: 1 of 3 files are enhanced and whole"):
+        enhance.run(configure(f"ckpt={references / PUBLISHED}", f"input={tmp_path}/in", f"output={tmp_path}/out"))
+    assert os.listdir(tmp_path / "out") == ["a.wav"]
 
 
 def test_resampled_audio_stays_aligned(tmp_path, speech):

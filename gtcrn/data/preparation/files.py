@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import soundfile
 
 from gtcrn.data import audio
 from gtcrn.data.manifest import FACTS, FILE, AudioFile, Manifest, facts_of
@@ -102,7 +101,7 @@ class Format:
                 f"{channels} channels, of which FLAC holds 8; prepare.format=wav or float has room for them"
             )
         peak = 0.0
-        with soundfile.SoundFile(path, "w", rate, channels, self.subtype) as file:
+        with audio.encoding(path, path, rate, channels, self.subtype) as file:
             for wave in waves:
                 peak = max(peak, float(np.abs(wave).max(initial=0)))
                 file.write(wave)
