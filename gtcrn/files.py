@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import shutil
 import stat
@@ -40,6 +41,18 @@ def whole(path: str | Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # it has its name already, or the folder itself is what is wrong
             partial.unlink()
+
+
+def fitting(path: str | Path) -> str:
+    """Return a path without suffix whose last name leaves 24 of its 255 bytes to what is added to it.
+
+    A name that is longer is cut, and ends in a digest that keeps it apart from others.
+    """
+    folder, name = os.path.split(path)
+    if len(os.fsencode(name)) <= 231:
+        return str(path)
+    kept = os.fsencode(name)[:222].decode(errors="ignore")
+    return os.path.join(folder, f"{kept}-{hashlib.sha1(os.fsencode(name)).hexdigest()[:8]}")
 
 
 def unwritable(path: str | Path, error: OSError) -> str:

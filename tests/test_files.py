@@ -6,7 +6,7 @@ import os
 import pytest
 
 from gtcrn.errors import UserError
-from gtcrn.files import whole
+from gtcrn.files import fitting, whole
 
 
 def test_file_appears_when_the_block_ends(tmp_path):
@@ -54,3 +54,10 @@ def test_names_that_cannot_be_taken_are_told_before_the_work(tmp_path):
         with pytest.raises(UserError, match=reason), whole(tmp_path / name):
             raise AssertionError("the work was begun")
     assert os.listdir(tmp_path) == ["folder"]
+
+
+def test_long_names_are_cut_and_stay_apart():
+    long = [f"set/{'é' * 115}{i}" for i in range(12)]
+    cut = list(map(fitting, long))
+    assert fitting("set/short") == "set/short" and len(set(cut)) == 12
+    assert all(name.startswith("set/éé") and len(os.path.basename(name).encode()) <= 231 for name in cut)

@@ -136,11 +136,7 @@ def _pairs(root: Path, group: Path = Path()) -> list[Pair]:
     noisy, clean = audio_files(root / "noisy"), audio_files(root / "clean")
     if not noisy and not clean:
         raise UserError(f"{root / 'noisy'} and {root / 'clean'} hold no audio files")
-    by_number: dict[int, list[str]] = {}
-    for file in clean:
-        by_number.setdefault(_number(file), []).append(file)
-    by_number.pop(_MISNAMED, None)
-    halves = {file: _clean_half(file, by_number.get(_number(file), [])) for file in noisy}
+    halves = clean_halves(noisy, clean)
     uses = Counter(halves.values())
     pairs = [_bad(root / "clean" / file, "its noisy half is missing") for file in clean if not uses[file]]
     for file, half in sorted(halves.items(), key=lambda item: _number(item[0])):
@@ -151,6 +147,15 @@ def _pairs(root: Path, group: Path = Path()) -> list[Pair]:
         else:
             pairs.append(_pair(group / Path(file).name, noisy[file], clean[half]))
     return pairs
+
+
+def clean_halves(noisy: Iterable[str], clean: Iterable[str]) -> dict[str, str | None]:
+    """Return {noisy file: the clean one of its number, or None}, by names with suffixes that end in `fileid_N`."""
+    by_number: dict[int, list[str]] = {}
+    for file in clean:
+        by_number.setdefault(_number(file), []).append(file)
+    by_number.pop(_MISNAMED, None)
+    return {file: _clean_half(file, by_number.get(_number(file), [])) for file in noisy}
 
 
 def _pair(file: Path, noisy: Path, clean: Path | None) -> Pair:

@@ -15,6 +15,8 @@ from gtcrn.errors import printable
 
 log = logging.getLogger(__name__)
 
+NO_UTF8 = "its name is not UTF-8; rename it"  # what is wrong with a file that no table can name
+
 
 class Search(NamedTuple):
     """What is in and below a folder, by paths relative to it.

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from gtcrn.data import audio, shards
 from gtcrn.data.cache import cache_folder, digest, stamp
-from gtcrn.data.folders import is_utf8, listed_lines, search
+from gtcrn.data.folders import NO_UTF8, is_utf8, listed_lines, search
 from gtcrn.data.rows import Rows, kept
 from gtcrn.data.scan import BadFile, remembered
 from gtcrn.data.speakers import Naming, naming_of
@@ -142,7 +142,7 @@ def open_manifest(
         files, problems = search(root)
     if not files:
         raise UserError(f"{key}={place}: no audio files ({', '.join(audio.SUFFIXES)}) in it")
-    problems |= {printable(file): "its name is not UTF-8; rename it" for file in files if not is_utf8(file)}
+    problems |= {printable(file): NO_UTF8 for file in files if not is_utf8(file)}
     stamps = {file: str(stamp(root / file)) for file in files if is_utf8(file)} | problems
     memory = cache_folder(cache_dir, "manifests") / f"{digest(str(root))}.seen"
 

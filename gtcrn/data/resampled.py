@@ -9,6 +9,7 @@ from tqdm.contrib.concurrent import thread_map
 from gtcrn.data import audio
 from gtcrn.data.cache import cache_folder, digest, stamp
 from gtcrn.data.pairs import Pair
+from gtcrn.files import fitting
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +24,7 @@ def resampled(pairs: list[Pair], sample_rate: int, cache_dir: str | Path | None)
     folder = cache_folder(cache_dir, f"resampled-{sample_rate}")
     sources = {path for pair in pairs if pair.rate != sample_rate for path in pair.files}
     copies = {
-        path: folder / f"{path.stem}-{digest(str(path.absolute()), stamp(audio.container(path)))}.wav"
+        path: folder / f"{fitting(path.stem)}-{digest(str(path.absolute()), stamp(audio.container(path)))}.wav"
         for path in sources
     }
     missing = sorted(path for path, copy in copies.items() if not copy.exists())

@@ -15,9 +15,11 @@ from tqdm.contrib.concurrent import thread_map
 
 from gtcrn.data import audio
 from gtcrn.data.cache import cache_folder, digest, stamp
+from gtcrn.data.folders import NO_UTF8, is_utf8
 from gtcrn.data.mixing import without_offset
 from gtcrn.data.pairs import Pair
 from gtcrn.data.rows import recall, remember
+from gtcrn.errors import printable
 
 _SAVE_EVERY = 60  # s; a long scan that is interrupted goes on from there
 
@@ -28,7 +30,7 @@ class BadFile:
     problem: str  # in a few words: "missing", "2 channels where mono is needed" ...
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.problem}"
+        return printable(f"{self.path}: {self.problem}")
 
 
 def remembered(
@@ -91,6 +93,7 @@ def scan(pairs: list[Pair], sample_rate: int, cache_dir: str | Path | None) -> t
     Returns the good pairs with length, rate and SNR filled in (an SNR already known stays), and what is wrong
     with the others. Files below `sample_rate` are bad; those above are for the caller to resample.
     """
+    pairs = [pair if all(map(is_utf8, pair.files)) else replace(pair, problem=NO_UTF8) for pair in pairs]
     bad = [BadFile(pair.noisy, pair.problem) for pair in pairs if pair.problem]
     pairs = [pair for pair in pairs if not pair.problem]
     if not pairs:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -75,7 +76,7 @@ def _score(pair: Pair, metrics: tuple[str, ...], sample_rate: int | None) -> dic
     waves = {}
     for role, signal in pair.signals().items():
         if not isinstance(signal, np.ndarray):
-            signal, sample_rate = soundfile.read(signal, dtype="float32")
+            signal, sample_rate = soundfile.read(os.fsencode(signal), dtype="float32")
         waves[role] = signal
     length = min(map(len, waves.values()))
     waves = {role: wave[:length] for role, wave in waves.items()}
@@ -116,7 +117,7 @@ def _shape(name: str, signal: str | Path | np.ndarray, sample_rate: int | None) 
     if not Path(signal).is_file():
         raise UserError(f"{name}: no such file")
     try:
-        info = soundfile.info(signal)
+        info = soundfile.info(os.fsencode(signal))  # bytes, for names that are not UTF-8
     except soundfile.LibsndfileError as error:
         raise UserError(f"{name}: not a readable audio file ({error.error_string})") from error
     if info.channels != 1:

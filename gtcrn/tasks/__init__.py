@@ -1,6 +1,7 @@
 """One file per task; the only files that see a configuration."""
 
 import importlib
+import io
 import os
 import signal
 import sys
@@ -36,6 +37,9 @@ def run(cfg: DictConfig) -> Any:
     of a sweep leaves any error in its folder's error.txt, and the other jobs run: the first line for people, then
     the traceback of what is no mistake of the user.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a notebook's is none
+            stream.reconfigure(errors="backslashreplace")  # a name that is not UTF-8 ends no job
     try:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, partial(_terminate, os.getpid()))

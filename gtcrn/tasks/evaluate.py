@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import logging
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -20,10 +22,12 @@ from gtcrn.analysis import tables
 from gtcrn.analysis.figures import spectrogram_figure
 from gtcrn.analysis.streaming import stream
 from gtcrn.data import audio
-from gtcrn.data.folders import search
+from gtcrn.data.dns_pairs import clean_halves
+from gtcrn.data.folders import listed_lines, search
 from gtcrn.data.module import SpeechData
-from gtcrn.errors import UserError
+from gtcrn.errors import UserError, printable
 from gtcrn.export.integer.checkpoint import holds_integers, load_simulation
+from gtcrn.files import fitting
 from gtcrn.metrics import DNSMOS_METRICS, METRICS, Pair, score_pairs
 from gtcrn.metrics.pair import check_metrics
 from gtcrn.models.enhancer import Enhancer
@@ -123,7 +127,7 @@ def enhanced_pairs(
     loader = data.test_loader() if split == "test" else data.validation_loader()
     total = min(files or len(loader), len(loader))
     for item in tqdm(islice(loader, total), "enhancing", total, unit="file", disable=None):
-        (name,) = item["name"]
+        name = fitting(*item["name"])
         if forget_every:
             enhanced = stream(enhancer, item["noisy"][0].numpy(), forget_every, forget=True).aligned
         else:
@@ -136,40 +140,64 @@ def enhanced_pairs(
 
 
 def finished_pairs(cfg: DictConfig) -> list[Pair]:
-    """The files of `enhanced=`, with those of `clean=` and `noisy=` by relative name; or the lines of `pairs=`."""
+    """Return the files of `enhanced=` with those of `clean=` and `noisy=`, or the lines of `pairs=`.
+
+    Files belong together by relative name, or by the number N of the DNS Challenge's `…_fileid_N`.
+    """
     if cfg.pairs:
-        listed = Path(cfg.pairs)
-        if not listed.is_file():
-            raise UserError(f"pairs={listed}: no such file; it has one line per pair: enhanced clean [noisy]")
-        pairs = []
-        for number, line in enumerate(listed.read_text().splitlines(), 1):
-            paths = line.split()
-            if paths and len(paths) not in (2, 3):
-                raise UserError(f"{listed}, line {number}: expected 'enhanced clean [noisy]', got {len(paths)} paths")
-            if paths:
-                enhanced, clean, *noisy = map(Path, paths)
-                pairs.append(Pair(enhanced.stem, clean=clean, enhanced=enhanced, noisy=noisy[0] if noisy else None))
-        if not pairs:
-            raise UserError(f"pairs={listed}: holds no pairs")
-        return pairs
+        return _listed_pairs(Path(cfg.pairs))
     if not cfg.enhanced:
         raise UserError(f"clean={cfg.clean} needs enhanced=…, a folder (or file) of the same names")
     enhanced = _audio_in(Path(cfg.enhanced), "enhanced")
-    clean, noisy = (_audio_in(Path(cfg[role]), role) if cfg[role] else {} for role in ("clean", "noisy"))
-    for folder, files in (("clean", clean), ("noisy", noisy)):
-        missing = sorted(enhanced.keys() - files.keys())
-        if missing and files:
-            raise UserError(
-                f"{folder}={cfg[folder]}: {len(missing)} of the enhanced files have no match, e.g. {missing[0]}"
-            )
-    if left_over := sorted(clean.keys() - enhanced.keys()):
+    found = {role: _audio_in(Path(cfg[role]), role) if cfg[role] else {} for role in ("clean", "noisy")}
+    clean, noisy = (_matched(enhanced, files, f"{role}={cfg[role]}") for role, files in found.items())
+    used = set(clean.values())
+    if left_over := sorted(printable(name) for name, path in found["clean"].items() if path not in used):
         log.warning(
             "%d clean file(s) have no enhanced one and are not scored: %s", len(left_over), ", ".join(left_over[:5])
         )
     return [
-        Pair(name or path.stem, clean=clean.get(name), enhanced=path, noisy=noisy.get(name))
+        Pair(printable(name or path.stem), clean=clean.get(name), enhanced=path, noisy=noisy.get(name))
         for name, path in sorted(enhanced.items())
     ]
+
+
+def _listed_pairs(listed: Path) -> list[Pair]:
+    """Return the pairs of a list, whose paths are relative to it and stand between spaces or tabs; "with a space"."""
+    if not listed.is_file():
+        raise UserError(f"pairs={listed}: no such file; it has one line per pair: enhanced clean [noisy]")
+    pairs = []
+    for line in listed_lines(listed):
+        reader = csv.reader([line], delimiter="\t" if "\t" in line else " ", skipinitialspace=True)
+        paths = [listed.parent / Path(path).expanduser() for path in next(reader) if path]
+        if len(paths) not in (2, 3):
+            raise UserError(
+                f"{listed}: expected 'enhanced clean [noisy]' in a line, got {len(paths)} paths in: {line}; paths with "
+                'spaces stand between "quotes", or all between tabs'
+            )
+        enhanced, clean, *noisy = paths
+        pairs.append(Pair(printable(enhanced.stem), clean, enhanced, noisy[0] if noisy else None))
+    if not pairs:
+        raise UserError(f"pairs={listed}: holds no pairs")
+    return pairs
+
+
+def _matched(enhanced: dict[str, Path], files: dict[str, Path], place: str) -> dict[str, Path]:
+    """Return the file that belongs to each enhanced one, by the names of `_audio_in`; {} of no files.
+
+    Raises UserError if there is none, or one for two.
+    """
+    if not files or enhanced.keys() <= files.keys():
+        return {name: files[name] for name in enhanced if files}
+    halves = clean_halves(map(str, enhanced.values()), map(str, files.values()))
+    matched = {name: halves[str(path)] for name, path in enhanced.items()}
+    if missing := sorted(name for name, half in matched.items() if half is None):
+        raise UserError(f"{place}: {len(missing)} of the enhanced files have no match, e.g. {missing[0]}")
+    counts = Counter(matched.values())
+    for name, half in matched.items():
+        if counts[half] > 1:
+            raise UserError(f"{place}: {half} belongs to {name} and to another enhanced file; keep one")
+    return {name: Path(half) for name, half in matched.items()}
 
 
 def _audio_in(path: Path, key: str) -> dict[str, Path]:
@@ -205,7 +233,7 @@ def draw_examples(pairs: list[Pair], scores: pd.DataFrame, sample_rate: int, fol
         signals = pair.signals()
         waves = {role: signals[role] for role in ("noisy", "enhanced", "clean") if role in signals}
         figure = spectrogram_figure(waves, sample_rate, title=f"{pair.name} ({rank} {metric})")
-        figure.savefig(folder / f"{rank}_{Path(pair.name).name}.png", dpi=140)
+        figure.savefig(folder / f"{rank}_{Path(fitting(pair.name)).name}.png", dpi=140)
 
 
 def report(scores: pd.DataFrame, folder: Path, title: str) -> dict[str, float]:

@@ -1,0 +1,77 @@
+"""task=evaluate of finished audio: what belongs together, and how it is named."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hydra import compose, initialize_config_dir
+
+from gtcrn.data import audio
+from gtcrn.errors import UserError
+from gtcrn.metrics import score_pairs
+from gtcrn.tasks.evaluate import finished_pairs
+
+CONF = Path(__file__).parents[2] / "conf"
+
+
+def found(*overrides):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("config", ["task=evaluate", *overrides])
+    return finished_pairs(cfg)
+
+
+@pytest.fixture
+def folders(tmp_path):
+    noise = np.random.default_rng(0).uniform(-0.3, 0.3, 16000).astype(np.float32)
+    for name in ("out/a b.wav", "out/c.wav", "ref/a b.wav", "ref/c.wav", "in/c.wav"):
+        audio.write(tmp_path / name, noise, 16000)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '# heading\n"out/a b.wav" "ref/a b.wav"\nout/c.wav   ref/c.wav in/c.wav\n',
+        "\ufeffout/a b.wav\tref/a b.wav\r\n\r\nout/c.wav\tref/c.wav\tin/c.wav\r\n",
+    ],
+    ids=["spaces", "tabs, a mark and ends of lines of Windows"],
+)
+def test_lists_of_pairs(folders, text):
+    (folders / "pairs.txt").write_bytes(text.encode())
+    first, second = found(f"pairs={folders}/pairs.txt")
+    assert (first.name, first.enhanced, first.clean) == ("a b", folders / "out/a b.wav", folders / "ref/a b.wav")
+    assert (second.name, second.noisy) == ("c", folders / "in/c.wav")
+
+
+def test_a_line_that_is_no_pair_is_shown(folders):
+    (folders / "pairs.txt").write_text("out/a b.wav ref/a b.wav")
+    with pytest.raises(UserError, match="got 4 paths in: out/a b.wav ref/a b.wav; paths with spaces stand between"):
+        found(f"pairs={folders}/pairs.txt")
+
+
+def test_pairs_by_number(folders):
+    for name in ("book_snr12.5_fileid_1", "book_snr3_fileid_12"):
+        os.link(folders / "out/c.wav", folders / f"in/{name}.wav")
+    (folders / "in/c.wav").unlink()
+    for number in (1, 2, 12):
+        (folders / "clean").mkdir(exist_ok=True)
+        os.link(folders / "out/c.wav", folders / f"clean/clean_fileid_{number}.wav")
+    pairs = found(f"enhanced={folders}/in", f"clean={folders}/clean")
+    assert [(pair.name, pair.clean.name) for pair in pairs] == [
+        ("book_snr12.5_fileid_1", "clean_fileid_1.wav"),
+        ("book_snr3_fileid_12", "clean_fileid_12.wav"),
+    ]
+    os.link(folders / "out/c.wav", folders / "in/other_fileid_1.wav")
+    with pytest.raises(UserError, match="clean_fileid_1.wav belongs to .* and to another enhanced file"):
+        found(f"enhanced={folders}/in", f"clean={folders}/clean")
+    os.rename(folders / "in/other_fileid_1.wav", folders / "in/other_fileid_7.wav")
+    with pytest.raises(UserError, match="1 of the enhanced files have no match, e.g. other_fileid_7"):
+        found(f"enhanced={folders}/in", f"clean={folders}/clean")
+
+
+def test_names_that_are_no_utf8_are_scored(folders):
+    for folder in ("out", "ref"):
+        os.rename(folders / folder / "c.wav", os.fsencode(folders / folder) + b"/caf\xe9.wav")
+    scores = score_pairs(found(f"enhanced={folders}/out", f"clean={folders}/ref"), ["si_sdr"], workers=1)
+    assert scores["name"].tolist() == ["a b", "caf\\udce9"] and scores["enhanced_si_sdr"].min() > 100
