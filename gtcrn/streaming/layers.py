@@ -189,6 +189,9 @@ class CausalLSTM(Stateful, nn.LSTM):
         return {name: self.weight_hh_l0.new_zeros(shape) for name in ("hidden", "cell")}
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        if x.is_cpu and torch.is_autocast_enabled("cpu"):  # many processors have no LSTM in half precision
+            with torch.autocast("cpu", enabled=False):
+                return self.forward(x.float(), state)
         y, (hidden, cell) = super().forward(x, (_layers_first(state["hidden"]), _layers_first(state["cell"])))
         return y, {"hidden": hidden.transpose(0, 1), "cell": cell.transpose(0, 1)}
 

@@ -165,8 +165,9 @@ def test_learns():
     assert all(p.grad.isfinite().all() and p.grad.any() for p in enhancer.parameters())
 
 
-def test_half_precision_under_autocast(speech):
-    enhancer, speech = small().float(), speech.float()
+@pytest.mark.parametrize("bottleneck", ["gru", "lstm"])
+def test_half_precision_under_autocast(speech, bottleneck):
+    enhancer, speech = small(bottleneck=bottleneck).float(), speech.float()
     with torch.autocast("cpu", torch.bfloat16):
         enhanced, state = enhancer(speech)
         enhancer(speech[:, :480], state)
