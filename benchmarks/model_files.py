@@ -265,12 +265,14 @@ def _exports(folder: Path) -> list[Path]:
 
     torch.manual_seed(0)
     noise = np.random.default_rng(0).normal(0, 0.1, 16000).astype(np.float32)
-    tiny = dtln.build(lstm_size=8, basis_size=12, n_fft=64, hop_length=16)
-    device = micro.build(channels=4, stacks=1, blocks=2, decoder_groups=None, transposed=False, activation="relu")
+    tiny = dtln.build(lstm_size=8, basis_size=12, n_fft=64, hop_length=16).eval()
+    device = micro.build(
+        channels=4, stacks=1, blocks=2, decoder_groups=None, transposed=False, activation="relu"
+    ).eval()
     facts = Weights("weights of a benchmark", "MIT"), Recording(noise, "1 s of noise"), "Not known."
     paths = _published(PUBLISHED_ONNX, folder)
     with suppress(UserError):
-        integers = calibrated(device.eval(), "int8", [noise])
+        integers = calibrated(device, "int8", [noise])
         paths.append(Export(device, "litert", "tiny", *facts, integers=integers).write(folder).path)
     for name in FORMATS:
         with suppress(UserError):

@@ -46,6 +46,7 @@ class PlainRun:
     def __init__(self, path: Path):
         import onnxruntime
 
+        runtime.require_intact_onnx(path)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 3  # errors, which are raised anyway

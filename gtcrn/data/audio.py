@@ -103,10 +103,12 @@ def _opened(path: str | Path) -> bytes | io.BytesIO:
         raise OSError("a folder, pipe or device, and not a file")
     if not (packed := _PACKED.fullmatch(str(path))):
         return os.fsencode(path)
-    archive, offset, size = packed.groups()
+    archive, offset, size = packed[1], *map(int, packed.groups()[1:])
     with open(archive, "rb") as file:
-        file.seek(int(offset))
-        return io.BytesIO(file.read(int(size)))
+        if offset + size > os.fstat(file.fileno()).st_size:
+            raise OSError("its archive ends before that; pack the files anew")
+        file.seek(offset)
+        return io.BytesIO(file.read(size))
 
 
 class Header(NamedTuple):

@@ -17,6 +17,8 @@ from gtcrn.errors import UserError
 
 log = logging.getLogger(__name__)
 
+# what a file may state: Hz, and samples
+SIZES = {"sample_rate": (1000, 768000), "n_fft": (1, 2**16), "hop_length": (1, 2**16), "latency": (0, 2**20)}
 LOUDEST = 10.0  # times full scale, as of files in gtcrn.data.audio: what is beyond is no sound
 
 
@@ -75,11 +77,29 @@ class Framed:
         return overlap[None, :hop]
 
 
+def sizes(metadata: Mapping[str, str | int]) -> dict[str, int]:
+    """Return the numbers of `SIZES` that a file states, in their order.
+
+    Raises UserError for one that is missing, no whole number, or one that no model has.
+    """
+    numbers = {}
+    for key, (lowest, highest) in SIZES.items():
+        try:
+            numbers[key] = int(metadata[key])
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            stated = str(metadata[key])[:50] if key in metadata else "not stated"
+            raise UserError(f"{key}={stated}: must be a whole number") from error
+        if not lowest <= numbers[key] <= highest:
+            raise UserError(f"{key}={str(metadata[key])[:50]}: must lie between {lowest} and {highest}")
+    return numbers
+
+
 def framed(step: Step, metadata: Mapping[str, str | int]) -> tuple[Step, int, int, int]:
-    """What a `Stream` is made of, from the step that a file holds and what its metadata says."""
-    sample_rate, n_fft, hop_length, latency = (
-        int(metadata[key]) for key in ("sample_rate", "n_fft", "hop_length", "latency")
-    )
+    """What a `Stream` is made of, from the step that a file holds and what its metadata says.
+
+    Raises UserError as `sizes`.
+    """
+    sample_rate, n_fft, hop_length, latency = sizes(metadata).values()
     if metadata["kind"] == "spectrum":
         step = Framed(n_fft, hop_length, step)
     return step, sample_rate, hop_length, latency

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from gtcrn.errors import UserError
 from gtcrn.export.graph import Graph
+from gtcrn.export.intact import MARK, read_parts, write_parts
 from gtcrn.export.onnx import silence
 
 
@@ -36,18 +35,12 @@ def write(graph: Graph, path: Path, metadata: dict[str, str]) -> None:
         except Exception as error:  # it raises what its parts raise
             reason = str(error).partition("\n")[0]
             raise UserError(f"{path.name}: can't be converted for LiteRT ({reason}); use format=onnx") from error
-    path.write_bytes(_named(content, graph))
-    write_metadata(path, metadata)
+    write_parts(path, _named(content, graph), metadata, {})
 
 
 def write_metadata(path: Path, metadata: dict[str, str]) -> None:
-    """Puts them at the end of a file, in place of those that it has."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            begin = min(member.header_offset for member in archive.infolist())
-        os.truncate(path, begin)
-    with zipfile.ZipFile(path, "a") as archive:
-        archive.writestr("metadata.json", json.dumps(metadata))
+    """Puts them at the end of a file, in place of all that its archive has."""
+    write_parts(path, read_parts(path).content, metadata, {})
 
 
 class _Convertible(nn.Module):
@@ -115,6 +108,7 @@ def _named(content: bytes, graph: Graph) -> bytes:
     (signature,), (subgraph,) = model.signatureDefs, model.subgraphs
     subgraph.inputs = _rename(signature.inputs, subgraph.tensors, graph.input_names)
     subgraph.outputs = _rename(signature.outputs, subgraph.tensors, graph.output_names)
+    model.description = MARK
     builder = flatbuffers.Builder()
     builder.Finish(model.Pack(builder), b"TFL3")
     return bytes(builder.Output())

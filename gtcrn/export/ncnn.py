@@ -23,9 +23,10 @@ from torch.overrides import TorchFunctionMode
 from gtcrn.errors import UserError
 from gtcrn.export.framing import Stream, framed
 from gtcrn.export.graph import Graph
+from gtcrn.export.intact import METADATA, read_folder, seal_folder
 from gtcrn.export.onnx import silence
 
-PARAM, BIN, METADATA = "model.ncnn.param", "model.ncnn.bin", "metadata.json"
+PARAM, BIN = "model.ncnn.param", "model.ncnn.bin"
 
 
 def write(graph: Graph, path: Path, metadata: dict[str, str]) -> None:
@@ -50,7 +51,7 @@ def write(graph: Graph, path: Path, metadata: dict[str, str]) -> None:
         path.mkdir()
         for name in (PARAM, BIN):
             shutil.move(Path(folder, name), path / name)
-    (path / METADATA).write_text(json.dumps(metadata, indent=2))
+    seal_folder(path, metadata, (PARAM, BIN))
 
 
 class _Flat(nn.Module):
@@ -171,11 +172,13 @@ class Runner(Stream):
         missing = [name for name in (PARAM, BIN, METADATA) if not (path / name).is_file()]
         if missing:
             raise UserError(f"{path}: holds no {', '.join(missing)}; a folder of task=export format=ncnn is needed")
+        metadata = read_folder(path, (PARAM, BIN))
         net = _load(path)
         try:
-            metadata = json.loads((path / METADATA).read_text())
             sizes = [math.prod(shape) for _, shape in json.loads(metadata["states"])]
             super().__init__(*framed(_Step(net, sizes), metadata))
+        except UserError:
+            raise
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{path / METADATA}: does not say how the model is fed ({error!r})") from error
 

@@ -13,6 +13,7 @@ from torch import nn
 
 from gtcrn.errors import UserError
 from gtcrn.export.graph import Graph
+from gtcrn.export.intact import blank_seal, seal_onnx
 
 # what a small runtime lacks, or does slowly: writing in place, and control flow
 REFUSED = ("Scatter", "ScatterElements", "ScatterND", "Loop", "If", "Scan")
@@ -47,8 +48,7 @@ def write_module(
         )
     model = program.model_proto
     forget_origins(model)
-    onnx.helper.set_model_props(model, metadata)
-    onnx.save(model, path)
+    _save(model, path, metadata)
     check(onnx.load(path))
 
 
@@ -56,9 +56,14 @@ def write_metadata(path: Path, metadata: dict[str, str]) -> None:
     """Puts them into a file, in place of those that it has."""
     import onnx
 
-    model = onnx.load(path)
-    onnx.helper.set_model_props(model, metadata)
-    onnx.save(model, path)
+    _save(onnx.load(path), path, metadata)
+
+
+def _save(model, path: Path, metadata: dict[str, str]) -> None:
+    from onnx.helper import set_model_props
+
+    set_model_props(model, blank_seal(metadata))
+    path.write_bytes(seal_onnx(model.SerializeToString()))
 
 
 @contextmanager

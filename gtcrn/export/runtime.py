@@ -9,8 +9,7 @@ callback = denoiser.stream(block_length=1)            # as many samples out as i
 from __future__ import annotations
 
 import ctypes
-import json
-import zipfile
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +17,10 @@ from typing import NamedTuple
 import numpy as np
 
 from gtcrn.errors import UserError
-from gtcrn.export.framing import Step, Stream, framed
+from gtcrn.export.framing import Step, Stream, framed, sizes
+from gtcrn.export.intact import is_sealed_onnx, read_parts, require_harmless
+
+LARGEST = 2**26  # numbers of an input or output
 
 
 class Tensor(NamedTuple):
@@ -29,7 +31,8 @@ class Tensor(NamedTuple):
     shape: tuple[int | str, ...]
 
     def is_fixed(self) -> bool:
-        return self.is_float and all(type(size) is int and size > 0 for size in self.shape)
+        sizes = all(type(size) is int and size > 0 for size in self.shape)
+        return self.is_float and sizes and math.prod(self.shape) <= LARGEST
 
 
 class Denoiser(Stream):
@@ -92,8 +95,19 @@ def open_onnx(path: Path):
         import onnxruntime
     except ImportError as error:
         raise UserError(f"{path}: running it needs onnxruntime: pip install -e '.[export]'") from error
+    require_intact_onnx(path)
+    return _session(onnxruntime, path)
+
+
+def require_intact_onnx(path: Path) -> None:
+    """Raise UserError if an ONNX file is missing, has a broken seal, or has none and ends badly when it is tried."""
     if not path.is_file():
         raise UserError(f"{path}: no such file; an ONNX model of task=export is needed")
+    if not is_sealed_onnx(path):
+        require_harmless(path)
+
+
+def _session(onnxruntime, path: Path):
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     # every tensor in memory of its own: a twentieth faster, for some hundred KB
@@ -104,6 +118,24 @@ def open_onnx(path: Path):
     except Exception as error:  # onnxruntime has a dozen kinds, none of them public
         reason = str(error).partition("\n")[0]
         raise UserError(f"{path}: damaged, or not an ONNX model: {reason}") from error
+
+
+def try_out(path: Path) -> None:
+    """Open a file and run it on zeros: in a process of its own, see `gtcrn.export.intact`.
+
+    Raises UserError as far as the runtime says what is wrong.
+    """
+    if path.suffix.lower() == ".tflite":
+        interpreter = _interpreter(path)
+        for _ in range(2):  # what the first leaves behind, the second meets
+            interpreter.invoke()
+        return
+    import onnxruntime
+
+    session = _session(onnxruntime, path)
+    inputs = [Tensor(node.name, node.type == "tensor(float)", tuple(node.shape)) for node in session.get_inputs()]
+    if all(node.is_fixed() for node in inputs):
+        session.run(None, {node.name: np.zeros(node.shape, np.float32) for node in inputs})
 
 
 class _ONNX:
@@ -159,6 +191,10 @@ class _LiteRT:
 
     def __init__(self, path: Path):
         self.path = path
+        _litert(path)
+        _, self.metadata, _, sealed = read_parts(path)
+        if not sealed:
+            require_harmless(path)
         interpreter = self.interpreter()
         self.inputs, self.outputs = (
             [
@@ -167,24 +203,9 @@ class _LiteRT:
             ]
             for nodes in (interpreter.get_input_details(), interpreter.get_output_details())
         )
-        try:
-            with zipfile.ZipFile(path) as archive:
-                self.metadata = json.loads(archive.read("metadata.json"))
-        except (zipfile.BadZipFile, KeyError):  # another's file
-            self.metadata = {}
 
     def interpreter(self):
-        try:
-            from ai_edge_litert.interpreter import Interpreter
-        except ImportError as error:
-            raise UserError(f"{self.path}: running it needs ai-edge-litert: pip install -e '.[device]'") from error
-        try:
-            interpreter = Interpreter(str(self.path), num_threads=1)
-            interpreter.allocate_tensors()
-        except (ValueError, RuntimeError) as error:
-            reason = " ".join(str(error).split())
-            raise UserError(f"{self.path}: damaged, or not a LiteRT model: {reason}") from error
-        return interpreter
+        return _interpreter(self.path)
 
     def step(self) -> Step:
         step = LiteRTStep(self.interpreter(), self.path)
@@ -193,6 +214,25 @@ class _LiteRT:
         from gtcrn.export.integer.runner import Banded
 
         return Banded(step, self.path, self.metadata)
+
+
+def _litert(path: Path):
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError as error:
+        raise UserError(f"{path}: running it needs ai-edge-litert: pip install -e '.[device]'") from error
+    return Interpreter
+
+
+def _interpreter(path: Path):
+    interpreter_of = _litert(path)
+    try:
+        interpreter = interpreter_of(str(path), num_threads=1)
+        interpreter.allocate_tensors()
+    except Exception as error:  # of whatever kind the package's code in C++ raises
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path}: damaged, or not a LiteRT model: {reason}") from error
+    return interpreter
 
 
 def in_integers(metadata: Mapping[str, str]) -> bool:
@@ -244,12 +284,10 @@ def memory(view: np.ndarray) -> np.ndarray:
 def _settings(model: _ONNX | _LiteRT, given: dict[str, int], path: Path) -> dict[str, str | int]:
     """What `framed` needs to know, by the file's metadata and signature, or else as given."""
     try:
-        settings = given | {key: int(model.metadata[key]) for key in given if key in model.metadata}
-    except ValueError as error:
-        raise UserError(f"{path}: its metadata should be whole numbers: {error}") from error
-    sample_rate, n_fft, hop_length, _ = settings.values()
-    if min(sample_rate, n_fft, hop_length) < 1:
-        raise UserError(f"{path}: sample_rate={sample_rate}, n_fft={n_fft}, hop_length={hop_length}: must be positive")
+        settings = sizes(given | {key: model.metadata[key] for key in given if key in model.metadata})
+    except UserError as error:
+        raise UserError(f"{path}: its metadata can't be right: {error}") from error
+    n_fft, hop_length = settings["n_fft"], settings["hop_length"]
     if in_integers(model.metadata):
         return settings | {"kind": "spectrum", "latency": n_fft - hop_length}
     inputs, outputs = ([node.shape for node in side if node.is_fixed()] for side in (model.inputs, model.outputs))

@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from gtcrn.errors import UserError
+from gtcrn.export.framing import sizes
 from gtcrn.export.runtime import open_onnx
 
 log = logging.getLogger(__name__)
@@ -85,9 +86,11 @@ def describe(path: Path) -> dict:
             "python run.py task=export ckpt=… format=onnx_wave"
         )
     try:
-        numbers = {key: int(metadata[key]) for key in ("sample_rate", "hop_length", "latency")}
-    except (KeyError, ValueError) as error:
-        raise UserError(f"{path}: its metadata should hold a whole number: {error}; export it again") from error
+        # frames are of no interest here, since they are inside the file
+        numbers = sizes({"n_fft": 1, **metadata})
+        del numbers["n_fft"]
+    except UserError as error:
+        raise UserError(f"{path}: its metadata can't be right: {error}; export it again") from error
     shapes = [node.shape for node in inputs]
     if shapes[:1] != [[1, numbers["hop_length"]]] or shapes != [node.shape for node in outputs]:
         raise UserError(f"{path}: its inputs and outputs are not those its metadata promises; export it again")

@@ -233,3 +233,11 @@ def test_a_damaged_file_is_refused_or_reads_alike_in_every_way(tmp_path_factory,
     cut = not numbers and share is not None and share < 0.9 and encoding.startswith(WHOLE_IN_BYTES)
     read_alike(path, np.random.default_rng(0), cut)
     scanned_alike(path, folder / "cache")
+
+
+@pytest.mark.parametrize("place", ["@0+999999999999", "@999999999999+10", "@4+13"])
+def test_a_place_beyond_its_archive_is_a_bad_file(tmp_path, place):
+    """Nothing is read, nor is memory taken for what the place claims."""
+    (tmp_path / "shard-000000.tar").write_bytes(bytes(16))
+    with pytest.raises(UserError, match="its archive ends before that"):
+        audio.info(f"{tmp_path / 'shard-000000.tar'}{place}")

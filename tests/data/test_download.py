@@ -545,3 +545,11 @@ def test_killed_while_receiving(tmp_path, server, expected):
     assert tree(tmp_path) == expected
     # it went on where it was, and did not only start over
     assert [wanted is not None for wanted in server.asked(NAME)] == [False, True, True]
+
+
+def test_an_archive_that_unpacks_to_far_more_than_it_holds(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("silence.wav", bytes(10**6))
+    with pytest.raises(Corrupt, match="more than 20 times its size"):
+        unpack(tmp_path / "a.zip", tmp_path / "a", None)
+    assert not (tmp_path / "a").exists()

@@ -1,6 +1,8 @@
 """A .pt2 file streams what the PyTorch model streams, and says how it is fed."""
 
+import io
 import json
+import re
 import zipfile
 
 import numpy as np
@@ -50,6 +52,78 @@ def test_tells_what_it_is_and_nothing_of_the_machine(program):
     with zipfile.ZipFile(program) as archive:
         texts = [archive.read(name) for name in archive.namelist() if name.endswith(".json")]
     assert texts and not any(__file__.encode() in text or b"gtcrn/models" in text for text in texts)
+
+
+class Opener:
+    """Unpickling it would run code."""
+
+    def __reduce__(self):
+        return (print, ("code in a program was run",))
+
+
+def changed(program, path, **members):
+    """The program with other members, by the end of their names; a function makes JSON anew."""
+    with zipfile.ZipFile(program) as archive:
+        contents = {name: archive.read(name) for name in archive.namelist()}
+    for ending, value in members.items():
+        names = [name for name in contents if name.endswith(ending)] or [f"micro/{ending}"]
+        if callable(value):
+            table = json.loads(contents[names[0]])
+            value(table)
+            value = json.dumps(table)
+        contents[names[0]] = value
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in contents.items():
+            archive.writestr(name, content)
+    return path
+
+
+def pickled(value):
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    return buffer.getvalue()
+
+
+def node(table):
+    return table["graph_module"]["graph"]["nodes"][0]
+
+
+@pytest.mark.parametrize(
+    ("members", "said"),
+    [
+        ({"sample_inputs/model.pt": pickled(((Opener(),), {}))}, "the pickle of its example holds code"),
+        ({"models/model.json": lambda t: node(t).update(target="torch.os.system")}, "target: torch.os.system"),
+        ({"models/model.json": lambda t: node(t).update(target="torch.ops.aten.from_file.default")}, "from_file"),
+        ({"models/model.json": lambda t: t.update(guards_code=["print('code in a program was run')"])}, "guards_code"),
+        ({"models/model.json": lambda t: node(t).update(name="x=print('code')")}, "name: x=print"),
+        (
+            {"models/model.json": lambda t: t["range_constraints"].update(s0={"min_val": 0, "max_val": 9})},
+            "range_constraints",
+        ),
+        ({"models/model.json": lambda t: node(t).update(metadata={"source_fn_stack": "f,print"})}, "source_fn_stack"),
+        (
+            {"weights_config.json": lambda t: next(iter(t["config"].values())).update(use_pickle=True)},
+            "use_pickle",
+        ),
+        ({"data/aotinductor/model/model.so": b"\x7fELF"}, "it holds data/aotinductor/model/model.so"),
+        ({"models/other.json": b"{}"}, "it holds models/other.json"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_may_run_code_is_refused(tmp_path, program, members, said, capfd):
+    evil = changed(program, tmp_path / "evil.pt2", **members)
+    with pytest.raises(UserError, match=re.escape(said)) as error:
+        Runner(evil)
+    assert "refused, because it may run code" in str(error.value) and "\n" not in str(error.value)
+    assert "code in a program" not in capfd.readouterr().out
+
+
+def test_one_flipped_bit_is_noticed(tmp_path, program):
+    content = bytearray(program.read_bytes())
+    content[content.index(b"weight_3") + 200] ^= 1
+    (tmp_path / "flipped.pt2").write_bytes(content)
+    with pytest.raises(UserError, match="damaged, or no torch.export program"):
+        Runner(tmp_path / "flipped.pt2")
 
 
 def test_files_that_do_not_fit_are_named(tmp_path, program):

@@ -62,7 +62,7 @@ def test_the_wave_files_of_a_folder(tmp_path, caplog):
     ("properties", "message"),
     [
         ({"kind": "spectrum"}, "its kind is spectrum"),
-        ({"latency": "soon"}, "its metadata should hold a whole number"),
+        ({"latency": "soon"}, "latency=soon: must be a whole number"),
         ({"hop_length": "128"}, "not those its metadata promises"),
     ],
 )

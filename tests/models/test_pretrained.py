@@ -12,6 +12,8 @@ import onnxruntime
 import pytest
 import soundfile
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as some
 
 import gtcrn
 from gtcrn.errors import UserError
@@ -169,6 +171,26 @@ def test_one_flipped_bit_is_noticed(tmp_path, place):
     content[begin + member.file_size // 2 + 64] ^= 1
     path.write_bytes(content)
     assert "damaged, or not a PyTorch checkpoint (a zip archive that is cut off" in refusal(path)
+
+
+@settings(max_examples=40)
+@given(some.data())
+def test_damage_is_refused_or_without_effect(tmp_path, data):
+    """Whatever bytes are changed, cut or put in: never other weights, never another error."""
+    path = tmp_path / "damaged.ckpt"
+    save_ours(path)
+    expected, content = gtcrn.load(path), bytearray(path.read_bytes())
+    places = some.integers(0, len(content) - 1)
+    for place in data.draw(some.lists(places | places.map(lambda n: -1 - n % 3000), min_size=1, max_size=4)):
+        replaced = data.draw(some.integers(0, 4))
+        content[place : place + replaced or None] = data.draw(some.binary(max_size=4))
+    path.write_bytes(content)
+    try:
+        loaded = gtcrn.load(path)
+    except UserError as error:
+        assert "\n" not in str(error)
+    else:
+        assert all(torch.equal(a, b) for a, b in zip(loaded.state_dict().values(), expected.state_dict().values()))
 
 
 def rezipped(path, change, kind=zipfile.ZIP_STORED):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
-import zipfile
 from math import prod
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gtcrn.errors import UserError
+from gtcrn.export.intact import read_parts
 
 # whole numbers that the metadata have to tell
 NUMBERS = ("sample_rate", "n_fft", "hop_length", "residual_gain")
@@ -90,16 +89,15 @@ def read_network(path: Path) -> Network:
 def _parted(path: Path) -> tuple[bytes, dict[str, str], list[np.ndarray]]:
     """The model, and from the archive at the file's end the metadata and the matrices from bins to bands and back."""
     try:
-        content = path.read_bytes()
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            begin = min(member.header_offset for member in archive.infolist())
-            metadata = json.loads(archive.read("metadata.json"))
-            matrices = [np.load(io.BytesIO(archive.read(f"erb_{name}.npy"))) for name in ("analysis", "synthesis")]
+        content, metadata, members, _ = read_parts(path)
+        matrices = [np.load(io.BytesIO(members[f"erb_{name}.npy"])) for name in ("analysis", "synthesis")]
     except OSError as error:
         raise UserError(f"{path}: can't be read ({error.strerror}); name a .tflite of integers") from error
-    except (zipfile.BadZipFile, KeyError, ValueError) as error:
+    except UserError:
+        raise
+    except (KeyError, ValueError, MemoryError) as error:
         raise UserError(f"{path}: is not such a .tflite of integers as this framework writes; {_HOW}") from error
-    return content[:begin], metadata, matrices
+    return content, metadata, matrices
 
 
 def _unpacked(content: bytes, path: Path):

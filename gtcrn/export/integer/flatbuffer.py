@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import json
-import zipfile
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,6 +18,7 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as tflite
 
+from gtcrn.export.intact import MARK, write_parts
 from gtcrn.export.integer.network import Network, key
 from gtcrn.export.integer.program import Op
 from gtcrn.models.masking import ERBMaskNetwork
@@ -64,13 +64,12 @@ class Graph:
 
 def write(graph: Graph, path: Path, metadata: dict[str, str]) -> None:
     """The file, with `metadata.json` and the ERB matrices in a zip archive at its end, which interpreters ignore."""
-    path.write_bytes(graph.written.content)
-    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("metadata.json", json.dumps(metadata))
-        for name, matrix in zip(_ERB, graph.erb):
-            buffer = io.BytesIO()
-            np.save(buffer, matrix)
-            archive.writestr(f"{name}.npy", buffer.getvalue())
+    matrices = {}
+    for name, matrix in zip(_ERB, graph.erb):
+        buffer = io.BytesIO()
+        np.save(buffer, matrix)
+        matrices[f"{name}.npy"] = buffer.getvalue()
+    write_parts(path, graph.written.content, metadata, matrices)
 
 
 class Written(NamedTuple):
@@ -154,7 +153,7 @@ class Writer:
             for code, version in ((getattr(tflite.BuiltinOperator, kind), self.kinds[kind]) for kind in self.kinds)
         ]
         parts = dict(operatorCodes=codes, subgraphs=[subgraph], buffers=self.buffers)
-        model = _table(tflite.ModelT, version=3, description=b"gtcrn", **parts)
+        model = _table(tflite.ModelT, version=3, description=MARK, **parts)
         builder = _Builder()
         builder.Finish(model.Pack(builder), b"TFL3")
         owners = {"input": "bands", "output": program.output} | {f"state.{name}": name for name in program.states()}

@@ -15,6 +15,7 @@ import numpy as np
 
 from gtcrn.errors import UserError
 from gtcrn.export.framing import Step, Stream, framed
+from gtcrn.export.intact import read_parts
 
 _EPS = np.float32(1e-12)  # inside the root of the magnitude, as in training
 
@@ -35,11 +36,13 @@ class Banded:
             self._rho, self._low_bins = np.float32(metadata["residual_gain"]), int(metadata["low_bins"])
             bits = int(metadata["bits"])
             self._limits = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
-            with zipfile.ZipFile(path) as archive:
-                self._analysis, self._synthesis = (
-                    np.load(io.BytesIO(archive.read(f"{name}.npy"))).T for name in ("erb_analysis", "erb_synthesis")
-                )
-        except (KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
+            members = read_parts(path).members
+            self._analysis, self._synthesis = (
+                np.load(io.BytesIO(members[f"{name}.npy"])).T for name in ("erb_analysis", "erb_synthesis")
+            )
+        except UserError:
+            raise
+        except Exception as error:  # numbers and matrices that somebody has changed may raise anything
             raise UserError(f"{path}: integers whose metadata are damaged ({error}); export it again") from error
 
     def reset(self) -> None:

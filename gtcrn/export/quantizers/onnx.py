@@ -20,6 +20,7 @@ import pandas as pd
 
 from gtcrn.data.scan import measured_snr
 from gtcrn.errors import UserError
+from gtcrn.export.intact import SEAL
 from gtcrn.export.onnx import silence
 from gtcrn.export.quantizers.frames import inputs
 from gtcrn.export.quantizers.work import Work
@@ -63,7 +64,7 @@ def quantise(source: Path, target: Path, quantize: str, waves: Sequence[np.ndarr
         if _mode(model):
             raise UserError(f"{source}: is in integers already; take the float file that it was made of")
         weights = _weights(model)
-        facts = {fact.key: fact.value for fact in model.metadata_props}
+        facts = {fact.key: fact.value for fact in model.metadata_props if fact.key != SEAL}
         nodes = [node for node in model.graph.node if _product(node) and not _reason(node, model, weights, quantize)]
         if quantize == "int8":
             _write_static(model, nodes, waves, target)
@@ -242,6 +243,7 @@ def _values(model, tensors: list[str], waves: Iterable[np.ndarray], stride: int)
 
     watched = ModelProto()
     watched.CopyFrom(model)
+    helper.set_model_props(watched, {fact.key: fact.value for fact in model.metadata_props if fact.key != SEAL})
     outputs = {output.name for output in (*model.graph.input, *model.graph.output)}
     watched.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in tensors if name not in outputs)
     with tempfile.TemporaryDirectory() as folder:

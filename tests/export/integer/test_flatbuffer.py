@@ -10,10 +10,10 @@ import pytest
 pytest.importorskip("ai_edge_litert")
 
 from gtcrn.errors import UserError
+from gtcrn.export.intact import write_parts
 from gtcrn.export.integer import check
 from gtcrn.export.integer.flatbuffer import Graph, write
 from gtcrn.export.integer.network import key
-from gtcrn.export.litert import write_metadata
 from gtcrn.export.metadata import Weights, describe
 from gtcrn.export.quantizers.litert import work
 
@@ -60,8 +60,7 @@ def _with_outputs_turned(content):
 
 def integer_share(content, folder):
     path = folder / "x.tflite"
-    path.write_bytes(content)
-    write_metadata(path, {})
+    write_parts(path, content, {"kind": "bands"}, {})
     return work(path).share
 
 

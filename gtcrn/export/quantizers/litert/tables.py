@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import zipfile
 from collections import Counter
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as tflite
 
 from gtcrn.errors import UserError
+from gtcrn.export.intact import read_parts, write_parts
 
 # whose second input is a constant weight, and where its output channels are
 LAYERS = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 0}
@@ -41,10 +40,10 @@ class File:
         if not path.is_file():
             raise UserError(f"{path}: no such file; a .tflite of task=export is needed")
         try:
-            with zipfile.ZipFile(path) as archive:
-                self.members = {name: archive.read(name) for name in archive.namelist()}
-            self.metadata = json.loads(self.members["metadata.json"])
-            self.model = tflite.ModelT.InitFromPackedBuf(path.read_bytes(), 0)
+            content, self.metadata, self.members, _ = read_parts(path)
+            if not self.metadata:
+                raise ValueError("it has no metadata")
+            self.model = tflite.ModelT.InitFromPackedBuf(content, 0)
             (self.graph,) = self.model.subgraphs
         except Exception as error:  # a damaged file may raise anything
             raise UserError(f"{path}: no .tflite of this framework ({error}); write it with task=export") from error
@@ -155,7 +154,4 @@ class File:
     def write(self, path: Path) -> None:
         builder = flatbuffers.Builder(1 << 20)
         builder.Finish(self.model.Pack(builder), b"TFL3")
-        path.write_bytes(builder.Output())
-        with zipfile.ZipFile(path, "a") as archive:
-            for name, content in self.members.items():
-                archive.writestr(name, content)
+        write_parts(path, bytes(builder.Output()), self.metadata, self.members)
