@@ -9,7 +9,7 @@ from pathlib import Path
 
 from gtcrn.data.folders import search
 from gtcrn.data.rows import Rows
-from gtcrn.errors import UserError
+from gtcrn.errors import UserError, printable
 
 INDEX = "shards.arrow"
 
@@ -35,7 +35,7 @@ def audio_files(folder: Path) -> dict[str, Path]:
     files, unreadable = search(folder)
     for name, reason in unreadable.items():
         raise UserError(f"{folder / name}: {reason}")
-    return {name: folder / name for name in files}
+    return {printable(name): folder / name for name in files}
 
 
 def _names(folder: Path) -> list[str]:

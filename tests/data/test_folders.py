@@ -9,6 +9,8 @@ import pytest
 from gtcrn.data import audio
 from gtcrn.data.folders import listed_lines, search
 from gtcrn.data.manifest import open_manifest, usable
+from gtcrn.data.noisy import NoisyRecordings
+from gtcrn.data.scan import scan
 from gtcrn.data.shards import audio_files
 from gtcrn.errors import UserError
 from gtcrn.tasks.enhance import find_jobs
@@ -87,3 +89,12 @@ def test_a_name_that_is_no_utf8_and_a_pipe_are_bad_files(tree, tmp_path):
 def test_lists_come_from_any_system(tmp_path):
     (tmp_path / "list.txt").write_bytes("\ufeff# heading\r\nwith space.wav\r\n\r\ncaf".encode() + b"\xe9.wav")
     assert listed_lines(tmp_path / "list.txt") == ["with space.wav", "caf\udce9.wav"]
+
+
+def test_a_name_that_is_no_utf8_is_a_bad_pair(tree, tmp_path):
+    os.rename(tree / "b.wav", os.fsencode(tree) + b"/caf\xe9.wav")
+    recordings = NoisyRecordings(str(tree), 0.3)
+    pairs = [pair for split in ("train", "validation") for pair in recordings.pairs(split)]
+    good, bad = scan(pairs, 16000, tmp_path / "cache")
+    assert sorted(pair.name for pair in good) == ["a/c", "a/d/e", "linked/f"]
+    assert list(map(str, bad)) == [f"{tree}/caf\\udce9.wav: its name is not UTF-8; rename it"]
