@@ -43,9 +43,9 @@ def test_what_would_clip_is_turned_down_and_counted(prepare, tmp_path, format):
     loud, low = (audio.read(tmp_path / "out" / f"{name}{suffix}")[0] for name in ("loud", "low"))
     exact = audio.resample(square, 48000, 16000)
     assert np.abs(exact).max() > 1.05  # by which it overshoots
-    np.testing.assert_allclose(low, 0.5 * exact, atol=2**-15)
+    np.testing.assert_allclose(low, 0.5 * exact, atol=1.5 * 2**-15)  # a step of 16 bits is lost, and roundings
     gain = 1 if format == "float" else (1 - 2**-15) / np.abs(exact).max()
-    np.testing.assert_allclose(loud, gain * exact, atol=0 if format == "float" else 2**-15)
+    np.testing.assert_allclose(loud, gain * exact, atol=1e-6 if format == "float" else 1.5 * 2**-15)
     assert outcome.counts["turned down so as not to clip"] == (format != "float")
 
 
