@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # ends a line, or tells a terminal to do something
 
 def printable(text: object) -> str:
     """Return the text with what UTF-8 cannot say, as in names of files from elsewhere, written as `\\udce9`."""
@@ -16,7 +19,9 @@ class UserError(ValueError):
     """
 
     def __init__(self, message: object):
-        super().__init__(printable(message))
+        # one from a loader's worker process comes with that process's traceback before it
+        line = printable(message).rpartition(f"\n{__name__}.UserError: ")[2].strip()
+        super().__init__(_CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), line))
 
     def _render_traceback_(self) -> list[str]:
         """What a notebook shows in its place."""

@@ -62,12 +62,10 @@ def run(cfg: DictConfig) -> Any:
             print("the sweep goes on with the same command and sweep.resume=true", file=sys.stderr)
         sys.exit(error.code)
     except UserError as error:
-        # one from a loader's worker process comes with that process's traceback before it
-        message = str(error).strip().splitlines()[-1].removeprefix(f"{UserError.__module__}.{UserError.__name__}: ")
-        print(f"error: {message}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         if not in_sweep():
             sys.exit(2)
-        (Path(cfg.run_dir) / FAILURE).write_text(message)
+        (Path(cfg.run_dir) / FAILURE).write_text(str(error))
     except Exception as error:
         if not in_sweep():
             raise
