@@ -260,3 +260,23 @@ def test_a_list_with_anything_in_it_tells_of_every_line(tmp_path_factory, before
     rows = list(opened(folder / "list.txt", folder))
     assert [row.path for row in rows if not row.problem] == [folder / "good.wav"]
     assert all(len(row.problem.splitlines()) == 1 for row in rows if row.problem)
+
+
+def test_a_damaged_manifest_is_refused_or_can_be_read(tmp_path):
+    for number in range(3):
+        soundfile.write(tmp_path / f"s{number}_1.wav", np.full(1000 + number, 0.1), 16000)
+    ready = tmp_path / "manifest.arrow"
+    write_rows(opened(tmp_path, tmp_path).table, ready)
+    content = ready.read_bytes()
+    for place in range(0, len(content), 7):
+        ready.write_bytes(content[:place] + bytes([content[place] ^ 0x81]) + content[place + 1 :])
+        try:
+            files = opened(tmp_path, tmp_path)
+        except UserError as error:
+            assert len(str(error).splitlines()) == 1
+        else:
+            assert [file.frames for file in files if not file.problem] == [1000, 1001, 1002]
+            assert len(files.speakers()) == 3
+        ready.write_bytes(content[:place])
+        with pytest.raises(UserError, match="manifest.arrow"):
+            opened(tmp_path, tmp_path)
