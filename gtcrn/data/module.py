@@ -2,14 +2,17 @@
 
 import logging
 from collections.abc import Callable, Mapping
+from math import inf
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
 from gtcrn.data.datasets import Dataset, PairedDataset, Tolerant
 from gtcrn.data.demo.corpus import Demo
 from gtcrn.data.dns_pairs import DnsPairs
+from gtcrn.data.level import level_of
 from gtcrn.data.mixing import Recipe
 from gtcrn.data.noisy import NoisyRecordings
 from gtcrn.data.sampler import EpochSampler
@@ -21,6 +24,7 @@ from gtcrn.errors import UserError
 
 log = logging.getLogger(__name__)
 
+_LEVELS = 40  # items of which the level is measured; of levels within 20 dB, as mixtures have, their median tells 2 dB
 SPLITS = ("train", "validation", "test")
 
 
@@ -147,6 +151,18 @@ class SpeechData:
     def test_loader(self) -> DataLoader:
         """As `validation_loader`."""
         return DataLoader(self.dataset("test"), 1, num_workers=self.num_workers)
+
+    def input_level(self) -> float | None:
+        """Return the level in dBFS at which a model hears the training items (see `gtcrn.data.level`): their median.
+
+        None if all that is looked at is silent.
+        """
+        dataset = self.dataset("train")
+        some = np.unique(np.linspace(0, len(dataset) - 1, _LEVELS).round().astype(int))
+        items = (Tolerant(dataset)[0, int(index)] for index in some)
+        levels = [level_of([item["noisy"].numpy()[:, None]], self.sample_rate) for item in items]
+        heard = [level for level in levels if level > -inf]
+        return round(float(np.median(heard)), 1) if heard else None
 
     def title(self, split: str) -> str:
         """Return `train`, `validation` or `test`, and of a test set that is none what it is instead."""

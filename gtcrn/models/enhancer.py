@@ -48,12 +48,14 @@ class Enhancer(StreamingModel):
     sample_rate: Hz. hop_length: samples; a stream is fed multiples of it.
     window_length: samples that one step of the core sees at a time, at least a hop.
     latency: samples by which the streamed output is later than the whole-utterance output.
+    input_level: dBFS at which it was trained, RMS of noisy speech where speech is active; None if nobody knows.
     """
 
     sample_rate: int
     hop_length: int
     window_length: int
     latency: int
+    input_level: float | None = None
 
     def forward(self, wave: Tensor, state: State | None = None) -> tuple[Tensor, State | None]:
         """Whole utterance (state None): output aligned with the input, any N. The state given back is

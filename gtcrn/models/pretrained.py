@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import math
 import re
 import warnings
 import zipfile
@@ -59,7 +60,11 @@ VECTOR = Layout(Tensor.flatten, lambda vector: vector[None, None])
 
 @dataclass(frozen=True)
 class Published:
-    """A published format: how to know it, how its authors name things, how to read its sizes off its shapes."""
+    """A published format: how to know it, how its authors name things, how to read its sizes off its shapes.
+
+    input_level: dBFS at which it was trained (see `Enhancer`): of VCTK-DEMAND as measured, of mixtures by the DNS
+        Challenge's recipe the middle of its range. GTCRN was trained on either, which are 3 dB apart.
+    """
 
     name: str
     core: type
@@ -67,6 +72,7 @@ class Published:
     signature: str  # a key that only this system has
     knobs: Callable[[StateDict], dict]
     names: tuple[tuple[str, str], ...]  # (authors', ours), parts of keys; {} stands for a number
+    input_level: float
     layouts: dict[str, Layout] = field(default_factory=dict)  # by authors' key
 
 
@@ -140,6 +146,7 @@ def _count(state: StateDict, pattern: str) -> int:
 PUBLISHED = (
     Published(
         name="GTCRN",
+        input_level=-22.0,
         core=gtcrn.GTCRN,
         build=gtcrn.build,
         signature="dpgrnn1.intra_rnn.rnn1.weight_ih_l0",
@@ -148,6 +155,7 @@ PUBLISHED = (
     ),
     Published(
         name="GTCRN-Light v3",
+        input_level=-22.0,
         core=light_v3.LightV3,
         build=light_v3.build,
         signature="dp1.post2.weight",
@@ -164,6 +172,7 @@ PUBLISHED = (
     ),
     Published(
         name="GTCRN-Micro",
+        input_level=-25.0,
         core=micro.Micro,
         build=micro.build,
         signature="gtcn1.blocks.0.conv2.weight",
@@ -179,6 +188,7 @@ PUBLISHED = (
     ),
     Published(
         name="DTLN",
+        input_level=-25.0,
         core=dtln.DTLN,
         build=dtln.build,
         signature="sep1.rnn1.weight_ih_l0",
@@ -213,7 +223,7 @@ class Checkpoint(NamedTuple):
     """What a file holds: a system, what builds it, and its weights.
 
     knobs: arguments of `build`. weights: of the core, under our names and as they were trained, that is with
-    their reparametrisations.
+    their reparametrisations. input_level: see `Enhancer`.
     """
 
     path: Path
@@ -221,6 +231,7 @@ class Checkpoint(NamedTuple):
     build: Callable[..., Enhancer]
     knobs: dict
     weights: StateDict
+    input_level: float | None = None
 
     def blank(self, padding: str | None = None) -> Enhancer:
         """Return the model that the weights belong to, without them.
@@ -249,6 +260,7 @@ class Checkpoint(NamedTuple):
         """The model with its weights, in evaluation mode."""
         enhancer = self.blank(padding)
         enhancer.core.load_state_dict(self.weights)
+        enhancer.input_level = self.input_level
         return remove_reparametrisations(enhancer).eval()
 
     def _check(self, expected: StateDict) -> None:
@@ -363,7 +375,9 @@ def _open_ours(path: Path, content: dict, trust: bool | str) -> Checkpoint:
         for key, value in _state_dict_in(content).items()
         if key.startswith(CORE_PREFIX)
     }
-    return Checkpoint(path, module_name, build, knobs, weights)
+    level = content[RECORD].get("input_level")  # files of earlier versions have none
+    level = level if isinstance(level, float) and math.isfinite(level) else None
+    return Checkpoint(path, module_name, build, knobs, weights, level)
 
 
 def _imported(path: Path, name: str, trust: bool | str) -> Callable[..., Enhancer]:
@@ -423,7 +437,7 @@ def _open_published(path: Path, content: dict) -> Checkpoint:
         raise UserError(f"checkpoint {path}: looks like {published.name}, but {error} is missing") from error
     except Exception as error:  # tensors of impossible shapes and kinds may raise anything
         raise UserError(f"checkpoint {path}: looks like {published.name}, but a shape is impossible") from error
-    return Checkpoint(path, published.name, published.build, knobs, weights)
+    return Checkpoint(path, published.name, published.build, knobs, weights, published.input_level)
 
 
 def _state_dict_in(content: dict) -> StateDict:

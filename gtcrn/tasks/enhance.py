@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from gtcrn.data import audio
 from gtcrn.data.folders import search
+from gtcrn.data.level import TOLERANCE, LevelMeter, level_of
 from gtcrn.errors import Interrupted, UserError, printable
 from gtcrn.export.runtime import Denoiser
 from gtcrn.models.enhancer import Enhancer
@@ -37,6 +38,7 @@ def run(cfg: DictConfig) -> None:
     source, target = Path(require(cfg, "input")), Path(require(cfg, "output"))
     require(cfg, "ckpt")
     model = open_model(cfg)
+    normalise = wants_normalising(cfg, model)
     jobs, failures = find_jobs(source, target)
     if looks_ahead(model):
         log.info(
@@ -46,7 +48,7 @@ def run(cfg: DictConfig) -> None:
     done = 0
     for path, destination in tqdm(jobs, "enhancing", unit="file", disable=None):
         try:
-            gain = enhance_file(model, path, destination)
+            gain = enhance_file(model, path, destination, normalise)
             done += 1
             if gain < 1:
                 log.info("%s: lowered by %.2f dB so that nothing clips", printable(destination), -20 * np.log10(gain))
@@ -115,9 +117,28 @@ def find_jobs(source: Path, target: Path) -> tuple[list[tuple[Path, Path]], list
     return jobs, [f"{source / name}: {reason}" for name, reason in unreadable.items()]
 
 
-def enhance_file(model: Enhancer | Denoiser, path: Path, destination: Path) -> float:
+def wants_normalising(cfg: DictConfig, model: Enhancer | Denoiser) -> bool:
+    """Return whether `level=` says so. Raises UserError if it says something else, or no level is known."""
+    if cfg.level not in ("as_is", "normalise"):
+        raise UserError(f"level={cfg.level}: must be as_is or normalise")
+    if cfg.level == "normalise" and trained_level(model) is None:
+        raise UserError(
+            f"level=normalise: ckpt={cfg.ckpt} does not say at which level its model was trained (checkpoints of this "
+            "version and published ones do); leave level= out"
+        )
+    return cfg.level == "normalise"
+
+
+def trained_level(model: Enhancer | Denoiser) -> float | None:
+    """Return the level in dBFS that a model was trained at, None if it is not known, as of exported files."""
+    return model.input_level if isinstance(model, Enhancer) else None
+
+
+def enhance_file(model: Enhancer | Denoiser, path: Path, destination: Path, normalise: bool = False) -> float:
     """Write the enhanced file, whole or not at all, with the input's format, rate, channels, length and tags.
 
+    normalise: bring it to the level that the model was trained at, and what comes out back to its own. Otherwise a
+    level far from it is told in the log.
     Returns the gain that kept it from clipping, 1 if none was needed. Raises `UserError` naming the file if it can't
     be read or written, is empty, or holds samples that are no sound. That it can be written is known before the work.
     """
@@ -132,7 +153,9 @@ def enhance_file(model: Enhancer | Denoiser, path: Path, destination: Path) -> f
         tempfile.TemporaryFile(dir=destination.parent) as waiting,
     ):
         peak = 0.0
-        for block in enhanced_blocks(model, path, info):
+        meter = LevelMeter(info.samplerate)
+        louder = gain_to_trained(model, path, info) if normalise else 1.0
+        for block in enhanced_blocks(model, path, info, meter, louder):
             if not np.isfinite(block).all():
                 raise UserError(f"{path}: the model made NaN or infinity of it, so nothing is written")
             peak = max(peak, float(np.abs(block).max(initial=0.0)))
@@ -142,17 +165,45 @@ def enhance_file(model: Enhancer | Denoiser, path: Path, destination: Path) -> f
         gain = INTEGER_FULL_SCALE / peak if clips else 1.0
         while samples := waiting.read(4 * info.channels * 65536):
             file.write(np.frombuffer(samples, np.float32).reshape(-1, info.channels) * np.float32(gain))
+    expected = trained_level(model)
+    if not normalise and expected is not None and TOLERANCE < abs(meter.level() - expected) < np.inf:
+        log.warning(
+            "%s: speech at %.0f dBFS, far from the %.0f dBFS that the model was trained at, so it may do much worse; "
+            "try level=normalise",
+            printable(path),
+            meter.level(),
+            expected,
+        )
     return gain
 
 
-def enhanced_blocks(model: Enhancer | Denoiser, path: Path, info) -> Iterator[np.ndarray]:
-    """The enhanced file piece by piece, (N, C): as many frames as the input has, aligned with it."""
+def gain_to_trained(model: Enhancer, path: Path, info) -> float:
+    """Return what a file is to be multiplied by for the level that the model was trained at; 1 for silence."""
+    level = level_of(read_blocks(path, info), info.samplerate)
+    return 10 ** ((model.input_level - level) / 20) if level > -np.inf else 1.0
+
+
+def enhanced_blocks(
+    model: Enhancer | Denoiser, path: Path, info, meter: LevelMeter, louder: float
+) -> Iterator[np.ndarray]:
+    """The enhanced file piece by piece, (N, C): as many frames as the input has, aligned with it.
+
+    meter: is given the file's blocks. louder: gain with which the model hears them, and which is taken back.
+    """
     inner_rate = model.sample_rate
     inner_frames = audio.resampled_length(info.frames, info.samplerate, inner_rate)
-    blocks = resampled(read_blocks(path, info), info.samplerate, inner_rate, info.channels)
+    blocks = resampled(measured(read_blocks(path, info), meter, louder), info.samplerate, inner_rate, info.channels)
     process = in_segments if looks_ahead(model) else streamed
     enhanced = trimmed(process(model, blocks, info.channels), inner_frames)
-    return trimmed(resampled(enhanced, inner_rate, info.samplerate, info.channels), info.frames)
+    for block in trimmed(resampled(enhanced, inner_rate, info.samplerate, info.channels), info.frames):
+        yield block / np.float32(louder)
+
+
+def measured(blocks: Iterable[np.ndarray], meter: LevelMeter, louder: float) -> Iterator[np.ndarray]:
+    """Give each block to the meter as it is, and pass it on as loud as the model is to hear it."""
+    for block in blocks:
+        meter.add(block)
+        yield np.float32(louder) * block
 
 
 def looks_ahead(model: Enhancer | Denoiser) -> bool:

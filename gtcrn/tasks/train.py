@@ -76,6 +76,7 @@ def run(cfg: DictConfig) -> list[float] | None:
     for line in data.describe():
         log.info(line)
     check_scores(cfg, module, data)
+    module.input_level = data.input_level()
     data_wait = DataWait()
     callbacks = [*make_callbacks(cfg, run_dir, module.logged), data_wait, *frozen]
     loggers = make_loggers(cfg, run_dir, resume)

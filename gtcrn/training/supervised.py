@@ -66,6 +66,7 @@ class SupervisedModule(pl.LightningModule):
         self.ema_decay = ema_decay
         self.masks = masks
         self.model_record = model_record
+        self.input_level: float | None = None  # of what it is trained on, see `Enhancer`; also for `gtcrn.load`
 
     def training_step(self, batch: dict, batch_index: int) -> Tensor:
         """batch: noisy and clean (B, N), name: B file names."""
@@ -139,7 +140,7 @@ class SupervisedModule(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
-        checkpoint[RECORD] = {"model": self.model_record}
+        checkpoint[RECORD] = {"model": self.model_record, "input_level": self.input_level}
 
     def trained(self, checkpoint: str | Path) -> Enhancer:
         """What a checkpoint of this training is worth: the model to score."""

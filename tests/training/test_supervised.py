@@ -42,11 +42,12 @@ def test_nan_loss_names_the_files():
 def test_checkpoint_is_an_enhancer(tmp_path, precision):
     knobs = {"width_mult": 0.5, "padding": "reflect"}
     module = make_module(model_record={"build": "gtcrn.models.light_v3.build", "knobs": knobs})
+    module.input_level = -27.5
     wave = torch.randn(4096) * 0.1
     trainer = fit(module, wave, precision=precision)
     trainer.save_checkpoint(tmp_path / "a.ckpt")
     enhancer = gtcrn.load(tmp_path / "a.ckpt")
-    assert enhancer.padding == "reflect"
+    assert (enhancer.padding, enhancer.input_level) == ("reflect", -27.5)
     assert gtcrn.load(tmp_path / "a.ckpt", padding="zeros").padding == "zeros"
     module.enhancer.padding = "reflect"
     assert torch.equal(enhancer(wave[None])[0], module.eval().enhancer(wave[None])[0])
