@@ -76,12 +76,13 @@ def test_what_is_recalled_is_what_was_remembered_or_nothing(tmp_path):
 
 
 def test_another_scan_in_between_changes_nothing(corpus, monkeypatch):
-    """As when two runs begin at once: the other one writes the same file right after this one."""
+    """As when two runs begin at once: the other one saw no file either, and writes its own right after this one."""
     own = scan.remember
 
     def and_then_another(table, memory):
         own(table, memory)
         monkeypatch.setattr(scan, "remember", own)
+        memory.unlink()
         assert lengths(corpus, "other.txt") == right(corpus, "other.txt")
 
     monkeypatch.setattr(scan, "remember", and_then_another)
