@@ -11,6 +11,7 @@ import io
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import zipfile
@@ -27,7 +28,8 @@ METADATA = "metadata.json"
 _BLANK = "0" * 64
 _ONNX_SEAL = re.compile(rb"\x06sha256\x12\x40([0-9a-f]{64})")  # as protobuf has a pair of strings
 _LARGEST = 2**28  # bytes of all members of an archive, unpacked
-_PATIENCE = 60.0  # s that a file may take to open and to run a hop
+_WORK = 20  # s of CPU time that a file may take to open and to run a hop
+_PATIENCE = 300.0  # s by the clock, on a machine that has much else to do
 _MEMORY = 8 * 2**30  # bytes of addresses that it may take
 _TRIAL = """
 import sys
@@ -35,6 +37,7 @@ from pathlib import Path
 try:
     import resource
     resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv[2]),) * 2)
+    resource.setrlimit(resource.RLIMIT_CPU, (int(sys.argv[3]),) * 2)
 except (ImportError, ValueError):  # not in Windows
     pass
 from gtcrn.errors import UserError
@@ -157,12 +160,14 @@ def require_harmless(path: Path) -> None:
 
 @lru_cache
 def _try(path: str, size: int, modified: int) -> None:
-    command = [sys.executable, "-c", _TRIAL, path, str(_MEMORY)]
+    command = [sys.executable, "-c", _TRIAL, path, str(_MEMORY), str(_WORK)]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     try:
         done = subprocess.run(command, capture_output=True, env=environment, timeout=_PATIENCE)
     except subprocess.TimeoutExpired as error:
         raise UserError(f"{path}: takes more than {_PATIENCE:g} s to open and to run a hop; refused") from error
+    if done.returncode in (-signal.SIGKILL, -getattr(signal, "SIGXCPU", 0)):
+        raise UserError(f"{path}: takes more than {_WORK} s of CPU time to open and to run a hop; refused")
     said = done.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"]
     if done.returncode < 0 or done.returncode not in (0, 1):
         raise UserError(f"{path}: damaged: the runtime crashed on it in a process of its own; take another file")

@@ -8,7 +8,6 @@ import re
 import shutil
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +21,7 @@ from gtcrn.export.device import arena, folder
 from gtcrn.export.device.folder import write_device_files
 from gtcrn.export.device.network import read_network
 from gtcrn.export.framing import Framed
+from gtcrn.export.intact import read_parts, write_parts
 from gtcrn.export.metadata import Weights, describe
 from gtcrn.models import micro
 from gtcrn.models.enhancer import SpectralEnhancer
@@ -400,20 +400,16 @@ def test_arena_is_a_guess_that_says_so(device, tmp_path, monkeypatch):
 
 def edited(file: Path, target: Path, content: bytes | None = None, **changes) -> Path:
     """The file with another model or other metadata, without those that are None."""
-    with zipfile.ZipFile(file) as archive:
-        members = {name: archive.read(name) for name in archive.namelist()}
-    metadata = {key: value for key, value in (json.loads(members["metadata.json"]) | changes).items() if value}
-    target.write_bytes(content or read_network(file).content)
-    with zipfile.ZipFile(target, "a") as archive:
-        for name, member in (members | {"metadata.json": json.dumps(metadata)}).items():
-            archive.writestr(name, member)
+    parts = read_parts(file)
+    metadata = {key: value for key, value in (parts.metadata | changes).items() if value}
+    write_parts(target, content or parts.content, metadata, parts.members)
     return target
 
 
 def test_bad_files_are_one_line(device, tmp_path):
     bad = tmp_path / "bad.tflite"
     cases = {"can't be read": lambda: None}
-    cases["is not such a .tflite"] = lambda: bad.write_bytes(read_network(device.file).content)
+    cases["damaged or cut off"] = lambda: bad.write_bytes(read_network(device.file).content)
     cases["does not tell residual_gain"] = lambda: edited(device.file, bad, residual_gain=None)
     cases["hop_length=100: the C code needs"] = lambda: edited(device.file, bad, hop_length="100")
     for reason, make in cases.items():

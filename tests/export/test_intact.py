@@ -108,21 +108,22 @@ def test_a_folder_is_sealed_with_its_metadata(tmp_path):
     ("does", "said"),
     [
         ("import os; os.abort()", "the runtime crashed on it in a process of its own"),
-        ("import time; time.sleep(60)", "takes more than 2 s to open"),
+        ("import time; time.sleep(600)", "takes more than 5 s to open"),
+        ("while True: pass", "takes more than 2 s of CPU time to open"),
         ("bytearray(10**11)", "model.onnx: damaged, or not a model that runs here: MemoryError"),
         ("raise UserError('x: not its kind')", "x: not its kind"),
     ],
-    ids=["crash", "hang", "memory", "refusal"],
+    ids=["crash", "hang", "work", "memory", "refusal"],
 )
 def test_what_a_trial_tells(tmp_path, monkeypatch, does, said):
     """Of a runtime that does this with the file."""
     path = tmp_path / "model.onnx"
     path.write_bytes(does.encode())
-    trial = intact._TRIAL.replace("runtime.try_out(Path(sys.argv[1]))", does).replace(
-        "from gtcrn.export import runtime", ""
-    )
+    trial = intact._TRIAL.replace("    runtime.try_out(Path(sys.argv[1]))", f"    {does}")
+    trial = trial.replace("from gtcrn.export import runtime", "")
     monkeypatch.setattr(intact, "_TRIAL", trial)
-    monkeypatch.setattr(intact, "_PATIENCE", 2.0 if "sleep" in does else 60.0)
+    monkeypatch.setattr(intact, "_PATIENCE", 5.0 if "sleep" in does else 300.0)
+    monkeypatch.setattr(intact, "_WORK", 2 if "while" in does else 20)
     with pytest.raises(UserError) as error:
         intact.require_harmless(path)
     assert said in str(error.value) and "\n" not in str(error.value)
