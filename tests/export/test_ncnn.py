@@ -10,9 +10,10 @@ import torch
 
 from gtcrn.errors import UserError
 from gtcrn.export.graph import Graph
+from gtcrn.export.intact import seal_folder
 from gtcrn.export.lean import lean
 from gtcrn.export.metadata import Weights, describe
-from gtcrn.export.ncnn import Runner, write
+from gtcrn.export.ncnn import BIN, PARAM, Runner, write
 from gtcrn.models import dtln, gtcrn, micro
 
 pytest.importorskip("ncnn")
@@ -81,9 +82,19 @@ def test_folders_that_do_not_fit_are_named(tmp_path, folder):
         (tmp_path / name).write_bytes((folder / name).read_bytes())
     for wrong in ("", "no JSON", "[]", "{}", '{"states": "[]", "sample_rate": "many"}'):
         (tmp_path / "metadata.json").write_text(wrong)
-        with pytest.raises(UserError, match="metadata.json: does not say how the model is fed"):
+        with pytest.raises(UserError, match="metadata.json: damaged, or not written by task=export"):
             Runner(tmp_path)
+    for wrong in ({}, {"states": "none"}, {"states": "[]"}):
+        seal_folder(tmp_path, wrong, (PARAM, BIN))
+        with pytest.raises(UserError, match="metadata.json: does not say how|sample_rate=not stated"):
+            Runner(tmp_path)
+    metadata = json.loads((folder / "metadata.json").read_text())
     (tmp_path / "model.ncnn.param").write_text("7767517\n1 1\nWaveNet in0 0 1 in0\n")
+    (tmp_path / "metadata.json").write_text(json.dumps(metadata))
+    del metadata["sha256"]
+    with pytest.raises(UserError, match="its SHA-256 is another"):
+        Runner(tmp_path)
+    seal_folder(tmp_path, metadata, (PARAM, BIN))
     with pytest.raises(UserError, match="damaged, or of another version of ncnn"):
         Runner(tmp_path)
 
