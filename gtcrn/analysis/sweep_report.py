@@ -193,7 +193,8 @@ def notes(sweep: Sweep) -> list[str]:
 
 def not_finished(sweep: Sweep) -> list[str]:
     """A line for every run that failed or is unfinished: which it is, and why."""
-    told = [*sweep.knobs, *(["seed"] if sweep.runs["seed"].nunique() > 1 else [])]
+    knobs = [knob for knob in sweep.knobs if knob != "run"]  # which stands before them
+    told = [*knobs, *(["seed"] if sweep.runs["seed"].nunique() > 1 else [])]
     rows = sweep.runs[sweep.runs["state"] != "finished"]
     lines = []
     for known, (_, row) in zip(configured(rows), rows.iterrows()):

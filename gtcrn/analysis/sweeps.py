@@ -98,7 +98,7 @@ def arrange(runs: pd.DataFrame, metric: str | None = None, told: Sequence[str] =
     """Group runs that may be compared by everything that differs between them but the seed."""
     knobs = [column for column in differing(runs) if column.split(".")[-1] != "seed"]
     finished = runs[runs["state"] == "finished"]
-    if not configured(finished).all() or len(runs) == 1:  # who knows in what they differ, or from what
+    if not configured(finished).all() or len(finished) == 1:  # who knows in what they differ, or from what
         knobs = ["run", *knobs]
     kinds = runs.groupby(knobs, dropna=False, sort=False).ngroup() if knobs else pd.Series(0, runs.index)
     values = runs[knobs][~kinds.duplicated()].set_axis(kinds.unique())

@@ -250,6 +250,7 @@ def test_runs_of_other_test_sets_stand_apart(tmp_path, other):
     sweep_report.write([first, second], tmp_path)
     report = (tmp_path / "sweep.md").read_text()
     assert "What may not be compared stands apart." in report
+    assert "| run=2 |" in report or "| 2 | 1 |" in report
     assert "\n## 2 runs, tested on 3 files\n" in report and "\n## 1 run, tested on" in report
     assert len(pd.read_csv(tmp_path / "sweep.csv")) == 3
 
