@@ -86,7 +86,9 @@ def _common(one: pd.DataFrame, other: pd.DataFrame) -> pd.Index:
 def _on_common_files(runs: pd.DataFrame, files: pd.Index, tables: Mapping[str, pd.DataFrame]) -> Group:
     """The runs with the means over these files, and of each measure over those that all have a score of."""
     left_out = [len(tables[run]) - len(files) for run in runs["run"]]
-    told = [f"tested on {len(files)} {'file' if len(files) == 1 else 'files'}" + _validation(runs)]
+    told = [f"tested on {len(files)} {'file' if len(files) == 1 else 'files'}"]
+    if instead := set(runs["tested_on"].dropna()) - {"test"}:  # such as the validation set, which chose the weights
+        told[0] += f", {' and '.join(sorted(instead))}"
     if any(left_out):
         told.append(
             f"compared on the {len(files)} test files that all have in common; "
@@ -109,9 +111,3 @@ def _on_common_files(runs: pd.DataFrame, files: pd.Index, tables: Mapping[str, p
         means[f"{_TEST}improvement_{metric}"] = known.goodness(gain.loc[scored.index].mean())
     kept = {column: runs["run"].map(mean) for column, mean in means.items() if column in runs and len(mean)}
     return Group(runs.assign(**kept), told)
-
-
-def _validation(runs: pd.DataFrame) -> str:
-    """What a reader must know of runs whose test files are those that chose the weights."""
-    splits = [runs[column] for column in ("data.test", "split") if column in runs]
-    return " of the validation split, by which the weights were chosen" * any((s == "validation").any() for s in splits)

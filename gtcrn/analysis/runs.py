@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 TASKS = ("train", "evaluate")  # the ones whose runs have results to compare
 RESULTS = ("cost.", "test.", "validation.")  # how the columns of results begin
 _NUMBERS = ("seconds", "steps", "data_wait")
-_FACTS = ("run", "path", "state", "error", "overrides", *_NUMBERS)
+_FACTS = ("run", "path", "state", "error", "overrides", "tested_on", *_NUMBERS)
 _OUTPUTS = {"summary.json", "error.txt", "hparams.yaml", "metrics.csv"}
 _NO_KNOBS = ("run_dir", "run_name", "resume", "threads", "logger", "sweep")  # say nothing of a run's results
 _CHOICES = re.compile(r"^    choices:\n((?:      .*\n)+)", re.MULTILINE)  # in hydra.yaml, which is long
@@ -46,6 +46,7 @@ def read_runs(*folders: Path | str) -> pd.DataFrame:
                     or unfinished (neither: interrupted, or still running)
         error       "" or the one line that says what went wrong
         overrides   what was typed, as one would type it again
+        tested_on   which split, and in words what it is if it is no test set
         seconds, steps, data_wait   from the summary
         seed, model.r, loss.terms.sisdr.weight …   the flat configuration, interpolations as they were written,
                     lists as text
@@ -249,7 +250,7 @@ def _summary(text: str) -> dict[str, Any]:
         name: value for name, value in summary.items() if name.split("_")[0] in ("noisy", "enhanced", "improvement")
     }
     results = {"test": evaluated} | {name: summary[name] for name in ("cost", "test", "validation") if name in summary}
-    return _flat(results) | {name: summary.get(name) for name in _NUMBERS}
+    return _flat(results) | {name: summary.get(name) for name in ("tested_on", *_NUMBERS)}
 
 
 def _flat(tree: dict, prefix: str = "") -> dict[str, Any]:

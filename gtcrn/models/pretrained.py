@@ -307,15 +307,23 @@ def load(path: str | Path, padding: str | None = None, trust: bool | str = False
 
 def open_checkpoint(path: str | Path, trust: bool | str = False) -> Checkpoint:
     """What is in the file, ours or a published one. trust, and `UserError` in one line, as in `load`."""
+    path = checkpoint_file(path)
     content = read_checkpoint(path)
-    return _open_ours(Path(path), content, trust) if RECORD in content else _open_published(Path(path), content)
+    return _open_ours(path, content, trust) if RECORD in content else _open_published(path, content)
+
+
+def checkpoint_file(path: str | Path) -> Path:
+    """Return the file that a path stands for: itself, or the best weights of a run for the run's folder."""
+    path = Path(path)
+    best = path / "checkpoints" / "best.ckpt"
+    if path.is_dir() and not best.is_file():
+        raise UserError(f"checkpoint {path}: a folder without checkpoints/best.ckpt; name a file")
+    return best if path.is_dir() else path
 
 
 def read_checkpoint(path: str | Path) -> dict:
-    """The file's dict, read without ever running code in it (`weights_only=True`)."""
-    path = Path(path)
-    if path.is_dir():
-        raise UserError(f"checkpoint {path}: a folder; name a file, for a run its checkpoints/best.ckpt")
+    """The file's dict, read without ever running code in it (`weights_only=True`). path: as `checkpoint_file`."""
+    path = checkpoint_file(path)
     if not path.is_file():
         raise UserError(f"checkpoint {path}: no such file")
     try:

@@ -3,18 +3,21 @@
 import importlib
 import io
 import os
+import shutil
 import signal
 import sys
 import threading
 import traceback
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from gtcrn.errors import Interrupted, Terminated, UserError
 from gtcrn.workers import end_with_parent
@@ -28,6 +31,21 @@ warnings.filterwarnings("ignore", r"\s*'hydra/\w+/\w+' is validated against Conf
 def in_sweep() -> bool:
     """Whether this is a job of a multirun, whose folder is named by what it does."""
     return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+@contextmanager
+def no_stub() -> Iterator[None]:
+    """Remove the folder that Hydra made for a run, if the run fails before anything else is in it."""
+    try:
+        yield
+    except BaseException:
+        made = HydraConfig.initialized() and OmegaConf.select(HydraConfig.get(), "runtime.output_dir")
+        if made and not in_sweep():
+            folder = Path(made)
+            traces = {folder / ".hydra", folder / f"{HydraConfig.get().job.name}.log"}
+            if folder.is_dir() and traces.issuperset(folder.iterdir()):
+                shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def run(cfg: DictConfig) -> Any:
@@ -46,14 +64,15 @@ def run(cfg: DictConfig) -> Any:
         if in_sweep():
             end_with_parent()  # where a launcher runs jobs in processes of its own
             (Path(cfg.run_dir) / FAILURE).unlink(missing_ok=True)  # of an attempt before this one
-        from gtcrn.tasks.building import refuse_empty  # here, so that --help needs no torch
+        with no_stub():
+            from gtcrn.tasks.building import refuse_empty  # here, so that --help needs no torch
 
-        refuse_empty(cfg)
-        if cfg.sweep.resume and not in_sweep():
-            raise UserError("sweep.resume is for sweeps, started with -m; a run of its own goes on with resume=auto")
-        if "rows" in cfg.model and cfg.task != "profile":
-            raise UserError("model=all is for task=profile: name one model, e.g. model=light_v3")
-        return importlib.import_module(f"gtcrn.tasks.{cfg.task}").run(cfg)
+            refuse_empty(cfg)
+            if cfg.sweep.resume and not in_sweep():
+                raise UserError("sweep.resume is for sweeps, started with -m; a single run goes on with resume=auto")
+            if "rows" in cfg.model and cfg.task != "profile":
+                raise UserError("model=all is for task=profile: name one model, e.g. model=light_v3")
+            return importlib.import_module(f"gtcrn.tasks.{cfg.task}").run(cfg)
     except (Interrupted, KeyboardInterrupt) as error:
         if isinstance(error, KeyboardInterrupt):
             error = Interrupted.by(error, "interrupted")

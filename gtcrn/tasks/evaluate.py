@@ -112,7 +112,8 @@ def evaluate_split(
         dashboard.log_scores(scores, pairs, enhancer.sample_rate)
     left_out = len(data.dataset(split)) - len(pairs)
     counted = f"the first {len(pairs)} of {len(pairs) + left_out}" if left_out else f"{len(pairs)}"
-    return report(scores, folder, title=f"{data.title(split)}: {counted} files, padding={enhancer.padding}")
+    title = f"{data.title(split)}: {counted} files, padding={enhancer.padding}"
+    return report(scores, folder, title, tested_on=data.title(split))
 
 
 @torch.no_grad()
@@ -236,7 +237,7 @@ def draw_examples(pairs: list[Pair], scores: pd.DataFrame, sample_rate: int, fol
         figure.savefig(folder / f"{rank}_{Path(fitting(pair.name)).name}.png", dpi=140)
 
 
-def report(scores: pd.DataFrame, folder: Path, title: str) -> dict[str, float]:
+def report(scores: pd.DataFrame, folder: Path, title: str, tested_on: str | None = None) -> dict[str, float]:
     """Prints the tables and writes scores.csv, scores.md and summary.json; returns the means."""
     folder.mkdir(parents=True, exist_ok=True)
     tables.write_csv(scores, folder / "scores.csv", float_format="%.6g")
@@ -250,5 +251,5 @@ def report(scores: pd.DataFrame, folder: Path, title: str) -> dict[str, float]:
         for condition in ("noisy", "enhanced", "improvement")
         if condition in row
     }
-    (folder / "summary.json").write_text(json.dumps(means, indent=2))
+    (folder / "summary.json").write_text(json.dumps(means | {"tested_on": tested_on}, indent=2))
     return means

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+import json
 import logging
+import re
 import sys
 from pathlib import Path
 
 from filelock import FileLock
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Glob, Override
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, read_write
 
 from gtcrn.errors import UserError
+from gtcrn.metrics import more_is_better
 from gtcrn.tasks import FAILURE
 
 log = logging.getLogger(__name__)
 
 LONGEST_NAME = 200  # characters; file systems allow 255 bytes
+PASTED = re.compile(r"[\w./+-]+", re.ASCII)  # what Hydra's grammar takes as a value without quotes, after ckpt=
 EXTRAS = {"ray": "ray", "optuna": "optuna"}  # extras of pyproject.toml, by launcher or sweeper; others: sweep
 SQLITE = "sqlite:///"
 RECORD = "multirun.yaml"  # Hydra's own record of a sweep
+NO_DIFFERENCE = ("sweep", "run_dir", "run_name", "resume", "logger", "threads")  # to what comes of a trial
 
 
 class SweepCallback(Callback):
@@ -45,6 +51,10 @@ class SweepCallback(Callback):
             config.hydra.sweep.dir = str(folder)
             # Hydra composes each job's configuration anew, with what is added here
             config.hydra.overrides.hydra += [f"hydra.sweep.dir='{folder}'", *_naming(overrides)]
+            if config.hydra.sweeper.get("study_name"):
+                check_directions(config)
+                config.hydra.sweeper.study_name = study_name(config, overrides)
+                log.info("study %s in %s", config.hydra.sweeper.study_name, storage)
 
     def on_multirun_end(self, config: DictConfig, **kwargs) -> None:
         """The report of a sweep of trainings; exit code 1 if a job failed."""
@@ -86,15 +96,49 @@ def _prepare_storage(url: str) -> None:
         RDBStorage(url)
 
 
+def check_directions(config: DictConfig) -> None:
+    """Exit with the line to type if a search would look for the worst of something."""
+    objectives, directions = config.objectives or [], config.hydra.sweeper.direction
+    directions = [directions] if isinstance(directions, str) else list(directions)
+    wanted = ["maximize" if more_is_better(name) else "minimize" for name in objectives]
+    if [str(direction) for direction in directions] != wanted:
+        sys.exit(
+            f"error: hydra.sweeper.direction=[{','.join(map(str, directions))}]: of objectives="
+            f"[{','.join(objectives)}] the better is found with 'hydra.sweeper.direction=[{','.join(wanted)}]'"
+        )
+
+
+def study_name(config: DictConfig, overrides: list[Override]) -> str:
+    """Return the name of a search's study, which ends with what makes trials comparable: everything that does not
+    differ between them, and the space they are drawn from. Others would be ranked with them otherwise."""
+    space = sorted(override.input_line for override in overrides if override.is_sweep_override())
+    plain = OmegaConf.to_container(config, resolve=False)
+    alike = {key: value for key, value in plain.items() if key not in ("hydra", *NO_DIFFERENCE)}
+    custom = plain["hydra"]["sweeper"].get("custom_search_space")
+    digest = hashlib.sha256(json.dumps([alike, space, custom], sort_keys=True, default=str).encode()).hexdigest()
+    return f"{config.hydra.sweeper.study_name}-{digest[:8]}"
+
+
 def _naming(overrides: list[Override]) -> list[str]:
-    """Overrides of Hydra's own keys after which a job's folder is named by the swept keys alone."""
+    """Overrides of Hydra's own keys after which a job's folder is named by the swept keys alone, so that it can be
+    pasted as ckpt=…: r-8__width_mult-0.5; or by a number where values hold other signs."""
     swept = [override for override in overrides if override.is_sweep_override()]
     lines = [override.input_line for override in swept]
-    if not swept or any("/" in line.partition("=")[2] for line in lines) or len(",".join(lines)) > LONGEST_NAME:
+    if not swept or len(",".join(lines)) > LONGEST_NAME or not all(map(_pastes, swept)):
         return ["hydra.sweep.subdir=${hydra.job.num}"]
     constant = [override.key_or_group for override in overrides if not override.is_sweep_override()]
     quoted = ",".join(f"'{key}'" for key in constant)
-    return [f"hydra.job.config.override_dirname.exclude_keys=[{quoted}]"]
+    naming = "hydra.job.config.override_dirname"
+    return [f"{naming}.exclude_keys=[{quoted}]", f"{naming}.kv_sep='-'", f"{naming}.item_sep='__'"]
+
+
+def _pastes(override: Override) -> bool:
+    """Whether key and values can stand in the name of a folder, on a command line and as a value of Hydra."""
+    if not PASTED.fullmatch(override.get_key_element()):
+        return False
+    if not override.is_discrete_sweep() or isinstance(override.value(), Glob):  # numbers of a search, names of choices
+        return True
+    return all(PASTED.fullmatch(value) and "/" not in value for value in override.sweep_string_iterator())
 
 
 def _given(resume: str) -> Path:
@@ -120,3 +164,12 @@ def _last_alike(config: DictConfig) -> Path:
 def _comparable(overrides: list[str]) -> set[str]:
     """What was typed, without what may differ between a sweep and its continuation."""
     return {line for line in overrides if line.partition("=")[0] not in ("sweep.resume", "threads", "logger")}
+
+
+def record_unless_finished(name: str, folder: str) -> str | None:
+    """Return where Hydra records a job's configuration; None, nowhere, for a job whose results are there: they came of
+    the one that is recorded."""
+    return None if (Path(folder) / "summary.json").is_file() else name
+
+
+OmegaConf.register_new_resolver("record_unless_finished", record_unless_finished, replace=True)

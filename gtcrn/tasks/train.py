@@ -109,6 +109,7 @@ def run(cfg: DictConfig) -> list[float] | None:
         elif cfg.evaluate:
             log.info("evaluating %s on the test split", best)
             trained = module.trained(best)
+            summary["tested_on"] = data.title("test")
             summary["test"] = evaluate_split(trained, data, "test", cfg.metrics, run_dir / "test", dashboard)
         summary["seconds"] = round(time.perf_counter() - begin, 1)
         (run_dir / "summary.json").write_text(json.dumps(summary, indent=2))

@@ -250,7 +250,7 @@ def test_runs_of_other_test_sets_stand_apart(tmp_path, other):
     sweep_report.write([first, second], tmp_path)
     report = (tmp_path / "sweep.md").read_text()
     assert "What may not be compared stands apart." in report
-    assert "| run=2 |" in report or "| 2 | 1 |" in report
+    assert "| 2 | 1 | " in report, "a lone run is called by its folder"
     assert "\n## 2 runs, tested on 3 files\n" in report and "\n## 1 run, tested on" in report
     assert len(pd.read_csv(tmp_path / "sweep.csv")) == 3
 
@@ -276,15 +276,13 @@ def test_runs_that_trained_on_less_stand_apart(tmp_path):
 
 
 def test_a_test_on_the_validation_split_is_told(tmp_path):
-    for split in ("test", "validation"):
-        folder = tmp_path / split
-        write_run(folder, test={"pesq_wb": 2.0}, r=1)
-        config = yaml.safe_load((folder / ".hydra/config.yaml").read_text()) | {"data": {"test": split}}
-        (folder / ".hydra/config.yaml").write_text(yaml.safe_dump(config))
-        write_scores(folder, [f"{split}_1"], 2.0)
-    told = {sweep.runs["run"].iloc[0]: sweep.told for sweep in sweeps.compare(read_runs(tmp_path))}
-    assert told["test"] == ["tested on 1 file"]
-    assert told["validation"] == ["tested on 1 file of the validation split, by which the weights were chosen"]
+    titles = ("test", "test (on the validation set: these data have no test set)")
+    for number, title in enumerate(titles):
+        write_tested(tmp_path / str(number), [f"{number}_1"], 2.0, r=1)
+        summary = json.loads((tmp_path / str(number) / "summary.json").read_text()) | {"tested_on": title}
+        (tmp_path / str(number) / "summary.json").write_text(json.dumps(summary))
+    told = [sweep.told for sweep in sweeps.compare(read_runs(tmp_path))]
+    assert told == [["tested on 1 file"], [f"tested on 1 file, {titles[1]}"]]
 
 
 def test_noisy_is_in_every_table_and_figure_and_nothing_worse_is_bold(tmp_path):

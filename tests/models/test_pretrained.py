@@ -19,7 +19,7 @@ import gtcrn
 from gtcrn.errors import UserError
 from gtcrn.models import dtln, light_v3
 from gtcrn.models import gtcrn as gtcrn_model
-from gtcrn.models.pretrained import BUILDERS, to_official
+from gtcrn.models.pretrained import BUILDERS, open_checkpoint, to_official
 
 PUBLISHED = {
     "gtcrn_dns3": "gtcrn/dns3_epoch87.tar",
@@ -340,7 +340,14 @@ def test_other_files_are_told_apart(tmp_path, content, message):
 
 def test_places_that_are_no_files(tmp_path):
     assert refusal(tmp_path / "nowhere.tar") == "no such file"
-    assert refusal(tmp_path) == "a folder; name a file, for a run its checkpoints/best.ckpt"
+    assert refusal(tmp_path) == "a folder without checkpoints/best.ckpt; name a file"
+
+
+def test_the_folder_of_a_run_stands_for_its_best_weights(references, tmp_path):
+    best = tmp_path / "model.r-8__seed-1" / "checkpoints" / "best.ckpt"
+    best.parent.mkdir(parents=True)
+    best.write_bytes((references / "gtcrn/model_trained_on_vctk.tar").read_bytes())
+    assert open_checkpoint(best.parents[1]).path == best
 
 
 @pytest.mark.parametrize("file", ["dtln/model_1.onnx", "gtcrn/gtcrn_simple.onnx"])

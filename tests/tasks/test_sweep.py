@@ -7,13 +7,22 @@ import sys
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import open_dict, read_write
+
+from gtcrn.tasks.sweep import _naming, check_directions, study_name
 
 RUN = Path(__file__).parents[2] / "run.py"
 
 
 def sweep(folder: Path, *overrides: str) -> subprocess.CompletedProcess:
+    return run(folder, "-m", *overrides)
+
+
+def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(RUN), "-m", *overrides]
+    command = [sys.executable, str(RUN), *arguments]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
 
 
@@ -51,8 +60,8 @@ def test_failure_is_told_and_only_what_is_missing_runs_again(training, tmp_path)
     assert result.returncode == 1
     assert "Traceback" not in result.stdout + result.stderr
     done, error = jobs(tmp_path), "model.width_mult=0.1: must lie between 0.5 and 8"
-    assert done.keys() == {"model.width_mult=0.5", "model.width_mult=0.75", "model.width_mult=0.1"}
-    failed = done["model.width_mult=0.1"]
+    assert done.keys() == {"model.width_mult-0.5", "model.width_mult-0.75", "model.width_mult-0.1"}
+    failed = done["model.width_mult-0.1"]
     assert (failed / "error.txt").read_text().startswith(error) and not (failed / "summary.json").exists()
     assert f"failed: {failed.relative_to(tmp_path)}: {error}" in result.stderr
 
@@ -60,13 +69,19 @@ def test_failure_is_told_and_only_what_is_missing_runs_again(training, tmp_path)
     assert error in table.read_text()
     assert str(table.relative_to(tmp_path)) in result.stdout
 
-    (done["model.width_mult=0.5"] / "summary.json").unlink()  # as if cut off within its training
+    finished = done["model.width_mult-0.75"]
+    record = {file: file.read_bytes() for file in (finished / ".hydra").iterdir()}
+    (done["model.width_mult-0.5"] / "summary.json").unlink()  # as if cut off within its training
     again = sweep(tmp_path, *command, "sweep.resume=true")
     assert f"going on with {failed.parent.relative_to(tmp_path)}" in again.stdout
     assert jobs(tmp_path) == done
     assert again.stdout.count("finished before: ") == 1
     assert again.stdout.count("resuming ") == 1
-    assert json.loads((done["model.width_mult=0.5"] / "summary.json").read_text())["steps"] == 2
+    assert json.loads((done["model.width_mult-0.5"] / "summary.json").read_text())["steps"] == 2
+    assert {file: file.read_bytes() for file in record} == record, "results keep the record of what they came of"
+
+    pasted = run(tmp_path, "task=profile", f"ckpt={finished.relative_to(tmp_path)}")  # a run's folder, without quotes
+    assert pasted.returncode == 0, pasted.stderr
 
 
 @pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
@@ -75,11 +90,71 @@ def test_launchers(launcher, tmp_path):
     result = sweep(tmp_path, "task=profile", "model=light_v3", "model.width_mult=0.5,0.1", f"hydra/launcher={launcher}")
     assert result.returncode == 1, result.stderr
     done = jobs(tmp_path)
-    assert (done["model.width_mult=0.5"] / "profile.json").is_file()
-    assert (done["model.width_mult=0.1"] / "error.txt").is_file()
+    assert (done["model.width_mult-0.5"] / "profile.json").is_file()
+    assert (done["model.width_mult-0.1"] / "error.txt").is_file()
 
 
 def test_missing_plugin_is_named(tmp_path):
     result = sweep(tmp_path, "task=profile", "hydra.launcher._target_=hydra_plugins.nowhere.Launcher")
     assert result.returncode == 1
     assert 'pip install -e ".[sweep]"' in result.stderr and "Traceback" not in result.stderr
+
+
+def test_a_run_that_fails_at_once_leaves_nothing(tmp_path):
+    result = run(tmp_path, "model=light_v3", "model.width_mult=0.1")
+    assert result.returncode == 2 and "model.width_mult=0.1: must lie between" in result.stderr
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def parsed(*lines: str) -> list:
+    return OverridesParser.create().parse_overrides(list(lines))
+
+
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [
+        ("model.r=8,12", True),
+        ("+model.rate=range(0.1,0.5,0.1)", True),
+        ("model.width_mult=interval(0.5,2)", True),
+        ("model=glob(*)", True),
+        ("training/masks=none,specaugment", True),
+        ("data.root=a/b,c/d", False),
+        ("freeze=[encoder],[decoder]", False),
+        ("run_name='a b','c d'", False),
+        ("run_name='a=1','b=2'", False),
+    ],
+)
+def test_folders_of_jobs_can_be_pasted(line, named):
+    naming = _naming(parsed(line, "loss=sisdr"))
+    assert (naming == ["hydra.sweep.subdir=${hydra.job.num}"]) != named
+
+
+SEARCH = ["+sweep=optuna", "model=light_v3", "model.r=range(4,24)"]
+
+
+def searched(*overrides: str):
+    with initialize_config_dir(str(RUN.parent / "conf"), version_base="1.3"):
+        typed = [override for override in overrides if not parsed(override)[0].is_sweep_override()]
+        return compose("config", typed, return_hydra_config=True)
+
+
+def name_of_study(*overrides: str) -> str:
+    config = searched(*overrides)
+    with read_write(config), open_dict(config.hydra.sweeper):
+        config.hydra.sweeper.study_name = "search"
+    return study_name(config, parsed(*overrides))
+
+
+def test_only_like_trials_share_a_study():
+    name = name_of_study(*SEARCH)
+    assert name == name_of_study(*SEARCH, "hydra.sweeper.n_trials=3", "logger=csv", "threads=2")
+    others = ("data=noisy", "trainer.max_epochs=3", "model.width_mult=interval(0.5,1)", "monitor=val/loss", "seed=2")
+    names = [name, *(name_of_study(*SEARCH, other) for other in others)]
+    names.append(name_of_study(*SEARCH[:-1], "model.r=range(4,16)"))
+    assert len(set(names)) == len(names)
+
+
+def test_a_search_for_the_worst_is_refused():
+    check_directions(searched(*SEARCH))
+    with pytest.raises(SystemExit, match=r"is found with 'hydra.sweeper.direction=\[minimize\]'"):
+        check_directions(searched(*SEARCH, "objectives=[best.val/loss]", "hydra.sweeper.direction=[maximize]"))
