@@ -1,6 +1,7 @@
 """From a corpus to loaders: everything about data a training or evaluation run needs, without a framework."""
 
 import logging
+import signal
 from collections.abc import Callable, Mapping
 from math import inf
 from pathlib import Path
@@ -34,6 +35,7 @@ class SpeechData:
     sample_rate: Hz of everything the loaders give.
     segment_seconds: length of the training crops. Validation and test give whole files, one by one.
     batch_size, num_workers: of the training loader; num_workers of the others too.
+    worker_timeout: seconds that a batch may take the loader's processes; one that is stuck ends the run.
     seed: with (epoch, index) it fixes every item and with the epoch their order.
     short: files shorter than a crop are filled up with zeros (`pad`) or repeated (`wrap`).
     resample: pairs at another rate are copied once at `sample_rate` (`cache`) or resampled crop by crop
@@ -53,6 +55,7 @@ class SpeechData:
         batch_size: int,
         num_workers: int,
         seed: int,
+        worker_timeout: float = 120.0,
         short: str = "pad",
         resample: str = "cache",
         lowest_rate: int | None = None,
@@ -71,10 +74,18 @@ class SpeechData:
             raise UserError(f"data.segment_seconds={segment_seconds} must be above 0")
         if num_workers < 0:
             raise UserError(f"data.num_workers={num_workers} must be 0 or more")
+        if worker_timeout <= 0:
+            raise UserError(f"data.worker_timeout={worker_timeout} must be above 0")
         if batch_size < 1:
             raise UserError(f"data.batch_size={batch_size} must be 1 or more")
         self.source, self.sample_rate, self.segment_seconds = source, sample_rate, segment_seconds
         self.batch_size, self.num_workers, self.seed, self.on_bad_file = batch_size, num_workers, seed, on_bad_file
+        self.worker_timeout = worker_timeout
+        self._workers = dict(
+            num_workers=num_workers,
+            timeout=worker_timeout if num_workers else 0,
+            worker_init_fn=_leave_interrupts,
+        )
         self._loading = Loading(
             sample_rate, segment_seconds, seed, short, resample, lowest_rate or sample_rate, cache_dir
         )
@@ -139,18 +150,18 @@ class SpeechData:
             Tolerant(dataset) if self.on_bad_file == "skip" else dataset,
             self.batch_size,
             sampler=EpochSampler(len(dataset), self.seed, True, rank, world_size, epoch, start),
-            num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
+            **self._workers,
         )
 
     def validation_loader(self) -> DataLoader:
         """Whole files or mixtures, always in the same order, one per batch: waves are (1, N)."""
-        return DataLoader(self.dataset("validation"), 1, num_workers=self.num_workers)
+        return DataLoader(self.dataset("validation"), 1, **self._workers)
 
     def test_loader(self) -> DataLoader:
         """As `validation_loader`."""
-        return DataLoader(self.dataset("test"), 1, num_workers=self.num_workers)
+        return DataLoader(self.dataset("test"), 1, **self._workers)
 
     def input_level(self) -> float | None:
         """Return the level in dBFS at which a model hears the training items (see `gtcrn.data.level`): their median.
@@ -176,6 +187,11 @@ class SpeechData:
     def describe(self) -> list[str]:
         """A line per split that is set up: `train: 11572 files, 9.41 h, 28 speakers, SNR 0.0 to 15.0 dB`."""
         return [f"{self.title(split)}: {dataset.describe()}" for split, dataset in self._datasets.items()]
+
+
+def _leave_interrupts(worker: int) -> None:
+    """Leave Ctrl-C, which the terminal sends to all, to the process that trains: it still needs its batches."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def vctk_demand(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import logging
+import multiprocessing
 import os
 import sys
 import time
@@ -15,25 +15,38 @@ from pathlib import Path
 import pytorch_lightning as pl
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.callbacks import Callback, LearningRateMonitor, ModelCheckpoint, TQDMProgressBar
-from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
+from pytorch_lightning.callbacks import Callback, LearningRateMonitor, TQDMProgressBar
+from pytorch_lightning.loggers import Logger, WandbLogger
+from pytorch_lightning.utilities import rank_zero_only
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from gtcrn.analysis.cost import Cost, measure
 from gtcrn.data.module import SpeechData
 from gtcrn.errors import Interrupted, UserError
+from gtcrn.files import unwritable, whole
 from gtcrn.metrics import DNSMOS_METRICS, more_is_better
 from gtcrn.metrics.pair import check_metrics
 from gtcrn.models.enhancer import Enhancer
 from gtcrn.models.initial_weights import initialise
-from gtcrn.models.pretrained import BUILDERS, RECORD, open_checkpoint, read_checkpoint
-from gtcrn.tasks import in_sweep
+from gtcrn.models.pretrained import BUILDERS, open_checkpoint
 from gtcrn.tasks.building import build, build_data, configure_torch, differing_knobs, model_record, trusted
 from gtcrn.tasks.evaluate import check_test_files, computable, evaluate_split
-from gtcrn.training.callbacks import DataWait, LastCheckpoint, ValidationClips, ValidationScores
+from gtcrn.tasks.resuming import (
+    CHECKPOINTS,
+    SUMMARY,
+    check_continuation,
+    comparable,
+    find_checkpoint,
+    find_run,
+    finished_before,
+    held,
+)
+from gtcrn.training.callbacks import DataWait, StepSeeds, ValidationClips, ValidationScores
+from gtcrn.training.checkpoints import LAST, BestCheckpoint, LastCheckpoint, WholeFiles, way_on
 from gtcrn.training.data import SpeechDataModule
 from gtcrn.training.freezing import Frozen
 from gtcrn.training.qat import QuantisationModule
+from gtcrn.training.table import MetricsTable
 
 log = logging.getLogger(__name__)
 
@@ -42,17 +55,26 @@ INITIAL_WEIGHTS = "initial_weights.md"
 
 def run(cfg: DictConfig) -> list[float] | None:
     """Gives what `objectives=` names of the summary, for a search."""
-    begin = time.perf_counter()
     quieten_lightning()
     configure_torch(cfg)
-    if summary := finished_before(cfg):
-        log.info("finished before: %s", cfg.run_dir)
-        return objectives(cfg, summary)
-    pl.seed_everything(cfg.seed, workers=True, verbose=False)
     check_beginning(cfg)
-    resume = find_resume(cfg)
-    # a resumed run goes on in its own folder, so that its best weights and its curves stay together
-    run_dir = resume.resolve().parents[1] if resume else Path(cfg.run_dir)
+    run_dir = find_run(cfg)
+    try:
+        with held(run_dir):
+            if summary := finished_before(cfg, run_dir):
+                log.info("finished before: %s", run_dir)
+            else:
+                summary = train(cfg, run_dir)
+    except KeyboardInterrupt as stop:
+        raise Interrupted.by(stop, f"interrupted; {way_on(run_dir / CHECKPOINTS / LAST)}") from None
+    return objectives(cfg, summary) if rank_zero_only.rank == 0 else None
+
+
+def train(cfg: DictConfig, run_dir: Path) -> dict:
+    """Train what is left of the run, test its best weights, and return the summary, as written to its folder."""
+    begin = time.perf_counter()
+    pl.seed_everything(cfg.seed, workers=True, verbose=False)
+    resume, content = find_checkpoint(cfg, run_dir) or (None, {})
     cfg.run_dir, cfg.resume = str(run_dir), resume and str(resume)  # what resume=auto found, for the loggers
 
     enhancer = build(cfg.model)
@@ -70,7 +92,7 @@ def run(cfg: DictConfig) -> list[float] | None:
         log.warning("%s is code outside this framework: whatever reads this run's checkpoints needs trust=true", name)
     frozen = freeze(enhancer, list(cfg.freeze or []))
     if resume:
-        check_continuation(module, resume)
+        check_continuation(module, resume, content)
     data = build_data(cfg, enhancer)
     data.setup()
     for line in data.describe():
@@ -78,32 +100,38 @@ def run(cfg: DictConfig) -> list[float] | None:
     check_scores(cfg, module, data)
     module.input_level = data.input_level()
     data_wait = DataWait()
-    callbacks = [*make_callbacks(cfg, run_dir, module.logged), data_wait, *frozen]
-    loggers = make_loggers(cfg, run_dir, resume)
+    last = LastCheckpoint(run_dir / CHECKPOINTS / LAST, cfg.checkpoint_minutes)
+    callbacks = [*make_callbacks(cfg, run_dir, module.logged), data_wait, *frozen, last]
+    loggers = make_loggers(cfg, run_dir, content.get("global_step", 0))
     # nothing of W&B is imported where it is not chosen
     dashboard = next((logger for logger in loggers if isinstance(logger, WandbLogger)), None)
     failed = True
     try:
-        trainer = build(cfg.trainer, logger=loggers, callbacks=callbacks, default_root_dir=str(run_dir))
+        trainer = build(
+            cfg.trainer, logger=loggers, callbacks=callbacks, plugins=[WholeFiles()], default_root_dir=str(run_dir)
+        )
         for logger in loggers:
             logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True) | {"cost": summary_of(cost)})
         log.info("everything of this run goes to %s", run_dir)
         for checkpoint in (cfg.init_from, cfg.training.get("teacher")):
             if dashboard and checkpoint:
                 dashboard.use_model(Path(checkpoint))
-        fit(trainer, module, SpeechDataModule(data), resume, run_dir)
-        if not trainer.is_global_zero:
-            failed = False
-            return None
+        if trainer.is_global_zero:
+            (run_dir / SUMMARY).unlink(missing_ok=True)  # of a finished run that is made longer
+        fit(trainer, module, SpeechDataModule(data), resume, last.path)
         summary = {
             "cost": summary_of(cost),
             "steps": trainer.global_step,
-            "validation": {name: float(value) for name, value in trainer.callback_metrics.items()},
+            # nothing is logged anew where only the test was left to do
+            "validation": {name: float(value) for name, value in trainer.callback_metrics.items()} or last.metrics,
             "best": best_values(trainer),
             "data_wait": data_wait.share,
             "bad_files": [str(bad) for bad in data.bad_files],
         }
-        best = run_dir / "checkpoints" / "best.ckpt"
+        best = run_dir / CHECKPOINTS / "best.ckpt"
+        if not trainer.is_global_zero:
+            failed = False
+            return summary
         if not best.is_file():
             log.warning("nothing was validated, so there is no best.ckpt; see trainer.check_val_every_n_epoch")
         elif cfg.evaluate:
@@ -112,15 +140,16 @@ def run(cfg: DictConfig) -> list[float] | None:
             summary["tested_on"] = data.title("test")
             summary["test"] = evaluate_split(trained, data, "test", cfg.metrics, run_dir / "test", dashboard)
         summary["seconds"] = round(time.perf_counter() - begin, 1)
-        (run_dir / "summary.json").write_text(json.dumps(summary, indent=2))
+        with whole(run_dir / SUMMARY) as partial:
+            partial.write_text(json.dumps(summary, indent=2))
         if dashboard:
             dashboard.log_summary(summary)
             if best.is_file():
                 metadata = {name: summary.get(name) for name in ("best", "test", "cost")} | {"data": data.describe()}
-                dashboard.log_model(best, _comparable(cfg), metadata)
+                dashboard.log_model(best, comparable(OmegaConf.to_container(cfg, resolve=False)), metadata)
         tell_where(run_dir)
         failed = False
-        return objectives(cfg, summary)
+        return summary
     finally:
         # within the task, also when it crashes: otherwise the jobs of a sweep run into one W&B run
         if dashboard:
@@ -141,27 +170,28 @@ def check_scores(cfg: DictConfig, module: pl.LightningModule, data: SpeechData) 
 
 
 def fit(
-    trainer: pl.Trainer, module: pl.LightningModule, data: SpeechDataModule, resume: Path | None, run_dir: Path
+    trainer: pl.Trainer, module: pl.LightningModule, data: SpeechDataModule, resume: Path | None, last: Path
 ) -> None:
+    """Train; raise in one line, which says how to go on, what stopped it and was no fault of this framework."""
     try:
         with logging_redirect_tqdm():  # lines of the log stand above the progress bar
             trainer.fit(module, datamodule=data, ckpt_path=resume and str(resume), weights_only=True)
-    except (KeyboardInterrupt, SystemExit):  # Lightning turns Ctrl-C into an exit without a word
-        last = run_dir / "checkpoints" / "last.ckpt"
-        advice = f"go on from its last checkpoint with resume={last}" if last.is_file() else "nothing was saved yet"
-        raise Interrupted(f"interrupted at step {trainer.global_step}; {advice}") from None
-
-
-def finished_before(cfg: DictConfig) -> dict | None:
-    """The summary of a job whose sweep goes on, if there was nothing left to do.
-
-    Raises UserError if the folder holds another run, which this one would overwrite.
-    """
-    run_dir = Path(cfg.run_dir)
-    summary = run_dir / "summary.json"
-    if not in_sweep() and (run_dir / "checkpoints").exists() and not cfg.resume:
-        raise UserError(f"run_dir={run_dir}: holds another run; go on with resume=, or take another folder")
-    return json.loads(summary.read_text()) if in_sweep() and summary.is_file() else None
+    except (KeyboardInterrupt, SystemExit) as stop:  # Lightning turns Ctrl-C into an exit without a word
+        message = f"interrupted at step {trainer.global_step}; {way_on(last)}"
+        raise Interrupted.by(stop.__context__ or stop, message) from None
+    except OSError as error:
+        raise UserError(f"{unwritable(error.filename or last, error)}; {way_on(last)}") from error
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader"):
+            raise
+        for process in multiprocessing.active_children():
+            if process.daemon:  # a loader's: one that is stopped would be waited for at the exit
+                process.kill()
+        reason = str(error).splitlines()[0].split(". ")[0]
+        raise UserError(
+            f"the data stopped coming: {reason}; where memory ran out, lower data.num_workers or data.batch_size, "
+            f"where files are slow to come, raise data.worker_timeout={data.data.worker_timeout}; {way_on(last)}"
+        ) from error
 
 
 def best_values(trainer: pl.Trainer) -> dict[str, float]:
@@ -248,84 +278,9 @@ def quieten_lightning() -> None:
     os.environ.setdefault("WANDB_SILENT", "true")
 
 
-def find_resume(cfg: DictConfig) -> Path | None:
-    """The checkpoint of `resume=`, or of a sweep's job that was cut off; checked before anything is spent on it."""
-    if in_sweep() and (last := Path(cfg.run_dir) / "checkpoints" / "last.ckpt").is_file():
-        log.info("resuming %s", last)
-        return _fitting(last, cfg)
-    if not cfg.resume:
-        return None
-    if cfg.resume != "auto":
-        checkpoint = Path(cfg.resume)
-        if not checkpoint.is_file() or checkpoint.resolve().parent.name != "checkpoints":
-            raise UserError(f"resume={cfg.resume}: expected the checkpoints/last.ckpt of a run, or auto")
-        return _fitting(checkpoint, cfg)
-    this_run = Path(cfg.run_dir)
-    wanted = _comparable(cfg)
-    root = next((parent for parent in this_run.parents if parent.name == "outputs"), this_run.parent)
-    checkpoints = sorted(root.glob("**/checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime, reverse=True)
-    for checkpoint in checkpoints:
-        other = checkpoint.parents[1]
-        record = other / ".hydra" / "config.yaml"
-        if (other / "summary.json").exists() or not record.is_file():
-            continue
-        if _comparable(OmegaConf.load(record)) == wanted:
-            log.info("resuming %s", checkpoint)
-            return _fitting(checkpoint, cfg)
-    log.info("resume=auto: no unfinished run of this configuration under %s; starting anew", root)
-    return None
-
-
-def _fitting(checkpoint: Path, cfg: DictConfig) -> Path:
-    """`checkpoint`, if it is one of this model and of this way to train it."""
-    theirs = read_checkpoint(checkpoint).get(RECORD, {}).get("model")
-    if theirs != model_record(cfg):
-        raise UserError(f"resume={checkpoint}: holds another model ({theirs}); resume with the same model= and knobs")
-    record = checkpoint.resolve().parents[1] / ".hydra" / "config.yaml"
-    if not record.is_file():
-        return checkpoint
-    run = OmegaConf.load(record)
-    kind = run.training.get("_target_")
-    if kind != cfg.training._target_:
-        raise UserError(
-            f"resume={checkpoint}: was trained by {kind}, this run by {cfg.training._target_}; resume with the same "
-            "training=, or begin a run with init_from="
-        )
-    frozen, wanted = (list(config.get("freeze") or []) for config in (run, cfg))
-    if frozen != wanted:
-        raise UserError(
-            f"resume={checkpoint}: was trained with freeze=[{','.join(frozen)}], this run has "
-            f"freeze=[{','.join(wanted)}]; resume with the same, or begin a run with init_from="
-        )
-    return checkpoint
-
-
-def check_continuation(module: pl.LightningModule, checkpoint: Path) -> None:
-    """Raise `UserError` if what trains is not what the checkpoint holds, such as other layers of a distillation."""
-    theirs, ours = (
-        {key: tuple(value.shape) for key, value in state.items()}
-        for state in (read_checkpoint(checkpoint)["state_dict"], module.state_dict())
-    )
-    if theirs != ours:
-        key = min(dict(theirs.items() ^ ours.items()))
-        raise UserError(
-            f"resume={checkpoint}: {key} is {theirs.get(key, 'missing')} in it, {ours.get(key, 'missing')} here; "
-            "resume with the same training.*"
-        )
-
-
-def _comparable(cfg: DictConfig) -> dict:
-    """The configuration without what may differ between a run and its continuation."""
-    plain = OmegaConf.to_container(cfg, resolve=False)
-    return {key: value for key, value in plain.items() if key not in ("resume", "run_dir", "logger", "threads")}
-
-
-def make_loggers(cfg: DictConfig, run_dir: Path, resume: Path | None) -> list[Logger]:
-    """metrics.csv always, and the chosen one. A resumed run's metrics.csv begins with its past."""
-    past = _rows_before(resume, run_dir / "metrics.csv") if resume else []
-    table = CSVLogger(run_dir, name="", version="")  # deletes the file that it finds
-    table.experiment.metrics = past
-    table.save()
+def make_loggers(cfg: DictConfig, run_dir: Path, steps: int) -> list[Logger]:
+    """Return metrics.csv, which is always written, and the chosen one. steps: that a resumed run has behind it."""
+    table = MetricsTable(run_dir, steps)
     if not cfg.logger:
         return [table]
     chosen = build(cfg.logger)
@@ -336,18 +291,9 @@ def make_loggers(cfg: DictConfig, run_dir: Path, resume: Path | None) -> list[Lo
     return [table, chosen]
 
 
-def _rows_before(checkpoint: Path, metrics: Path) -> list[dict]:
-    """What was logged of the steps before the checkpoint, counted from 0; later ones will be logged again."""
-    if not metrics.is_file():
-        return []
-    step = read_checkpoint(checkpoint)["global_step"]
-    with metrics.open(newline="") as file:
-        return [row for row in csv.DictReader(file) if int(row["step"]) < step]
-
-
 def make_callbacks(cfg: DictConfig, run_dir: Path, logged: Sequence[str]) -> list[Callback]:
     """logged: what the module itself logs of a validation."""
-    checkpoints = run_dir / "checkpoints"
+    checkpoints = run_dir / CHECKPOINTS
     mode = "max" if more_is_better(cfg.monitor) else "min"
     metric = cfg.monitor.removeprefix("val/")
     check_metrics(cfg.metrics.validation)
@@ -359,16 +305,13 @@ def make_callbacks(cfg: DictConfig, run_dir: Path, logged: Sequence[str]) -> lis
     callbacks: list[Callback] = [
         ValidationScores(list(cfg.metrics.validation), cfg.metrics.validation_files, cfg.metrics.workers),
         ValidationClips(run_dir / "validation", cfg.clips, cfg.clips_every),
-        ModelCheckpoint(checkpoints, "best", monitor=cfg.monitor, mode=mode, enable_version_counter=False),
-        ModelCheckpoint(checkpoints, "last", save_on_train_epoch_end=True, enable_version_counter=False),
-        LastCheckpoint(checkpoints / "last.ckpt", cfg.checkpoint_minutes),
+        BestCheckpoint(checkpoints, "best", cfg.monitor, mode),
+        StepSeeds(cfg.seed),
         LearningRateMonitor(logging_interval="step"),
         TQDMProgressBar(refresh_rate=5 if sys.stderr.isatty() else 0, leave=False),  # a log file wants none
     ]
     if "si_sdr" in cfg.metrics.validation and cfg.monitor != "val/si_sdr":
-        callbacks.append(
-            ModelCheckpoint(checkpoints, "best_si_sdr", monitor="val/si_sdr", mode="max", enable_version_counter=False)
-        )
+        callbacks.append(BestCheckpoint(checkpoints, "best_si_sdr", "val/si_sdr", "max"))
     return callbacks
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import WeightAveraging
 from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
 from torch import Tensor
@@ -118,28 +119,16 @@ class ValidationClips(pl.Callback):
                 logger.experiment.add_figure(f"spectrograms/{name}", figure, trainer.global_step)
 
 
-class LastCheckpoint(pl.callbacks.Checkpoint):
-    """Writes `path` every so many minutes within an epoch, whoever steps the optimisers: Lightning's own callback
-    leaves out modules that do so themselves.
-
-    clock: gives seconds.
+class StepSeeds(pl.Callback):
+    """Makes torch's random numbers of every step, such as those of dropout, a function of (seed, step, device): a run
+    that is resumed has the same ones.
     """
 
-    def __init__(self, path: Path, minutes: float, clock: Callable[[], float] = time.monotonic):
-        if type(minutes) not in (int, float) or minutes <= 0:
-            raise UserError(f"checkpoint_minutes={minutes}: must be a number above 0")
-        self.path = path
-        self.seconds = 60 * minutes
-        self.clock = clock
-        self._saved = 0.0
+    def __init__(self, seed: int):
+        self.seed = seed
 
-    def on_train_start(self, *args) -> None:
-        self._saved = self.clock()
-
-    def on_train_batch_end(self, trainer: pl.Trainer, *args) -> None:
-        if trainer.strategy.broadcast(self.clock() - self._saved >= self.seconds):
-            trainer.save_checkpoint(self.path)
-            self._saved = self.clock()
+    def on_train_batch_start(self, trainer: pl.Trainer, *args) -> None:
+        torch.manual_seed(hash((self.seed, trainer.global_step, trainer.global_rank)) % 2**63)
 
 
 class MovingAverage(WeightAveraging):
@@ -177,6 +166,12 @@ class DataWait(pl.Callback):
         waited, seconds = self._run
         return waited / seconds if seconds else None
 
+    def state_dict(self) -> dict[str, list[float]]:
+        return {"run": self._run.tolist()}
+
+    def load_state_dict(self, state_dict: dict[str, list[float]]) -> None:
+        self._run = np.array(state_dict["run"])
+
     def on_train_batch_start(self, *args) -> None:
         self._begun = self.clock()
 
@@ -195,7 +190,9 @@ class DataWait(pl.Callback):
         self._epoch, self._ended = np.zeros(2), None
         if not seconds:
             return
-        module.log("train/data_wait", waited / seconds, sync_dist=True)
+        share = {"train/data_wait": waited / seconds, "epoch": trainer.current_epoch}
+        for logger in trainer.loggers:  # at once: what a module logs here is written after the epoch's checkpoint
+            logger.log_metrics(share, trainer.global_step - 1)
         if waited / seconds > _MUCH_WAITING and not self._told and trainer.is_global_zero:
             self._told = True
             log.info(

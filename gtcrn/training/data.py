@@ -9,7 +9,7 @@ from gtcrn.data.module import SpeechData
 
 
 class SpeechDataModule(pl.LightningDataModule):
-    """Hands SpeechData's loaders to a Trainer; a run resumed within an epoch gets the items it had not seen."""
+    """Hands SpeechData's loaders to a Trainer; a run resumed anywhere gets the items it had not seen."""
 
     def __init__(self, data: SpeechData):
         super().__init__()
@@ -25,8 +25,15 @@ class SpeechDataModule(pl.LightningDataModule):
         )
 
     def state_dict(self) -> dict[str, int]:
+        """Return the next batch to train on, as `epoch` and `batches`, those of it that were trained on.
+
+        It is exact wherever a checkpoint is saved: loader processes fetch from there before they hear of an epoch.
+        """
         loop = self.trainer.fit_loop
-        return {"epoch": self.trainer.current_epoch, "batches": loop.epoch_loop.batch_progress.current.processed}
+        epochs, batches = loop.epoch_progress.current, loop.epoch_loop.batch_progress.current.processed
+        if epochs.processed == epochs.started or batches == self.trainer.num_training_batches:
+            return {"epoch": epochs.started, "batches": 0}
+        return {"epoch": epochs.processed, "batches": batches}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         self._position = state_dict

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from gtcrn.errors import UserError
 from gtcrn.export.integer.checkpoint import INTEGERS, load_simulation, new_network, simulation
@@ -106,7 +107,9 @@ class QuantisationModule(SupervisedModule):
     def calibrate(self) -> None:
         """Sets the ranges by the first training batches, and the parameters to about one."""
         self.trainer.fit_loop.setup_data()
-        first = islice(self.trainer.train_dataloader, self.calibration_batches)
+        loader = self.trainer.train_dataloader
+        # a loader of its own: processes that outlive an epoch give each batch once
+        first = islice(DataLoader(loader.dataset, batch_sampler=loader.batch_sampler), self.calibration_batches)
         waves = [batch["noisy"].to(self.device) for batch in first]
         if not any(noisy.any() for noisy in waves):
             raise UserError("the first training batches are silent: there is nothing to calibrate the integers by")

@@ -1,17 +1,19 @@
 """What a run begins with and goes on from, told before anything is spent on it."""
 
 import logging
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from gtcrn.errors import UserError
 from gtcrn.models import gtcrn, light_v3
-from gtcrn.models.pretrained import open_checkpoint, to_official
-from gtcrn.tasks import train
+from gtcrn.models.pretrained import open_checkpoint, read_checkpoint, to_official
+from gtcrn.tasks import resuming, train
 from gtcrn.tasks.building import build, model_record
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -19,7 +21,7 @@ CONF = Path(__file__).parents[2] / "conf"
 
 def composed(*overrides):
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("config", ["task=train", *overrides])
+        return compose("config", ["task=train", "run_dir=new", *overrides])
 
 
 def module_of(cfg):
@@ -40,11 +42,12 @@ def earlier(tmp_path):
     def leave(*overrides):
         cfg = composed(*overrides)
         module, run = module_of(cfg), tmp_path / "outputs" / "earlier"
-        checkpoint = {"state_dict": module.state_dict()}
+        position = {"epoch": 1, "batches": 2}
+        checkpoint = {"state_dict": module.state_dict(), "global_step": 12, "SpeechDataModule": position}
         module.on_save_checkpoint(checkpoint)
-        for folder in (".hydra", "checkpoints"):
-            (run / folder).mkdir(parents=True, exist_ok=True)
-        OmegaConf.save(cfg, run / ".hydra" / "config.yaml")
+        (run / "checkpoints").mkdir(parents=True, exist_ok=True)
+        record = {"training": OmegaConf.to_container(cfg.training, resolve=True), "freeze": list(cfg.freeze)}
+        (run / "hparams.yaml").write_text(yaml.safe_dump(record))
         torch.save(checkpoint, run / "checkpoints" / "last.ckpt")
         return run / "checkpoints" / "last.ckpt"
 
@@ -103,28 +106,84 @@ def test_freeze_is_a_list_and_counted(caplog):
     assert caplog.messages == [f"freeze=[encoder,dual_path.0]: {left:,} parameters train, {total - left:,} are frozen"]
 
 
+def found(cfg):
+    """The checkpoint that the configuration goes on from."""
+    return resuming.find_checkpoint(cfg, resuming.find_run(cfg))[0]
+
+
 def test_resume_takes_the_same_way_to_train(earlier, published):
     distilled = ("training=distillation", f"training.teacher={published}")
     last = earlier("freeze=[encoder]")
-    assert train.find_resume(composed(f"resume={last}", "freeze=[encoder]")) == last
-    told = refusal(train.find_resume, composed(f"resume={last}", "freeze=[encoder]", *distilled))
+    assert found(composed(f"resume={last}", "freeze=[encoder]")) == last
+    told = refusal(found, composed(f"resume={last}", "freeze=[encoder]", *distilled))
     assert "was trained by gtcrn.training.supervised.SupervisedModule, this run by gtcrn.training.distillation." in told
-    told = refusal(train.find_resume, composed(f"resume={last}", "freeze=[decoder]"))
+    told = refusal(found, composed(f"resume={last}", "freeze=[decoder]"))
     assert "was trained with freeze=[encoder], this run has freeze=[decoder]" in told
-    told = refusal(train.find_resume, composed(f"resume={last}", "model.width_mult=0.5"))
+    told = refusal(found, composed(f"resume={last}", "model.width_mult=0.5"))
     assert "holds another model" in told
 
 
 def test_resume_takes_the_same_layers_of_a_distillation(earlier, published):
     cfg = composed("+experiment=distil_gtcrn_light_v3", f"training.teacher={published}")
     last = earlier("+experiment=distil_gtcrn_light_v3", f"training.teacher={published}")
-    train.check_continuation(module_of(cfg), last)
+    content = read_checkpoint(last)
+    resuming.check_continuation(module_of(cfg), last, content)
     cfg.training.features.encoder.match = "attention"
-    told = refusal(train.check_continuation, module_of(cfg), last)
+    told = refusal(resuming.check_continuation, module_of(cfg), last, content)
     assert "features.encoder.projection.bias is (12,) in it, missing here; resume with the same training.*" in told
 
 
 def test_resume_of_a_run_whose_configuration_is_gone(earlier):
     last = earlier()
-    (last.parents[1] / ".hydra" / "config.yaml").unlink()
-    assert train.find_resume(composed(f"resume={last}")) == last
+    (last.parents[1] / "hparams.yaml").unlink()
+    assert found(composed(f"resume={last}")) == last
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(earlier, caplog):
+    last = earlier()
+    shutil.copy(last, last.with_name("previous.ckpt"))
+    last.write_bytes(last.read_bytes()[:1000])
+    assert found(composed(f"resume={last}")) == last.with_name("previous.ckpt")
+    assert f"{last}: " in caplog.text and "; going on from the one before it, of step 12" in caplog.text
+    last.unlink()
+    assert found(composed(f"resume={last}")) == last.with_name("previous.ckpt")
+    last.with_name("previous.ckpt").write_bytes(b"")
+    (last.with_name("best.ckpt")).write_bytes(b"")
+    told = refusal(found, composed(f"resume={last}"))
+    assert f"there is nothing to go on from; init_from={last.with_name('best.ckpt')} begins another run" in told
+
+
+def test_only_the_last_checkpoint_is_resumed_from(earlier):
+    last = earlier()
+    best = shutil.copy(last, last.with_name("best.ckpt"))
+    told = refusal(found, composed(f"resume={best}"))
+    assert "expected the checkpoints/last.ckpt of a run, or auto; init_from= begins a run with the weights of" in told
+
+
+def test_a_run_goes_on_only_if_there_is_something_left(earlier):
+    """One epoch of it is over, in twelve steps."""
+    last = earlier()
+    assert found(composed(f"resume={last}", "trainer.max_epochs=1")) == last
+    told = refusal(found, composed(f"resume={last}", "trainer.max_epochs=0"))
+    assert told.endswith("its run has trained 1 epochs, and trainer.max_epochs=0: raise it to go on")
+    (last.parents[1] / "summary.json").write_text("{}")
+    for limit in ("max_epochs=1", "max_steps=12"):
+        assert f"and trainer.{limit}: raise it to go on" in refusal(
+            found, composed(f"resume={last}", f"trainer.{limit}")
+        )
+    assert found(composed(f"resume={last}", "trainer.max_epochs=2")) == last
+
+
+def test_one_process_trains_in_a_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(resuming, "_ORPHANS", 0.1)
+    with resuming.held(tmp_path / "run"):
+        (tmp_path / "run" / "metrics.csv").write_text("")
+        told = refusal(resuming.held(tmp_path / "run").__enter__)
+        assert told == f"{tmp_path / 'run'}: another process is training this run; wait for it, or end it"
+    with resuming.held(tmp_path / "run"):
+        pass
+    with resuming.held(tmp_path / "nothing"):
+        pass
+    assert not (tmp_path / "nothing").exists()
+    (tmp_path / "file").write_text("")
+    assert "can't be written (Not a directory; " in refusal(resuming.held(tmp_path / "file" / "run").__enter__)

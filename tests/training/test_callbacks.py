@@ -6,10 +6,10 @@ import logging
 import pytest
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.loggers.logger import DummyLogger
 from torch.utils.data import DataLoader
 
-from gtcrn.errors import UserError
-from gtcrn.training.callbacks import DataWait, LastCheckpoint, MovingAverage
+from gtcrn.training.callbacks import DataWait, MovingAverage, StepSeeds
 
 
 class Clock:
@@ -61,30 +61,32 @@ def fit(seconds, first_seconds=0.0, epochs=2, **options):
         def on_train_epoch_start(self, *args):
             clock.now += 1000  # whatever stands between epochs
 
-        def on_train_end(self, trainer, module):
-            logged.append(trainer.callback_metrics.get("train/data_wait"))
+    class Logger(DummyLogger):
+        def log_metrics(self, metrics, step):
+            logged.append((metrics.get("train/data_wait"), step))
 
     trainer = pl.Trainer(
-        accelerator="cpu", max_epochs=epochs, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        accelerator="cpu", max_epochs=epochs, logger=Logger(), enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, callbacks=[wait, Journal()], **options,
     )  # fmt: skip
     items = Items(clock, seconds, first_seconds)
     trainer.fit(Module(clock), DataLoader(items, 1), DataLoader([torch.ones(1)] * 2))
-    return wait, logged[0]
+    return wait, logged
 
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(("seconds", "share"), [(3.0, 0.75), (1.0, 0.5), (0.0, 0.0)])
 def test_share_of_waiting(seconds, share):
     wait, logged = fit(seconds)
-    assert wait.share == logged == pytest.approx(share)
+    assert wait.share == pytest.approx(share)
+    assert logged == [(pytest.approx(share), 5), (pytest.approx(share), 11)]  # at the last step of either epoch
 
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("options", [{}, {"val_check_interval": 3}], ids=["validated after", "validated within"])
 def test_start_of_the_loader_validation_and_what_is_between_epochs_do_not_count(options):
     wait, logged = fit(3.0, first_seconds=500.0, **options)
-    assert wait.share == logged == pytest.approx(0.75)
+    assert wait.share == logged[-1][0] == pytest.approx(0.75)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -101,44 +103,25 @@ def test_much_waiting_is_told_once_with_advice(caplog, seconds, lines):
 @pytest.mark.filterwarnings("ignore")
 def test_one_batch_says_nothing():
     wait, logged = fit(3.0, limit_train_batches=1)
-    assert wait.share is None and logged is None
-
-
-class Manual(Module):
-    """A module that steps its optimiser itself."""
-
-    def __init__(self, clock):
-        super().__init__(clock)
-        self.automatic_optimization = False
-
-    def training_step(self, batch, batch_index):
-        self.manual_backward(super().training_step(batch, batch_index))
-        self.optimizers().step()
+    assert wait.share is None and not logged
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("kind", [Module, Manual])
-def test_last_checkpoint_is_written_by_the_clock(kind, tmp_path):
-    clock, saved = Clock(), []
+def test_random_numbers_of_a_step_depend_on_nothing_before():
+    drawn = []
 
-    class Last(LastCheckpoint):
-        def on_train_batch_end(self, trainer, *args):
-            super().on_train_batch_end(trainer, *args)
-            if self.path.exists():
-                saved.append((trainer.global_step, torch.load(self.path, weights_only=True)["global_step"]))
+    class Draw(pl.Callback):
+        def on_train_batch_start(self, *args):
+            drawn.append(torch.rand(1).item())
 
-    trainer = pl.Trainer(
-        accelerator="cpu", max_epochs=1, logger=False, enable_progress_bar=False,
-        enable_model_summary=False, callbacks=[Last(tmp_path / "last.ckpt", minutes=4 / 60, clock=clock)],
-    )  # fmt: skip
-    trainer.fit(kind(clock), DataLoader(Items(clock, 1.0, 1.0), 1))  # every item and every step take a second
-    assert saved == [(2, 2), (3, 2), (4, 4), (5, 4), (6, 6)]
-
-
-def test_checkpoints_need_time_between_them():
-    for minutes in (0, "five"):
-        with pytest.raises(UserError, match=f"checkpoint_minutes={minutes}: must be a number above 0"):
-            LastCheckpoint("last.ckpt", minutes)
+    for burnt in (0, 3):
+        torch.rand(burnt)
+        trainer = pl.Trainer(
+            accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+            enable_model_summary=False, callbacks=[StepSeeds(5), Draw()],
+        )  # fmt: skip
+        trainer.fit(Module(Clock()), DataLoader([torch.ones(1)] * 3))
+    assert drawn[:3] == drawn[3:] and len(set(drawn)) == 3
 
 
 def test_average_moves_towards_the_weights_and_leaves_what_stays():

@@ -1,4 +1,8 @@
-"""A run that stops anywhere and goes on ends with the very weights of one that never stopped."""
+"""A run that stops anywhere and goes on from its last checkpoint ends as one that never stopped, to the bit."""
+
+import csv
+from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 import pytorch_lightning as pl
@@ -6,9 +10,15 @@ import torch
 
 from gtcrn.losses import CompressedMagnitude, Loss
 from gtcrn.models import light_v3
+from gtcrn.training.callbacks import ValidationScores
+from gtcrn.training.checkpoints import BestCheckpoint, LastCheckpoint, WholeFiles
 from gtcrn.training.data import SpeechDataModule
 from gtcrn.training.masks import SpectrumMasks
 from gtcrn.training.supervised import SupervisedModule
+from gtcrn.training.table import MetricsTable
+
+EPOCHS = {"max_epochs": 3}
+STEPS = {"max_epochs": -1, "max_steps": 8, "check_val_every_n_epoch": None, "val_check_interval": 2}  # as qat's
 
 
 class Stop(Exception):
@@ -16,21 +26,44 @@ class Stop(Exception):
 
 
 class Journal(pl.callbacks.Checkpoint):
-    """Writes down what each step was trained on; after `stop_after` steps saves, as the last callback, and stops."""
+    """Writes down what each step was trained on and what was validated; stops at a point, after so many steps."""
 
-    def __init__(self, stop_after=None, folder=None):
-        self.stop_after, self.folder = stop_after, folder
+    def __init__(self, point=None, steps=None):
+        self.point, self.steps = point, steps
         self.seen = []
 
-    def on_train_batch_end(self, trainer, module, outputs, batch, batch_index):
-        self.seen.append((trainer.current_epoch, *batch["name"], float(batch["noisy"].sum())))
-        if trainer.global_step == self.stop_after:
-            trainer.save_checkpoint(self.folder / "stopped.ckpt")
+    def stop(self, trainer, point):
+        if (point, trainer.global_step) == (self.point, self.steps):
             raise Stop
 
+    def on_before_optimizer_step(self, trainer, *args):
+        self.stop(trainer, "within the step after")
 
-def run(data, callbacks, ckpt_path=None, ema_decay=None):
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_index):
+        self.seen.append((trainer.global_step, trainer.current_epoch, *batch["name"], float(batch["noisy"].sum())))
+
+    def on_validation_batch_end(self, trainer, *args):
+        self.stop(trainer, "in the validation")
+
+    def on_validation_end(self, trainer, *args):
+        self.seen.append((trainer.global_step, "validation", float(trainer.callback_metrics["val/si_sdr"])))
+
+    def on_train_epoch_end(self, trainer, *args):
+        self.stop(trainer, "before the epoch's checkpoint")
+
+    def on_train_epoch_start(self, trainer, *args):
+        self.stop(trainer, "after the epoch's checkpoint")
+
+
+def steps_behind(folder: Path) -> int:
+    last = folder / "last.ckpt"
+    return torch.load(last, weights_only=True)["global_step"] if last.is_file() else 0
+
+
+def run(data, journal, folder, length, minutes, ema_decay=None):
+    """Train, from the last checkpoint in the folder if there is one."""
     torch.manual_seed(0)
+    last = folder / "last.ckpt"
     module = SupervisedModule(
         light_v3.build(width_mult=0.5, use_two_dpgrnn=False),
         Loss({"magnitude": CompressedMagnitude(70, 0.3, 512, 256)}),
@@ -38,36 +71,75 @@ def run(data, callbacks, ckpt_path=None, ema_decay=None):
         ema_decay=ema_decay,
         masks=SpectrumMasks(seed=3),
     )
+    best = BestCheckpoint(folder, "best", "val/si_sdr", "max")
     trainer = pl.Trainer(
         accelerator="cpu",
-        max_epochs=3,
-        callbacks=callbacks,
-        logger=False,
+        callbacks=[ValidationScores(["si_sdr"], 1, 1), best, journal, LastCheckpoint(last, minutes)],
+        plugins=[WholeFiles()],
+        logger=MetricsTable(folder, steps_behind(folder)),
+        log_every_n_steps=1,
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
+        **length,
     )
+    ckpt_path = str(last) if last.is_file() else None
     trainer.fit(module, datamodule=SpeechDataModule(data), ckpt_path=ckpt_path, weights_only=True)
-    return module, trainer
+
+
+def outcome(folder: Path) -> dict:
+    """Everything in the checkpoints that says where the run is, and the rows of its table."""
+    content = {name: torch.load(folder / name, weights_only=True) for name in ("last.ckpt", "best.ckpt")}
+    with (folder / "metrics.csv").open(newline="") as file:
+        return flat(content | {"rows": list(csv.DictReader(file))}, str(folder))
+
+
+def flat(value, folder, place=""):
+    if isinstance(value, dict | list | tuple):
+        parts = value.items() if isinstance(value, dict) else enumerate(value)
+        return {k: v for key, part in parts for k, v in flat(part, folder, f"{place}/{key}").items()}
+    return {place.replace(folder, ""): value.replace(folder, "") if isinstance(value, str) else value}
+
+
+WITHIN = [("within the step after", 4), ("in the validation", 6), ("within the step after", 8)]
+ENDS = [("before the epoch's checkpoint", 3), ("after the epoch's checkpoint", 6), ("in the validation", 9)]
+BY_STEPS = [("after the epoch's checkpoint", 3), ("in the validation", 4), ("before the epoch's checkpoint", 6)]
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("stop_after", [3, 4, 5, 8], ids="after step {}".format)
-@pytest.mark.parametrize("ema_decay", [None, 0.9], ids=["weights", "ema"])
-def test_resumed_run_equals_uninterrupted_one(mini_data, tmp_path, stop_after, ema_decay):
-    """Five files in batches of two: epochs of three steps, stopped within an epoch and at its end."""
-    whole = Journal()
-    expected, trainer = run(mini_data(), [whole], ema_decay=ema_decay)
-    assert trainer.global_step == 9
+@pytest.mark.parametrize(
+    ("length", "stops", "minutes", "workers", "ema_decay"),
+    [
+        pytest.param(EPOCHS, WITHIN, 5, 2, None, id="within epochs"),
+        pytest.param(EPOCHS, ENDS, 1e-9, 0, 0.9, id="at their ends, a checkpoint a step, ema"),
+        pytest.param(STEPS, BY_STEPS, 5, 0, 0.9, id="by steps, ema"),
+        pytest.param(STEPS, BY_STEPS, 1e-9, 2, None, id="by steps, a checkpoint a step"),
+    ],
+)
+def test_resumed_run_equals_uninterrupted_one(mini_data, tmp_path, length, stops, minutes, workers, ema_decay):
+    """Five files in batches of two: epochs of three steps."""
+    for name in ("whole", "stopped"):
+        (tmp_path / name).mkdir()
+    whole, seen = Journal(), []
+    run(mini_data(), whole, tmp_path / "whole", length, 5, ema_decay)
+    for stop in (*stops, None):
+        journal = Journal(*stop) if stop else Journal()
+        behind = steps_behind(tmp_path / "stopped")
+        with pytest.raises(Stop) if stop else nullcontext():
+            run(mini_data(workers), journal, tmp_path / "stopped", length, minutes, ema_decay)
+        seen = [entry for entry in seen if entry[0] <= behind] + journal.seen
+    assert seen == whole.seen
 
-    first = Journal(stop_after, tmp_path)
-    with pytest.raises(Stop):
-        run(mini_data(), [first], ema_decay=ema_decay)
-    second = Journal()
-    resumed, trainer = run(mini_data(), [second], str(tmp_path / "stopped.ckpt"), ema_decay=ema_decay)
+    expected, resumed = outcome(tmp_path / "whole"), outcome(tmp_path / "stopped")
+    assert expected.keys() == resumed.keys()
+    for place, value in expected.items():
+        assert torch.equal(value, resumed[place]) if torch.is_tensor(value) else value == resumed[place], place
 
-    assert first.seen + second.seen == whole.seen
-    assert trainer.global_step == 9
-    for (name, a), b in zip(expected.state_dict().items(), resumed.state_dict().values(), strict=True):
-        assert torch.equal(a, b), name
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_finished_run_made_longer_trains_the_next_epoch(mini_data, tmp_path):
+    run(mini_data(2), Journal(), tmp_path, {"max_epochs": 1}, 5)
+    longer = Journal()
+    run(mini_data(2), longer, tmp_path, {"max_epochs": 2}, 5)
+    assert [(step, epoch) for step, epoch, *_ in longer.seen] == [(4, 1), (5, 1), (6, 1), (6, "validation")]

@@ -1,0 +1,80 @@
+"""metrics.csv: every logged value."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning.core.saving import save_hparams_to_yaml
+from pytorch_lightning.loggers import Logger
+from pytorch_lightning.utilities import rank_zero_only
+
+from gtcrn.errors import UserError
+from gtcrn.files import unwritable, whole
+
+
+class MetricsTable(Logger):
+    """Writes `metrics.csv`, a row whenever something is logged, and `hparams.yaml`, with what the run was begun.
+
+    Lightning's own deletes the rows of a run that is resumed, and all of them if it is killed while a column is added.
+
+    folder: of the run. steps: that a resumed run has behind it. Rows of later ones, counted from 0, are logged again.
+
+    Raises UserError if something can't be written.
+    """
+
+    def __init__(self, folder: Path, steps: int = 0):
+        super().__init__()
+        self.folder = folder
+        self.path = folder / "metrics.csv"
+        self.columns: list[str] = []
+        self._begin([row for row in self._rows() if int(row["step"]) < steps])
+
+    @property
+    def name(self) -> str:
+        return ""
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    @property
+    def save_dir(self) -> str:
+        return str(self.folder)
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        row = {**metrics, "step": step}
+        if row.keys() <= set(self.columns):
+            try:
+                with self.path.open("a", newline="") as file:
+                    csv.DictWriter(file, self.columns).writerow(row)
+            except OSError as error:
+                raise UserError(unwritable(self.path, error)) from error
+        else:
+            self._begin([*self._rows(), row])
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Mapping[str, Any]) -> None:
+        with whole(self.folder / "hparams.yaml") as partial:
+            save_hparams_to_yaml(partial, dict(params))
+
+    @rank_zero_only
+    def _begin(self, rows: list[dict[str, Any]]) -> None:
+        """Write the file anew, with all columns that the rows have."""
+        self.columns = sorted({column for row in rows for column in row})
+        if not rows:
+            self.path.unlink(missing_ok=True)
+            return
+        with whole(self.path) as partial, partial.open("w", newline="") as file:
+            writer = csv.DictWriter(file, self.columns)
+            writer.writeheader()
+            writer.writerows(rows)
+
+    def _rows(self) -> list[dict[str, Any]]:
+        if not self.path.is_file():
+            return []
+        text = self.path.read_text()
+        return list(csv.DictReader(text[: text.rfind("\n") + 1].splitlines()))  # a full disk may leave half a line
