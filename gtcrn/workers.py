@@ -25,12 +25,12 @@ def end_with_parent() -> None:
 
     Without it the workers of a killed process would keep their memory for minutes, and write beside the next one's.
     """
-    parent = multiprocessing.parent_process()
-    if parent is None:
+    if multiprocessing.parent_process() is None:
         return
+    started_by = os.getppid()  # the parent, or the server that forks for it and ends with it
 
     def watch() -> None:
-        while os.getppid() == parent.pid:  # signals of a parent's death, such as Linux's, are not everywhere
+        while os.getppid() == started_by:  # signals of a parent's death, such as Linux's, are not everywhere
             time.sleep(0.1)
         os._exit(1)
 

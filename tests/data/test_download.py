@@ -415,23 +415,28 @@ def test_archives_brought_by_hand_need_no_network(tmp_path, server, expected):
 
 
 def test_unpacking_goes_on_where_it_stopped(tmp_path, server, expected, monkeypatch):
-    write, written = download.Path.write_bytes, []
+    unpacked, written = download._unpacked, []
 
-    def until_killed(path, content):
+    def until_killed(archive, info):
+        content = b"".join(unpacked(archive, info))
         if len(written) == 2:
-            write(path, content[:1000].ljust(len(content)))  # as a power failure may leave it
+            yield content[:1000].ljust(len(content))  # as a power failure may leave it
             raise RuntimeError("killed")
-        written.append(path)
-        write(path, content)
+        written.append(info.filename)
+        yield content
+
+    def noted(archive, info):
+        anew.append(info.filename)
+        return unpacked(archive, info)
 
     with monkeypatch.context() as patched:
-        patched.setattr(download.Path, "write_bytes", until_killed)
+        patched.setattr(download, "_unpacked", until_killed)
         with pytest.raises(RuntimeError, match="killed"):
             corpus(server).fetch(tmp_path)
     assert not (tmp_path / "noisy_testset_wav").exists()
     server.requests.clear()
     anew = []
-    monkeypatch.setattr(download.Path, "write_bytes", lambda path, content: (anew.append(path), write(path, content)))
+    monkeypatch.setattr(download, "_unpacked", noted)
     corpus(server).fetch(tmp_path)
     assert server.asked(NAME) == []
     assert len(anew) == 2 * FILES - 2 and not set(anew) & set(written)

@@ -26,10 +26,10 @@ def corpus(recordings, tmp_path):
 
 @pytest.fixture
 def prepare(tmp_path):
-    """prepare(step, input, output, again=..., shard=(0, 1)) -> Outcome, in this process."""
+    """prepare(step, input, output, again=..., shard=(0, 1), speaker=None) -> Outcome, in this process."""
 
-    def carried_out(step, source, output, again=False, shard=(0, 1)):
-        good, bad = usable(open_manifest(source, "input", tmp_path / "cache"), 0)
+    def carried_out(step, source, output, again=False, shard=(0, 1), speaker=None):
+        good, bad = usable(open_manifest(source, "input", tmp_path / "cache", speaker), 0)
         place = Place(Path(output), *shard)
         with place.occupied():
             place.agree({"step": type(step).__name__})

@@ -69,9 +69,9 @@ def test_a_lower_rate_is_bad_unless_allowed(prepare, corpus, tmp_path):
 
 
 def test_the_manifest_is_that_of_a_search_and_the_speakers_are_kept(prepare, corpus, tmp_path):
-    prepare(resample(checksum=True, format="flac"), corpus, tmp_path / "out")
+    prepare(resample(checksum=True, format="flac"), corpus, tmp_path / "out", speaker="prefix")
     ready = open_manifest(tmp_path / "out", "input", tmp_path / "cache")
-    searched = open_manifest(tmp_path / "out", "input", tmp_path / "cache", anew=True)
+    searched = open_manifest(tmp_path / "out", "input", tmp_path / "cache", "prefix", anew=True)
     assert list(ready) == list(searched)
     assert set(ready.speakers()) == {"b", "p1", "p2"}
     for path, checksum in zip(ready.column("path"), ready.column("sha256")):
