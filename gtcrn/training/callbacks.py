@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -117,6 +118,8 @@ class ValidationClips(pl.Callback):
                 for role, wave in waves.items():
                     logger.experiment.add_audio(f"clips/{name}/{role}", wave[None], trainer.global_step, rate)
                 logger.experiment.add_figure(f"spectrograms/{name}", figure, trainer.global_step)
+        del figure
+        gc.collect()  # figures lead back to themselves, and would stay in memory, tens of MB each, for many epochs
 
 
 class StepSeeds(pl.Callback):

@@ -1,15 +1,18 @@
 """What callbacks do, by a clock that the dataset and the model turn."""
 
 import copy
+import gc
 import logging
+from types import SimpleNamespace
 
 import pytest
 import pytorch_lightning as pl
 import torch
+from matplotlib.figure import Figure
 from pytorch_lightning.loggers.logger import DummyLogger
 from torch.utils.data import DataLoader
 
-from gtcrn.training.callbacks import DataWait, MovingAverage, StepSeeds
+from gtcrn.training.callbacks import DataWait, MovingAverage, StepSeeds, ValidationClips
 
 
 class Clock:
@@ -138,3 +141,25 @@ def test_average_moves_towards_the_weights_and_leaves_what_stays():
     for _ in range(50):
         average.update_parameters(model)
     assert torch.equal(average.module[0].bias, before[0].bias)
+
+
+def test_no_figure_of_a_clip_stays_in_memory(tmp_path):
+    trainer = SimpleNamespace(
+        max_epochs=9, current_epoch=0, check_val_every_n_epoch=1, num_val_batches=[1], sanity_checking=False,
+        is_global_zero=True, loggers=[], global_step=0,
+    )  # fmt: skip
+    module = SimpleNamespace(enhancer=SimpleNamespace(sample_rate=8000))
+    noisy = torch.rand(1, 8000, generator=torch.Generator().manual_seed(0))
+    batch = {"noisy": noisy, "clean": noisy / 2, "name": ["a"]}
+
+    def figures() -> int:
+        return sum(isinstance(thing, Figure) for thing in gc.get_objects())
+
+    gc.collect()
+    before = figures()
+    gc.disable()  # as between two of the collections that Python makes by itself
+    try:
+        ValidationClips(tmp_path, clips=1, every=1).on_validation_batch_end(trainer, module, noisy, batch, 0)
+        assert (tmp_path / "epoch_000/a.png").is_file() and figures() == before
+    finally:
+        gc.enable()
