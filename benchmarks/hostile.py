@@ -79,7 +79,7 @@ def kills(count: int, seed: int) -> tuple[Tally, str]:
     tally = Tally("kills")
     outcomes = module.outcomes(count, seed)
     for scenario, killed, different in outcomes:
-        for point in killed:
+        for point in killed or ["no kill"]:
             note = f"ends otherwise than undisturbed: {different[0]}" if different else ""
             tally.add(f"{scenario} {point}", WRONG if different else ACCEPTED, note)
     return tally, module.table(outcomes)
