@@ -6,6 +6,7 @@ import hydra
 from omegaconf import DictConfig
 
 import gtcrn.tasks
+from gtcrn.tasks.command_line import errors_told
 
 
 @hydra.main(config_path="conf", config_name="config", version_base="1.3")
@@ -14,4 +15,5 @@ def main(cfg: DictConfig) -> Any:
 
 
 if __name__ == "__main__":
-    main()
+    with errors_told():
+        main()

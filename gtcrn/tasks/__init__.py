@@ -1,5 +1,6 @@
 """One file per task; the only files that see a configuration."""
 
+import errno
 import importlib
 import io
 import os
@@ -10,6 +11,7 @@ import threading
 import traceback
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -20,9 +22,12 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from gtcrn.errors import Interrupted, Terminated, UserError
+from gtcrn.files import unwritable
+from gtcrn.tasks.checking import check
 from gtcrn.workers import end_with_parent
 
 FAILURE = "error.txt"
+UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 
 # Hydra's word on conf/hydra/launcher, whose files bear the names of the plugins' own and are complete without them
 warnings.filterwarnings("ignore", r"\s*'hydra/\w+/\w+' is validated against ConfigStore schema", UserWarning)
@@ -51,9 +56,9 @@ def no_stub() -> Iterator[None]:
 def run(cfg: DictConfig) -> Any:
     """Run the task that `cfg.task` names, and give back what it returns: the objectives of a sweep.
 
-    What a user can mend is told in one line, with exit code 2; so are Ctrl-C and SIGTERM, with 130 and 143. A job
-    of a sweep leaves any error in its folder's error.txt, and the other jobs run: the first line for people, then
-    the traceback of what is no mistake of the user.
+    What a user can mend is told in one line, with exit code 2; so are Ctrl-C and SIGTERM, with 130 and 143. What
+    nobody foresaw is told in a line too, with exit code 1, and its traceback is in the error.txt of the job's folder.
+    A job of a sweep leaves any error there, its first line for people, and the other jobs run.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a notebook's is none
@@ -63,16 +68,9 @@ def run(cfg: DictConfig) -> Any:
             signal.signal(signal.SIGTERM, partial(_terminate, os.getpid()))
         if in_sweep():
             end_with_parent()  # where a launcher runs jobs in processes of its own
-            (Path(cfg.run_dir) / FAILURE).unlink(missing_ok=True)  # of an attempt before this one
+            _record().unlink(missing_ok=True)  # of an attempt before this one
         with no_stub():
-            from gtcrn.tasks.building import refuse_empty  # here, so that --help needs no torch
-
-            refuse_empty(cfg)
-            if cfg.sweep.resume and not in_sweep():
-                raise UserError("sweep.resume is for sweeps, started with -m; a single run goes on with resume=auto")
-            if "rows" in cfg.model and cfg.task != "profile":
-                raise UserError("model=all is for task=profile: name one model, e.g. model=light_v3")
-            return importlib.import_module(f"gtcrn.tasks.{cfg.task}").run(cfg)
+            return perform(cfg)
     except (Interrupted, KeyboardInterrupt) as error:
         if isinstance(error, KeyboardInterrupt):
             error = Interrupted.by(error, "interrupted")
@@ -80,17 +78,50 @@ def run(cfg: DictConfig) -> Any:
         if in_sweep():
             print("the sweep goes on with the same command and sweep.resume=true", file=sys.stderr)
         sys.exit(error.code)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        if not in_sweep():
-            sys.exit(2)
-        (Path(cfg.run_dir) / FAILURE).write_text(str(error))
     except Exception as error:
+        if message := mendable(error):
+            print(f"error: {message}", file=sys.stderr)
+            code, details = 2, ""
+        else:
+            message = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            print(f"error: {message}; its traceback is in {_record()}", file=sys.stderr)
+            code, details = 1, f"\n\n{traceback.format_exc()}"
+        if in_sweep() or details:
+            _record().parent.mkdir(parents=True, exist_ok=True)  # `no_stub` may have removed it
+            _record().write_text(message + details)
         if not in_sweep():
-            raise
-        message = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        print(f"error: {message}; its traceback is in {cfg.run_dir}/{FAILURE}", file=sys.stderr)
-        (Path(cfg.run_dir) / FAILURE).write_text(f"{message}\n\n{traceback.format_exc()}")
+            sys.exit(code)
+    return None
+
+
+def perform(cfg: DictConfig) -> Any:
+    """Check the whole configuration and run the task that it names. Raises UserError for what a user can mend."""
+    check(cfg)
+    if cfg.sweep.resume and not in_sweep():
+        raise UserError("sweep.resume is for sweeps, started with -m; a run of its own goes on with resume=auto")
+    if "rows" in cfg.model and cfg.task != "profile":
+        raise UserError("model=all is for task=profile: name one model, e.g. model=light_v3")
+    return importlib.import_module(f"gtcrn.tasks.{cfg.task}").run(cfg)
+
+
+def _record() -> Path:
+    return Path(HydraConfig.get().runtime.output_dir) / FAILURE
+
+
+def mendable(error: Exception) -> str | None:
+    """Return the line for what a user can mend: what the framework refuses, and what the machine does.
+
+    A full disk, a folder that can't be written to, a process that was ended from outside.
+    """
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno is not None:
+        return unwritable(error.filename, error) if error.errno in UNWRITABLE and error.filename else str(error)
+    if isinstance(error, BrokenExecutor) or "DataLoader worker" in str(error):
+        return (
+            "a worker process was ended from outside, most often for want of memory: give it fewer at once, with "
+            "data.num_workers=, metrics.workers= or workers="
+        )
     return None
 
 

@@ -3,32 +3,40 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from types import NoneType, UnionType
-from typing import Any, get_args
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from gtcrn.data.module import SpeechData
 from gtcrn.errors import UserError
 from gtcrn.export.integer.checkpoint import holds_integers
 from gtcrn.models.enhancer import Enhancer
 from gtcrn.models.pretrained import open_checkpoint
+from gtcrn.tasks.checking import check_object
 
-LIBRARIES = ("hydra", "logger")  # keys of others, to whom an empty text may say something
 OF_NO_ARCHITECTURE = {"padding", "dropout"}  # knobs of a model that leave its network as it is
 
 
 def build(config: DictConfig, **parts: Any) -> Any:
-    """`hydra.utils.instantiate`, whose errors become one line that names the key."""
+    """`hydra.utils.instantiate`, whose errors become one line that names the key.
+
+    parts: what the configuration does not hold. A list among them, such as a trainer's callbacks, is followed by what
+    the configuration has under that key; any other part of that name is refused there.
+    """
     if "_target_" not in config:  # e.g. model=all, the rows of a table
         raise UserError(f"{config._get_full_key('_target_')} is missing: this choice is nothing to build; take another")
-    check_types(config)
+    check_object(OmegaConf.to_container(config, resolve=True), (), config._get_full_key(None))
+    for key in parts.keys() & config.keys():
+        if not isinstance(parts[key], list) or not isinstance(config[key], ListConfig):
+            raise UserError(f"{config._get_full_key(key)}: is set by the task itself; leave it out, or add a list")
     try:
+        further = {key: instantiate(config[key], _convert_="all") for key in parts.keys() & config.keys()}
+        parts |= {key: [*parts[key], *added] for key, added in further.items()}
         return instantiate(config, _convert_="all", **parts)
     except InstantiationException as error:
         cause: BaseException | None = error
@@ -40,51 +48,11 @@ def build(config: DictConfig, **parts: Any) -> Any:
         raise UserError(f"{config.get('_target_')}: {reason}; compare your keys with conf/") from error
 
 
-def check_types(config: DictConfig) -> None:
-    """Raise `UserError` for a plain value that is not of the type its parameter is annotated with."""
-    parameters = _parameters(get_object(config["_target_"]))
-    for key, value in config.items():
-        annotation = parameters[key].annotation if key in parameters else None
-        allowed = set(get_args(annotation) if isinstance(annotation, UnionType) else (annotation,))
-        if not allowed <= {int, float, bool, str, NoneType}:
-            continue
-        if type(value) not in allowed and not (type(value) is int and float in allowed):
-            names = " or ".join(sorted("null" if kind is NoneType else kind.__name__ for kind in allowed))
-            raise UserError(f"{config._get_full_key(key)}={value}: expected {names}")
-
-
-def _parameters(target: Any) -> dict[str, inspect.Parameter]:
-    """By name; those of a class that hands other keywords on to its base include the base's."""
-    own = dict(inspect.signature(target, eval_str=True).parameters)
-    hands_on = inspect.isclass(target) and any(p.kind is p.VAR_KEYWORD for p in own.values())
-    return (_parameters(target.__bases__[0]) if hands_on else {}) | own
-
-
 def require(cfg: DictConfig, key: str) -> Any:
     """Return the value of a key that this task cannot do without. Raises UserError if it is absent, null or empty."""
     if OmegaConf.is_missing(cfg, key) or cfg[key] in (None, ""):
         raise UserError(f"task={cfg.task} needs {key}=…; see python run.py --help")
     return cfg[key]
-
-
-def refuse_empty(cfg: DictConfig) -> None:
-    """Raise UserError for an empty text anywhere in the configuration.
-
-    It is what an unset variable of the shell leaves behind, and taken for "none" it would mean random weights, a start
-    anew or the present folder. What is really meant to be none is null.
-    """
-    values = OmegaConf.to_container(cfg)
-    for key in _empty_in({name: values[name] for name in values if name not in LIBRARIES}):
-        raise UserError(f"{key}= is empty, perhaps by an unset variable of the shell; give a value, or leave {key} out")
-
-
-def _empty_in(values: Mapping | Sequence) -> Iterator[str]:
-    """Give the keys of empty texts, at any depth."""
-    for key, value in values.items() if isinstance(values, Mapping) else enumerate(values):
-        if isinstance(value, Mapping | list):
-            yield from (f"{key}.{inner}" for inner in _empty_in(value))
-        elif isinstance(value, str) and not value.strip():
-            yield str(key)
 
 
 def model_record(cfg: DictConfig) -> dict:
@@ -95,9 +63,6 @@ def model_record(cfg: DictConfig) -> dict:
 
 def configure_torch(cfg: DictConfig) -> None:
     """Threads, and no denormal numbers: in silence they make CPU arithmetic many times slower."""
-    for key, least in (("seed", 0), ("threads", 1)):
-        if type(cfg[key]) is not int or cfg[key] < least:
-            raise UserError(f"{key}={cfg[key]}: must be a whole number of at least {least}")
     torch.set_flush_denormal(True)
     torch.set_num_threads(cfg.threads)
 

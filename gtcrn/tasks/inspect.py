@@ -17,7 +17,7 @@ from rich.table import Table
 from gtcrn.analysis.figures import items_figure
 from gtcrn.data import audio
 from gtcrn.data.datasets import Explained
-from gtcrn.data.module import SPLITS, SpeechData
+from gtcrn.data.module import SpeechData
 from gtcrn.errors import UserError
 from gtcrn.tasks.building import build
 
@@ -45,11 +45,6 @@ TITLE = {
 
 
 def run(cfg: DictConfig) -> None:
-    if cfg.split not in SPLITS:
-        raise UserError(f"split={cfg.split}: must be one of {', '.join(SPLITS)}")
-    for key, least in (("epoch", 0), ("n", 1)):
-        if type(cfg[key]) is not int or cfg[key] < least:
-            raise UserError(f"{key}={cfg[key]}: must be a whole number of at least {least}")
     data = build(cfg.data)
     data.on_bad_file = "skip"  # what would end a training run is only shown here
     data.setup((cfg.split,))
@@ -73,7 +68,7 @@ def chosen(cfg: DictConfig, length: int) -> list[int]:
     """The indices that `index` and `n` name, in a dataset of `length` items."""
     listed = isinstance(cfg.index, ListConfig)
     named = list(cfg.index) if listed else [cfg.index]
-    if not named or any(type(index) is not int or not 0 <= index < length for index in named):
+    if not named or max(named) >= length:
         raise UserError(f"index={cfg.index}: the {cfg.split} set has the items 0 to {length - 1}")
     if listed:
         return named

@@ -56,12 +56,6 @@ def check(cfg: DictConfig, name: str) -> None:
             f"task=prepare prepare={name} needs {' and '.join(missing)} (other steps are prepare={others}); "
             "see python run.py --help"
         )
-    for key, least in (("max_files", 1), ("workers", 1), ("shard_index", 0), ("shard_count", 1)):
-        is_left_open = cfg[key] is None and key in ("max_files", "workers")
-        if not is_left_open and (type(cfg[key]) is not int or cfg[key] < least):
-            raise UserError(f"{key}={cfg[key]}: must be a whole number of at least {least}")
-    if cfg.on_bad_file not in ("fail", "skip"):
-        raise UserError(f"on_bad_file={cfg.on_bad_file} is not one of fail, skip")
     if cfg.input is not None and cfg.output is not None and name != "manifest":
         source, target = (Path(cfg[key]).expanduser().resolve() for key in ("input", "output"))
         if source.is_dir() and (source == target or source in target.parents or target in source.parents):

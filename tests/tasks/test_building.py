@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
@@ -101,7 +102,7 @@ def test_a_choice_that_builds_nothing_is_named(composed, checkpoint):
 def test_values_of_the_wrong_type_are_named_in_bases_too(composed):
     """A module hands on what its base takes."""
     cfg = composed("task=train", "training=distillation", "training.teacher=any", "training.learning_rate=fast")
-    with pytest.raises(UserError, match="training.learning_rate=fast: expected float"):
+    with pytest.raises(UserError, match="training.learning_rate=fast: must be a number"):
         build(cfg.training)
 
 
@@ -127,9 +128,20 @@ def test_experiment_without_its_teacher(composed):
         build(cfg.training, enhancer=build(cfg.model), loss=build(cfg.loss))
 
 
+def test_what_a_user_adds_to_a_list_comes_after_the_tasks_own(composed):
+    """`+trainer.callbacks=[…]`, beside the callbacks that every run has."""
+    added = "+trainer.callbacks=[{_target_: pytorch_lightning.callbacks.Timer, duration: '00:00:00:01'}]"
+    own = pl.callbacks.TQDMProgressBar()
+    trainer = build(composed(added).trainer, logger=[], callbacks=[own], default_root_dir="")
+    assert trainer.callbacks.index(own) == 0
+    assert any(isinstance(callback, pl.callbacks.Timer) for callback in trainer.callbacks)
+    with pytest.raises(UserError, match="trainer.default_root_dir: is set by the task itself"):
+        build(composed("+trainer.default_root_dir=x").trainer, default_root_dir="")
+
+
 def test_resuming_a_sweep_needs_a_sweep(composed, capsys):
     with pytest.raises(SystemExit, match="2"):
-        tasks.run(composed("sweep.resume=true"))
+        tasks.run(composed("sweep.resume=true", "run_dir=out"))
     assert "started with -m" in capsys.readouterr().err
 
 

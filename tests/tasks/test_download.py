@@ -20,7 +20,6 @@ from hydra import compose, initialize_config_dir
 
 from gtcrn.data.vctk_demand import VctkDemand
 from gtcrn.errors import UserError
-from gtcrn.tasks import download
 
 RUN = Path(__file__).parents[2] / "run.py"
 
@@ -96,7 +95,7 @@ def test_mistakes_are_told_in_a_line(tmp_path):
     [
         ((), "task=download needs output=…"),
         (("output=FOLDER/file/a",), "file/a: cannot be written: Not a directory"),
-        (("output=FOLDER", "download.retries=many"), "download.retries=many: expected int"),
+        (("output=FOLDER", "download.retries=many"), "download.retries=many: must be a whole number"),
         (("output=FOLDER", "download.parts=[trainset_28spk]", "download.url=mirror"), "Invalid URL 'mirror/"),
         (("output=FOLDER", "download.parts=[trainset_28spk]"), "HTTP 404 File not found"),
         (("output=FOLDER", "download.parts=[logfiles]"), r"offers \d+ bytes, published were 115932"),
@@ -106,13 +105,11 @@ def test_mistakes_are_told_in_a_line(tmp_path):
         ),
     ],
 )
-def test_what_is_wrong_is_named(tmp_path, address, overrides, message):
+def test_what_is_wrong_is_named(perform, tmp_path, address, overrides, message):
     (tmp_path / "file").write_text("")
     overrides = [override.replace("FOLDER", str(tmp_path)) for override in overrides]
-    with initialize_config_dir(str(RUN.parent / "conf"), version_base="1.3"):
-        cfg = compose("config", ["task=download", f"download.url={address}", *overrides])
     with pytest.raises(UserError, match=message) as failure:
-        download.run(cfg)
+        perform("task=download", f"download.url={address}", *overrides)
     assert "\n" not in str(failure.value)
 
 

@@ -7,7 +7,8 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import get_object
 
-from gtcrn.tasks.building import build, check_types
+from gtcrn.tasks.building import build
+from gtcrn.tasks.checking import check
 
 CONF = Path(__file__).parents[2] / "conf"
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
@@ -19,12 +20,11 @@ def composed(*overrides: str, hydra: bool = False):
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_parts_can_be_built(name):
-    cfg = composed(f"+experiment={name}")
+def test_parts_can_be_built(command, name):
+    cfg = command(f"+experiment={name}")
     build(cfg.model)
     build(cfg.loss)
-    check_types(cfg.data)
-    check_types(cfg.training)
+    check(cfg)
     assert get_object(cfg.training._target_)
 
 

@@ -1,0 +1,199 @@
+"""The keys that every task reads itself, with their types and ranges; what a group builds says its own in `_target_`.
+
+A class is a section of the configuration, and `gtcrn.tasks.checking` holds the composed one against it.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, NamedTuple, get_type_hints
+
+
+class Bound(NamedTuple):
+    """The smallest number that is allowed, or, if it is not `included`, above which one must lie."""
+
+    least: float
+    included: bool = True
+
+
+class Built(NamedTuple):
+    """A part that is built from the configuration, and the class of what is built."""
+
+    of: str
+
+
+class Section:
+    """Keys that belong together, by name with their types."""
+
+
+Count = Annotated[int, Bound(1)]
+Index = Annotated[int, Bound(0)]
+Positive = Annotated[float, Bound(0, included=False)]
+Choices = Any  # a group that this task leaves alone
+
+Model = Annotated[dict, Built("gtcrn.models.enhancer.Enhancer")]
+Data = Annotated[dict, Built("gtcrn.data.module.SpeechData")]
+
+
+class Sweep(Section):
+    resume: bool | str
+
+
+class Metrics(Section):
+    validation: list[str]
+    validation_files: Count
+    test: list[str]
+    test_files: Count | None
+    workers: int
+
+
+class Rows(Section):
+    rows: dict
+    causal: bool
+
+
+class Keys(Section):
+    """What every task has."""
+
+    task: str
+    model: Choices
+    loss: Choices
+    data: Choices
+    training: Choices
+    metrics: Choices
+    trainer: Choices
+    logger: Choices
+    seed: Index
+    padding: Literal["zeros", "reflect", "none"] | None
+    threads: Count
+    trust: bool
+    run_dir: str
+    run_name: str
+    sweep: Sweep
+
+
+class Train(Keys):
+    model: Model
+    loss: Annotated[dict, Built("gtcrn.losses.Loss")]
+    data: Data
+    training: Annotated[dict, Built("gtcrn.training.supervised.SupervisedModule")]
+    metrics: Metrics
+    trainer: Annotated[dict, Built("pytorch_lightning.Trainer")]
+    logger: Annotated[dict, Built("pytorch_lightning.loggers.Logger")] | None
+    resume: str | None
+    init_from: str | None
+    freeze: list[str] | None
+    monitor: str
+    checkpoint_minutes: Positive
+    clips: Index
+    clips_every: Count
+    evaluate: bool
+    objectives: list[str] | None
+
+
+class Evaluate(Keys):
+    model: Model
+    data: Data
+    metrics: Metrics
+    ckpt: str | None
+    enhanced: str | None
+    clean: str | None
+    noisy: str | None
+    pairs: str | None
+    split: Literal["test", "validation"]
+    forget_every: Count | None
+
+
+class Enhance(Keys):
+    ckpt: str
+    runtime: str
+    level: str | None
+    input: str
+    output: str
+    device: str
+
+
+class Export(Keys):
+    ckpt: str
+    format: str
+    quantize: str | None
+    calibration: str | None
+    device_files: bool
+    strict: bool
+    output: str | None
+    name: str | None
+    audio: str | None
+    licence: str | None
+    origin: str | None
+
+
+class Profile(Keys):
+    model: Model | Rows
+    metrics: Metrics
+    profile: Literal["model", "data", "latency", "quantisation"]
+    ckpt: str | None
+    manifest_rows: Annotated[int, Bound(1000)]
+    files: str | list[str] | None
+    reference: str | list[str] | None
+    seconds: Positive
+    pairs: str | None
+    quantize: str | list[str] | None
+    calibration: str | None
+    trained: str | list[str] | None
+
+
+class Prepare(Keys):
+    data: Data
+    prepare: Annotated[dict, Built("")]
+    input: str | None
+    output: str | None
+    speaker: str | None
+    max_files: Count | None
+    workers: Count | None
+    shard_index: Index
+    shard_count: Count
+    skip_existing: bool
+    on_bad_file: Literal["fail", "skip"]
+    cache_dir: str | None
+
+
+class Inspect(Keys):
+    data: Data
+    split: Literal["train", "validation", "test"]
+    n: Count
+    epoch: Index
+    index: Index | list[Index]
+
+
+class Download(Keys):
+    download: Annotated[dict, Built("gtcrn.data.download.Corpus")]
+    output: str
+
+
+class Report(Keys):
+    runs: str | list[str] | None
+    metric: str | None
+    output: str | None
+    page: bool
+
+
+class Serve(Keys):
+    models: str | list[str] | None
+    port: Index
+    browser: bool
+
+
+class Live(Keys):
+    ckpt: str | None
+    devices: Literal["list"] | None
+    input_device: int | str | None
+    output_device: int | str | None
+    device_rate: Count | None
+    block: Count | None
+    bypass: bool
+    seconds: Positive | None
+
+
+def declared(task: str) -> dict[str, Any]:
+    """Return the types of a task's keys, by name; {} if there is no such task."""
+    section = globals().get(task.capitalize())
+    return get_type_hints(section, include_extras=True) if section else {}

@@ -1,0 +1,112 @@
+"""The composed configuration against types and ranges, before anything is done."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import pytest
+
+from gtcrn.errors import UserError
+from gtcrn.tasks import keys
+from gtcrn.tasks.checking import check, check_value
+
+
+@pytest.mark.parametrize(
+    ("value", "annotation"),
+    [
+        (3, int),
+        (3, float),
+        ("a", str | None),
+        (None, str | None),
+        ([1, 2.5], tuple[float, float]),
+        ([[1, 2], [3]], Sequence[Sequence[int]]),
+        ({"dry": 0.5}, str | Mapping[str, float]),
+        (["a"], str | list | dict | None),
+        ("zeros", Literal["zeros", "none"]),
+        (1, keys.Count),
+        (None, keys.Count | None),
+        ({}, keys.Section | None),
+        ("???", int),
+        ({"_target_": "fractions.Fraction", "numerator": 1}, Callable[[int], int] | None),
+    ],
+)
+def test_what_fits(value, annotation):
+    check_value(value, annotation, "key")
+
+
+@pytest.mark.parametrize(
+    ("value", "annotation", "told"),
+    [
+        ("soon", int, "key=soon: must be a whole number"),
+        (True, int, "key=true: must be a whole number"),
+        (2.0, int, "key=2.0: must be a whole number"),
+        (float("nan"), float, "key=NaN: must be a number"),
+        (float("inf"), float | None, "key=Infinity: must be a number or null"),
+        (None, str, "key=null: must be text"),
+        (5, str | list | dict | None, "key=5: must be text or a list or keys with values or null"),
+        ("a", list[str], "key=a: must be a list of text"),
+        ([5], list[str] | None, "key=[5]: must be a list of text or null"),
+        ([1], tuple[float, float], "key=[1]: must be a list of 2 numbers"),
+        ([[1, "a"]], Sequence[Sequence[int]], 'key=[[1, "a"]]: must be a list of lists of whole numbers'),
+        ({"dry": "a"}, str | Mapping[str, float], "key.dry=a: must be a number"),
+        ("ones", Literal["zeros", "none"] | None, "key=ones: must be one of zeros, none or null"),
+        (0, keys.Count | None, "key=0: must be a whole number of at least 1 or null"),
+        (0, keys.Positive, "key=0: must be a number above 0"),
+        ({"a": 1}, int, 'key={"a": 1}: must be a whole number'),
+        (5, keys.Data, "key=5: must be a choice of its group, with a _target_"),
+        ({"a": {"_target_": "builtins.dict"}}, Mapping[str, Annotated[dict, keys.Built("datetime.date")]], "key.a"),
+        ({"_target_": "gtcrn.nosuch.Thing"}, keys.Data, "key._target_=gtcrn.nosuch.Thing: can't be found"),
+        ({"_target_": "gtcrn.errors"}, keys.Data, "key._target_=gtcrn.errors: is no class or function"),
+        ({"_target_": "gtcrn.losses.L1", "wieght": 1}, dict, "key.wieght: gtcrn.losses.L1 has no such key; it has w"),
+        ({"_target_": "gtcrn.data.module.demo", "batch_size": "4"}, keys.Data, "key.batch_size=4: must be a whole"),
+    ],
+)
+def test_what_does_not_fit(value, annotation, told):
+    with pytest.raises(UserError) as error:
+        check_value(value, annotation, "key")
+    assert str(error.value).startswith(told) and "\n" not in str(error.value)
+
+
+TASKS = sorted(path.stem for path in (Path(__file__).parents[2] / "conf/task").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_key_of_a_task_is_declared(command, task):
+    cfg = command(f"task={task}")
+    check(cfg)
+    assert set(cfg) <= set(keys.declared(task))
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["+trainer.callbacks=[{_target_: pytorch_lightning.callbacks.Timer}]"],
+        ["+width=8", "model=gtcrn", "model.channels=${width}"],
+    ],
+)
+def test_what_may_be_added(command, overrides):
+    check(command(*overrides))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["~loss"], "loss is missing: task=train needs it"),
+        (["~trainer"], 'trainer={"max_epochs": 5}: must be a choice of its group, with a _target_'),
+        (["freeze=[5]"], "freeze=[5]: must be a list of text or null"),
+        (["clips_every=null"], "clips_every=null: must be a whole number of at least 1"),
+        (["metrics.validation=foo"], "metrics.validation=foo: must be a list of text"),
+        (["~metrics.workers"], "metrics.workers is missing"),
+        (["+metrics.tset=[stoi]"], "metrics.tset: there is no such key"),
+        (["loss._target_=torch.nn.L1Loss"], "loss._target_=torch.nn.L1Loss: makes something else"),
+        (["+trainer.nosuch=1"], "trainer.nosuch: pytorch_lightning.Trainer has no such key"),
+        (["+nosuch=1"], "+nosuch: task=train has no such key"),
+        (["+trainer.callbacks=5"], "trainer.callbacks=5: must be a list"),
+        (["model.sample_rate=${nosuch}"], "model.sample_rate: can't be worked out"),
+        (["task=inspect", "data.num_workers=-"], "data.num_workers=-: must be a whole number"),
+    ],
+)
+def test_told_before_the_work(command, overrides, told):
+    with pytest.raises(UserError) as error:
+        check(command(*overrides))
+    assert str(error.value).startswith(told) and "\n" not in str(error.value)

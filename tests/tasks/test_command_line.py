@@ -1,0 +1,50 @@
+"""Command lines that Hydra can't read: each is told in a line that says how to type it."""
+
+import shlex
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hypothesis import given, seed, settings
+from hypothesis import strategies as st
+
+from gtcrn.tasks.command_line import errors_told, in_quotes
+
+READER = OverridesParser.create()
+UNREADABLE = ("a=b/c.wav", "take (2).wav", "[old]/x.wav", "{a/b", "#1.wav", "süß.wav", "it's.wav", 'the "best"', "a~b")
+
+
+@pytest.mark.parametrize("path", UNREADABLE)
+def test_how_a_path_is_typed(capsys, path):
+    with pytest.raises(SystemExit, match="2"), errors_told():
+        READER.parse_overrides([f"input={path}"])
+    line = capsys.readouterr().err
+    assert line.startswith(f"error: input={path}: Hydra can't read this value") and line.count("\n") == 1
+    (typed,) = shlex.split(line.partition("two kinds of quotes: ")[2])
+    assert READER.parse_override(typed).value() == path
+
+
+@seed(1)
+@settings(max_examples=200, deadline=None)
+@given(st.text(st.characters(exclude_categories=("Cs", "Cc")), max_size=8))
+def test_any_text_can_be_typed(text):
+    (typed,) = shlex.split(in_quotes("input", text))
+    assert READER.parse_override(typed).value() == text
+
+
+def test_what_is_no_value_is_left_to_hydra(capsys):
+    with pytest.raises(SystemExit, match="2"), errors_told():
+        READER.parse_overrides(["input"])
+    assert capsys.readouterr().err.startswith("error: input: ")
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (ValueError("Config group override must be a string"), "error: Config group override must be a string\n"),
+        (PermissionError(13, "Permission denied", "/x/outputs"), "error: /x/outputs: can't be written (Permission de"),
+    ],
+)
+def test_what_hydra_raises_before_the_task(capsys, error, told):
+    with pytest.raises(SystemExit, match="2"), errors_told():
+        raise error
+    assert capsys.readouterr().err.startswith(told)
