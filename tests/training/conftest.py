@@ -9,7 +9,7 @@ from gtcrn.data.module import SpeechData, vctk_demand
 def mini_data(recordings, tmp_path):
     """A function that makes five real pairs to train on, in batches of two: epochs of three steps; one validates."""
 
-    def make(num_workers: int = 0) -> SpeechData:
+    def make(num_workers: int = 0, worker_timeout: float = 120.0) -> SpeechData:
         data = vctk_demand(
             str(recordings / "vctk_demand_mini"),
             train_sets=["28spk"],
@@ -21,6 +21,7 @@ def mini_data(recordings, tmp_path):
             segment_seconds=0.3,
             batch_size=2,
             num_workers=num_workers,
+            worker_timeout=worker_timeout,
             seed=7,
             cache_dir=tmp_path / "cache",
         )

@@ -80,6 +80,12 @@ def test_integers_come_nearer_to_the_float_model_which_stays(data):
     assert all(torch.equal(value, before[key]) for key, value in trained.enhancer.state_dict().items())
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_calibration_takes_no_batches_from_training(mini_data):
+    """Loader processes that outlive an epoch, of three steps, begin it anew."""
+    assert fit(module(calibration_batches=2), SpeechDataModule(mini_data(num_workers=1))).global_step == 3
+
+
 class Stop(Exception):
     pass
 

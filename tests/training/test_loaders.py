@@ -1,0 +1,63 @@
+"""Loader processes that are killed or stopped end a training in a line, and a killed run ends as if undisturbed."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import pytorch_lightning as pl
+from torch.utils.data import get_worker_info
+
+from gtcrn.errors import UserError
+from gtcrn.losses import CompressedMagnitude, Loss
+from gtcrn.models import light_v3
+from gtcrn.tasks import train
+from gtcrn.training.data import SpeechDataModule
+from gtcrn.training.supervised import SupervisedModule
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("number", "told"),
+    [(signal.SIGKILL, "is killed by signal: Killed; where"), (signal.SIGSTOP, "timed out after 1.0 seconds; where")],
+    ids=["killed", "stopped"],
+)
+def test_a_loader_process_that_ends_or_hangs_ends_the_run_in_a_line(mini_data, tmp_path, monkeypatch, number, told):
+    data = mini_data(num_workers=1, worker_timeout=1.0)
+    items = type(data.dataset("train"))
+    healthy = items.__getitem__
+
+    def harmed(self, key):
+        if get_worker_info() and key[0] == 1:  # in the second epoch
+            os.kill(os.getpid(), number)
+        return healthy(self, key)
+
+    monkeypatch.setattr(items, "__getitem__", harmed)
+    loss = Loss({"magnitude": CompressedMagnitude(70, 0.3, 512, 256)})
+    module = SupervisedModule(light_v3.build(width_mult=0.5, use_two_dpgrnn=False), loss)
+    trainer = pl.Trainer(
+        accelerator="cpu", max_epochs=2, logger=False, enable_progress_bar=False, enable_model_summary=False,
+        enable_checkpointing=False, limit_val_batches=0, use_distributed_sampler=False,
+    )  # fmt: skip
+    last = tmp_path / "last.ckpt"
+    last.write_text("")
+    with pytest.raises(UserError) as error:
+        train.fit(trainer, module, SpeechDataModule(data), None, last)
+    assert trainer.global_step == 3 and "\n" not in str(error.value)
+    assert told in str(error.value) and str(error.value).endswith(f"go on with resume={last}")
+    for process in multiprocessing.active_children():
+        process.join(10)
+        assert not process.is_alive()
+
+
+def test_killed_trainings_end_as_undisturbed_ones():
+    """A short form of the campaign: two kills, of the training that counts in steps and calibrates first."""
+    scenario = "kind='qat', workers=2, schedule='short'"
+    command = [sys.executable, ROOT / "benchmarks/kills.py", "--kills", "2", "--only", scenario]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500)
+    assert "2 kills, 0 of 1 trainings differ from undisturbed ones." in done.stdout, done.stdout + done.stderr
