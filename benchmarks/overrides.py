@@ -98,8 +98,10 @@ GROUPS = {
     "inspect": ("data",),
     "download": ("download",),
 }
-# Keys that name where the framework's own files go: any word is a place
+# Keys that take what is of no type: places that are made, corpora by name with weights, devices in words
 ANY_WORD = {"run_dir", "run_name", "name", "data.root", "data.cache_dir", "cache_dir", "output", "origin", "licence"}
+ANY_WORD |= {f"data.{key}" for key in ("speech", "noise", "rir", "replay_speech", "replay_noise", "recipe.target")}
+ANY_WORD |= {"trainer.devices"}
 
 
 @dataclass(frozen=True)
@@ -144,7 +146,7 @@ def _of(config: DictConfig | ListConfig, key: str, prefix: str = "") -> Iterator
     number = type(value) in (int, float)
     yield f"{name}={{a:1}}", name not in ANY_WORD and value is not None
     yield f"{name}=[[1]]", value is not None and name not in ANY_WORD
-    yield f"{name}=soon", number or type(value) is bool or is_list
+    yield f"{name}=soon", name not in ANY_WORD and (number or type(value) is bool or is_list)
     yield f"{name}=-1", type(value) is bool or is_list
     yield f"{name}=nan", number or type(value) is bool or is_list
     for doubtful in ("0", "null", "''", "1.5", str(HUGE), "true"):

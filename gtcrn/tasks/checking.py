@@ -127,7 +127,8 @@ def check_object(config: dict, allowed: Sequence[Any], key: str) -> None:
     parameters, open_ended = signature_of(target)
     for name, value in config.items():
         if name in parameters:
-            check_value(value, parameters[name].annotation, f"{key}.{name}")
+            annotation = keys.STRICTER.get((config[TARGET], name), parameters[name].annotation)
+            check_value(value, annotation, f"{key}.{name}")
         elif not open_ended and not (name.startswith("_") and name.endswith("_")):  # these are Hydra's own
             raise UserError(f"{key}.{name}: {config[TARGET]} has no such key; it has {', '.join(parameters)}")
 

@@ -34,6 +34,13 @@ Model = Annotated[dict, Built("gtcrn.models.enhancer.Enhancer")]
 Data = Annotated[dict, Built("gtcrn.data.module.SpeechData")]
 
 
+# Of what others take any number and then fail at some: by target and key
+STRICTER = {
+    ("pytorch_lightning.Trainer", "accumulate_grad_batches"): Count,
+    ("pytorch_lightning.Trainer", "check_val_every_n_epoch"): Count | None,
+}
+
+
 class Sweep(Section):
     resume: bool | str
 

@@ -93,15 +93,16 @@ def train(cfg: DictConfig, run_dir: Path) -> dict:
     frozen = freeze(enhancer, list(cfg.freeze or []))
     if resume:
         check_continuation(module, resume, content)
+    data_wait = DataWait()
+    last = LastCheckpoint(run_dir / CHECKPOINTS / LAST, cfg.checkpoint_minutes)
+    callbacks = [*make_callbacks(cfg, run_dir, module.logged), data_wait, *frozen, last]
+    check_trainer(cfg, callbacks)
     data = build_data(cfg, enhancer)
     data.setup()
     for line in data.describe():
         log.info(line)
     check_scores(cfg, module, data)
     module.input_level = data.input_level()
-    data_wait = DataWait()
-    last = LastCheckpoint(run_dir / CHECKPOINTS / LAST, cfg.checkpoint_minutes)
-    callbacks = [*make_callbacks(cfg, run_dir, module.logged), data_wait, *frozen, last]
     loggers = make_loggers(cfg, run_dir, content.get("global_step", 0))
     # nothing of W&B is imported where it is not chosen
     dashboard = next((logger for logger in loggers if isinstance(logger, WandbLogger)), None)
@@ -154,6 +155,12 @@ def train(cfg: DictConfig, run_dir: Path) -> dict:
         # within the task, also when it crashes: otherwise the jobs of a sweep run into one W&B run
         if dashboard:
             dashboard.finish(failed)
+
+
+def check_trainer(cfg: DictConfig, callbacks: list[Callback]) -> None:
+    """Raise UserError if there is no trainer of these settings, on this machine and with these callbacks: now, and not
+    when the data have been looked at."""
+    build(cfg.trainer, logger=[], callbacks=list(callbacks), plugins=[], default_root_dir=cfg.run_dir)
 
 
 def check_scores(cfg: DictConfig, module: pl.LightningModule, data: SpeechData) -> None:

@@ -1,5 +1,9 @@
 import csv
+import multiprocessing
+import os
+import signal
 import sys
+from concurrent.futures import BrokenExecutor
 
 import numpy as np
 import pytest
@@ -73,7 +77,7 @@ def test_files_are_what_the_table_says(corpus):
 
 
 def test_a_second_start_makes_nothing(corpus, monkeypatch):
-    monkeypatch.setattr("gtcrn.data.demo.corpus.multiprocessing", None)
+    monkeypatch.setattr("gtcrn.data.demo.corpus.ProcessPoolExecutor", None)
     assert len(Demo(SIZES, 0, 16000, corpus.folder.parents[1]).pairs("test")) == SIZES["test"]
 
 
@@ -117,3 +121,14 @@ def test_data_demo(corpus):
         len(data.dataset("validation").pairs),
         len(data.dataset("test").pairs),
     ] == [18, 3, 6]
+
+
+def test_a_killed_process_ends_the_work(tmp_path, monkeypatch):
+    """It once hung for ever."""
+    pytest.importorskip("espeakng_loader")
+    if multiprocessing.get_start_method() != "fork":
+        pytest.skip("only a forked process has what is changed here")
+    monkeypatch.setattr("gtcrn.data.demo.corpus._make_pair", lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
+    with pytest.raises(BrokenExecutor):
+        Demo({"train": 1, "validation": 1, "test": 1}, 0, 16000, tmp_path).pairs("train")
+    assert not list((tmp_path / "demo").glob("*.csv"))

@@ -100,6 +100,7 @@ def test_what_may_be_added(command, overrides):
         (["+metrics.tset=[stoi]"], "metrics.tset: there is no such key"),
         (["loss._target_=torch.nn.L1Loss"], "loss._target_=torch.nn.L1Loss: makes something else"),
         (["+trainer.nosuch=1"], "trainer.nosuch: pytorch_lightning.Trainer has no such key"),
+        (["trainer.check_val_every_n_epoch=0"], "trainer.check_val_every_n_epoch=0: must be a whole number of"),
         (["+nosuch=1"], "+nosuch: task=train has no such key"),
         (["+trainer.callbacks=5"], "trainer.callbacks=5: must be a list"),
         (["model.sample_rate=${nosuch}"], "model.sample_rate: can't be worked out"),

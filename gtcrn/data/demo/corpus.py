@@ -2,9 +2,10 @@
 
 import csv
 import logging
-import multiprocessing
 import os
 import shutil
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -70,17 +71,33 @@ class Demo:
         partial_folder = self.folder.with_suffix(".partial")
         shutil.rmtree(partial_folder, ignore_errors=True)  # of a run that was killed
         jobs = [(split, index) for split, size in self.sizes.items() for index in range(size)]
-        make = partial(_make_pair, folder=partial_folder, seed=self.seed, sample_rate=self.sample_rate)
+        make = partial(_make_pairs, folder=partial_folder, seed=self.seed, sample_rate=self.sample_rate)
         # espeak-ng can't be reset: what it says depends on what it has said. So every 16 files, however many
-        # processes share the work, begin in a new process (a chunk is one task).
-        with multiprocessing.Pool(initializer=end_with_parent, maxtasksperchild=1) as pool:
-            made = pool.imap(make, jobs, chunksize=16)
-            rows = list(tqdm(made, "making the demo corpus", len(jobs), unit="file", disable=None))
+        # processes share the work, begin in a new process. One that is killed ends the work, where a
+        # multiprocessing.Pool would wait for it for ever.
+        chunks = [jobs[first : first + 16] for first in range(0, len(jobs), 16)]
+        with (
+            ThreadPoolExecutor(os.cpu_count()) as threads,
+            tqdm(total=len(jobs), desc="making the demo corpus", unit="file", disable=None) as bar,
+        ):
+            rows = []
+            for made in threads.map(partial(_in_new_process, make), chunks):
+                rows += made
+                bar.update(len(made))
         with open(partial_folder / "table.csv", "w", newline="") as file:
             table = csv.DictWriter(file, rows[0].keys())
             table.writeheader()
             table.writerows(rows)
         os.rename(partial_folder, self.folder)
+
+
+def _in_new_process(make: Callable[[list], list], chunk: list) -> list:
+    with ProcessPoolExecutor(1, initializer=end_with_parent) as process:
+        return process.submit(make, chunk).result()
+
+
+def _make_pairs(jobs: list[tuple[str, int]], **options) -> list[dict[str, object]]:
+    return [_make_pair(job, **options) for job in jobs]
 
 
 def _make_pair(job: tuple[str, int], folder: Path, seed: int, sample_rate: int) -> dict[str, object]:
