@@ -62,8 +62,9 @@ VECTOR = Layout(Tensor.flatten, lambda vector: vector[None, None])
 class Published:
     """A published format: how to know it, how its authors name things, how to read its sizes off its shapes.
 
-    input_level: dBFS at which it was trained (see `Enhancer`): of VCTK-DEMAND as measured, of mixtures by the DNS
-        Challenge's recipe the middle of its range. GTCRN was trained on either, which are 3 dB apart.
+    input_level: dBFS at which it was trained (see `Enhancer`). Of VCTK-DEMAND it is the middle of what six of its
+        training files measure (-19 to -26), of mixtures by the DNS Challenge's recipe the middle of the recipe's
+        range. GTCRN was trained on either; they are 3 dB apart.
     """
 
     name: str
