@@ -214,11 +214,16 @@ def check(case: Override) -> None:
     """Let the framework run with the override; raise Wrong if it must be refused and is not."""
     try:
         cfg = composed(case.setting, case.text, run_dir=tempfile.mkdtemp(dir=materials()))
-    except HydraException as error:  # which Hydra tells in a few lines of its own
+    except (HydraException, ValueError) as error:  # told by `gtcrn.tasks.command_line`
         raise UserError(str(error).splitlines()[0]) from error
     os.chdir(materials())
     if "micro.onnx" in SETTINGS[case.setting]:
         exported()
-    tasks.perform(cfg)
+    try:
+        tasks.perform(cfg)
+    except Exception as error:
+        if line := tasks.mendable(error):
+            raise UserError(line) from error
+        raise
     if case.wrong:
         raise Wrong(f"accepted: {case.text}")

@@ -111,12 +111,14 @@ def _record() -> Path:
 def mendable(error: Exception) -> str | None:
     """Return the line for what a user can mend: what the framework refuses, and what the machine does.
 
-    A full disk, a folder that can't be written to, a process that was ended from outside.
+    A full disk, a folder that can't be written to, too little memory, a process that was ended from outside.
     """
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, OSError) and error.errno is not None:
         return unwritable(error.filename, error) if error.errno in UNWRITABLE and error.filename else str(error)
+    if isinstance(error, MemoryError):
+        return f"not enough memory ({error or 'for what was asked'}); take smaller numbers, or a larger machine"
     if isinstance(error, BrokenExecutor) or "DataLoader worker" in str(error):
         return (
             "a worker process was ended from outside, most often for want of memory: give it fewer at once, with "

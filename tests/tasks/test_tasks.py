@@ -1,29 +1,51 @@
-"""How a task ends, whichever it is."""
+"""What the machine does to a task is told in a line; what nobody foresaw keeps its traceback."""
 
-import os
-import signal
-import sys
-import time
+import errno
+import importlib
+from concurrent.futures.process import BrokenProcessPool
 from types import SimpleNamespace
 
 import pytest
-from omegaconf import OmegaConf
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import read_write
 
-import gtcrn.tasks
+from gtcrn import tasks
+from gtcrn.errors import UserError
+
+KILLED = RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_signals_end_a_task_in_one_line(monkeypatch, capsys, number, code):
-    def wait(cfg):
-        os.kill(os.getpid(), number)
-        time.sleep(10)
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (UserError("n=0: too few"), "n=0: too few"),
+        (OSError(errno.ENOSPC, "No space left on device", "/x/a.wav"), "/x/a.wav: can't be written (No space left on"),
+        (OSError(errno.EROFS, "Read-only file system", "/x/out"), "/x/out: can't be written (Read-only file system"),
+        (OSError(errno.ENOSPC, "No space left on device"), "[Errno 28] No space left on device"),
+        (BrokenProcessPool("terminated abruptly"), "a worker process was ended from outside"),
+        (KILLED, "a worker process was ended from outside"),
+        (MemoryError("Unable to allocate 57 PiB"), "not enough memory (Unable to allocate 57 PiB)"),
+        (TypeError("a fault of ours"), None),
+    ],
+)
+def test_what_a_user_can_mend(error, told):
+    line = tasks.mendable(error)
+    assert line is None if told is None else line.startswith(told) and "\n" not in line
 
-    monkeypatch.setitem(sys.modules, "gtcrn.tasks.waiting", SimpleNamespace(run=wait))
-    former = signal.getsignal(signal.SIGTERM)
-    try:
-        with pytest.raises(SystemExit) as end:
-            gtcrn.tasks.run(OmegaConf.create({"task": "waiting", "model": {}, "sweep": {"resume": False}}))
-    finally:
-        signal.signal(signal.SIGTERM, former)
-    assert end.value.code == code
-    assert capsys.readouterr().err == "error: interrupted\n"
+
+@pytest.mark.parametrize(("error", "code"), [(KILLED, 2), (TypeError("a fault of ours"), 1)])
+def test_one_line_and_an_exit_code(command, tmp_path, monkeypatch, capsys, error, code):
+    def run(cfg):
+        raise error
+
+    cfg = command("task=report")
+    with read_write(HydraConfig.instance().cfg.hydra.runtime) as runtime:
+        runtime.output_dir = str(tmp_path / "job")
+    monkeypatch.setattr(importlib, "import_module", lambda name: SimpleNamespace(run=run))
+    with pytest.raises(SystemExit) as exit:
+        tasks.run(cfg)
+    assert exit.value.code == code and capsys.readouterr().err.count("\n") == 1
+    record = tmp_path / "job" / tasks.FAILURE
+    assert record.exists() == (code == 1)
+    if code == 1:
+        assert "Traceback" in record.read_text()
