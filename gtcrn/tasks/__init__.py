@@ -96,11 +96,11 @@ def run(cfg: DictConfig) -> Any:
 
 def perform(cfg: DictConfig) -> Any:
     """Check the whole configuration and run the task that it names. Raises UserError for what a user can mend."""
+    if cfg.task != "profile" and "rows" in (cfg.model or {}):
+        raise UserError("model=all is for task=profile: name one model, e.g. model=light_v3")
     check(cfg)
     if cfg.sweep.resume and not in_sweep():
         raise UserError("sweep.resume is for sweeps, started with -m; a run of its own goes on with resume=auto")
-    if "rows" in cfg.model and cfg.task != "profile":
-        raise UserError("model=all is for task=profile: name one model, e.g. model=light_v3")
     return importlib.import_module(f"gtcrn.tasks.{cfg.task}").run(cfg)
 
 

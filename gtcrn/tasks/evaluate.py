@@ -191,7 +191,7 @@ def _matched(enhanced: dict[str, Path], files: dict[str, Path], place: str) -> d
     if not files or enhanced.keys() <= files.keys():
         return {name: files[name] for name in enhanced if files}
     halves = clean_halves(map(str, enhanced.values()), map(str, files.values()))
-    matched = {name: halves[str(path)] for name, path in enhanced.items()}
+    matched = {name: str(files[name]) if name in files else halves[str(path)] for name, path in enhanced.items()}
     if missing := sorted(name for name, half in matched.items() if half is None):
         raise UserError(f"{place}: {len(missing)} of the enhanced files have no match, e.g. {missing[0]}")
     counts = Counter(matched.values())

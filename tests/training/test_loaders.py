@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -24,7 +25,10 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     ("number", "told"),
-    [(signal.SIGKILL, "is killed by signal: Killed; where"), (signal.SIGSTOP, "timed out after 1.0 seconds; where")],
+    [
+        (signal.SIGKILL, "(is killed by signal: Killed|exited unexpectedly); where"),
+        (signal.SIGSTOP, r"timed out after 1\.0 seconds; where"),
+    ],
     ids=["killed", "stopped"],
 )
 def test_a_loader_process_that_ends_or_hangs_ends_the_run_in_a_line(mini_data, tmp_path, monkeypatch, number, told):
@@ -49,7 +53,7 @@ def test_a_loader_process_that_ends_or_hangs_ends_the_run_in_a_line(mini_data, t
     with pytest.raises(UserError) as error:
         train.fit(trainer, module, SpeechDataModule(data), None, last)
     assert trainer.global_step == 3 and "\n" not in str(error.value)
-    assert told in str(error.value) and str(error.value).endswith(f"go on with resume={last}")
+    assert re.search(told, str(error.value)) and str(error.value).endswith(f"go on with resume={last}")
     for process in multiprocessing.active_children():
         process.join(10)
         assert not process.is_alive()

@@ -61,7 +61,7 @@ def test_impossible_settings_are_named():
 
 def test_checkpoint_cannot_choose_what_is_imported(tmp_path):
     torch.save({"gtcrn": {"model": {"build": "os.system", "knobs": {"command": "true"}}}}, tmp_path / "evil.ckpt")
-    with pytest.raises(UserError, match="asks for os, which is not a model of this framework"):
+    with pytest.raises(UserError, match="asks for os.system, code outside this framework"):
         gtcrn.load(tmp_path / "evil.ckpt")
 
 
