@@ -43,6 +43,12 @@ def whole(path: str | Path) -> Iterator[Path]:
             partial.unlink()
 
 
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text in UTF-8, whole or not at all; see `whole`."""
+    with whole(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
 def fitting(path: str | Path) -> str:
     """Return a path without suffix whose last name leaves 24 of its 255 bytes to what is added to it.
 

@@ -15,8 +15,9 @@ from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 
 from gtcrn.analysis.cost import Cost
-from gtcrn.analysis.figures import OPEN_STYLE
-from gtcrn.analysis.tables import markdown_table, rich_table
+from gtcrn.analysis.figures import OPEN_STYLE, save
+from gtcrn.analysis.tables import markdown_table, rich_table, write_csv
+from gtcrn.files import write_text
 
 DEFINITIONS = (
     "exact: weight MACs of convolutions, linear and recurrent layers and the ERB product; no STFT.",
@@ -58,9 +59,9 @@ class Row:
 def write(rows: Sequence[Row], folder: Path) -> list[Path]:
     """`complexity.md`, `complexity.csv` and `complexity.png`; returns their paths."""
     paths = [folder / f"complexity.{suffix}" for suffix in ("md", "csv", "png")]
-    paths[0].write_text(markdown(rows))
-    frame(rows).to_csv(paths[1], index=False, float_format="%.6g")
-    scatter(rows).savefig(paths[2])
+    write_text(paths[0], markdown(rows))
+    write_csv(frame(rows), paths[1], float_format="%.6g")
+    save(scatter(rows), paths[2])
     return paths
 
 

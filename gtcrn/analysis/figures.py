@@ -1,8 +1,10 @@
-"""Figures of signals. They are `matplotlib.figure.Figure`s with no global state: `figure.savefig(path)`."""
+"""Figures of signals. They are `matplotlib.figure.Figure`s with no global state: `save(figure, path)`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -10,6 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from scipy.signal import ShortTimeFFT
 from scipy.signal.windows import hann
+
+from gtcrn.files import whole
 
 _PERCENTILE = 99.9  # the brightest colour: a click or an offset must not darken the rest
 _RANGE = 75  # dB shown below it
@@ -20,6 +24,12 @@ _PIXELS = 1500  # no more frames than a figure can show
 _LEVEL = "level [dB re full-scale sine]"
 STYLE = {"font.size": 9, "axes.linewidth": 0.6, "xtick.major.width": 0.6, "ytick.major.width": 0.6}
 OPEN_STYLE = STYLE | {"axes.spines.top": False, "axes.spines.right": False}  # of plots, not of images
+
+
+def save(figure: Figure, path: Path, **options: Any) -> None:
+    """Write a figure as PNG, whole or not at all. options: of `Figure.savefig`."""
+    with whole(path) as partial:
+        figure.savefig(partial, format="png", **options)
 
 
 def spectrogram_figure(

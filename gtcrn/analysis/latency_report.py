@@ -11,9 +11,10 @@ import pandas as pd
 import rich.table
 from matplotlib.figure import Figure
 
-from gtcrn.analysis.figures import OPEN_STYLE
+from gtcrn.analysis.figures import OPEN_STYLE, save
 from gtcrn.analysis.latency import PROCESS, ROUND, SCORES, WARM_UP, Entry, Timing
-from gtcrn.analysis.tables import markdown_table, rich_table
+from gtcrn.analysis.tables import markdown_table, rich_table, write_csv
+from gtcrn.files import write_text
 from gtcrn.metrics import METRICS
 
 _NONE = "–"
@@ -28,9 +29,9 @@ Table = tuple[str, list[str], list[list[str]]]  # title, header, rows
 def write(timings: Sequence[Timing], scores: pd.DataFrame | None, folder: Path) -> list[Path]:
     """`latency.md`, `latency.csv` and `latency.png`; returns their paths."""
     paths = [folder / f"latency.{suffix}" for suffix in ("md", "csv", "png")]
-    paths[0].write_text(markdown(timings, scores))
-    frame(timings, scores).to_csv(paths[1], index=False, float_format="%.6g")
-    boxes(timings).savefig(paths[2])
+    write_text(paths[0], markdown(timings, scores))
+    write_csv(frame(timings, scores), paths[1], float_format="%.6g")
+    save(boxes(timings), paths[2])
     return paths
 
 

@@ -22,6 +22,7 @@ from gtcrn.analysis.runs import recording
 from gtcrn.analysis.tables import unmarked
 from gtcrn.data import audio
 from gtcrn.errors import UserError
+from gtcrn.files import write_text
 from gtcrn.metrics import METRICS
 
 log = logging.getLogger(__name__)
@@ -102,11 +103,7 @@ def _write(content: dict, path: Path) -> None:
     template = resources.files("gtcrn.analysis").joinpath("listening.html").read_text("utf-8")
     # "<" could end the script element that holds the data
     data = json.dumps(content, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(template.replace(_DATA, data), "utf-8")
-    except OSError as error:
-        raise UserError(f"{path}: can't be written: {error.strerror}") from error
+    write_text(path, template.replace(_DATA, data))
 
 
 def _finished(runs: Mapping[str, Path]) -> tuple[list[_Run], list[str]]:

@@ -10,10 +10,11 @@ import pandas as pd
 import rich.table
 from matplotlib.figure import Figure
 
-from gtcrn.analysis.figures import OPEN_STYLE
+from gtcrn.analysis.figures import OPEN_STYLE, save
 from gtcrn.analysis.latency import SCORES
 from gtcrn.analysis.quantisation import LEVELS, Report
-from gtcrn.analysis.tables import markdown_table, rich_table
+from gtcrn.analysis.tables import markdown_table, rich_table, write_csv
+from gtcrn.files import write_text
 from gtcrn.metrics import METRICS
 
 _NONE = "–"
@@ -40,13 +41,13 @@ def write(report: Report, folder: Path) -> list[Path]:
     for title, header, rows in _tables(report):
         parts += [f"## {title}", markdown_table(header, rows)]
     parts += ["\n".join(f"- {note}" for note in NOTES), "![output SNR, by level and by tensor](quantisation.png)"]
-    text.write_text("\n\n".join(parts) + "\n")
-    report.summary.to_csv(summary, float_format="%.6g")
+    write_text(text, "\n\n".join(parts) + "\n")
+    write_csv(report.summary.reset_index(), summary, float_format="%.6g")
     ranked = {"layers": report.layers, "tensors": report.tensors}
     ranked = {folder / f"quantisation_{name}.csv": errors for name, errors in ranked.items() if not errors.empty}
     for path, errors in ranked.items():
-        errors.to_csv(path, float_format="%.6g", index_label="tensor")
-    figure(report).savefig(picture)
+        write_csv(errors.reset_index(names="tensor"), path, float_format="%.6g")
+    save(figure(report), picture)
     return [text, summary, *ranked, picture]
 
 

@@ -19,11 +19,12 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from gtcrn.analysis.figures import STYLE
+from gtcrn.analysis.figures import STYLE, save
 from gtcrn.analysis.runs import RESULTS, config_columns, configured
 from gtcrn.analysis.sweep_figures import cost_figure, curve_figure, map_figure
 from gtcrn.analysis.sweeps import Measure, Sweep, measures, name, short_names, shown_value
 from gtcrn.analysis.tables import markdown_table, plain, write_csv
+from gtcrn.files import write_text
 
 _HEADLINE = ("pesq_wb", "estoi", "si_sdr")  # beside the chosen measure
 _COSTS = {
@@ -59,7 +60,7 @@ def write(sweeps: Sequence[Sweep], folder: Path) -> list[Path]:
         for earlier in (folder / file, *folder.glob(f"{Path(file).stem}_[0-9]*.png")):
             earlier.unlink(missing_ok=True)
     drawn = [_draw(sweep, folder, f"_{number}" if number > 1 else "") for number, sweep in enumerate(sweeps, 1)]
-    (folder / "sweep.md").write_text(markdown(sweeps, folder.resolve().name, drawn), encoding="utf-8")
+    write_text(folder / "sweep.md", markdown(sweeps, folder.resolve().name, drawn))
     pictures = [file for captions, _ in drawn for file in captions]
     return [folder / file for file in ("sweep.csv", "sweep.md", *pictures)]
 
@@ -87,7 +88,7 @@ def _draw(sweep: Sweep, folder: Path, suffix: str) -> tuple[dict[str, str], dict
         figure, captions[file] = drawn
         lines = textwrap.fill(captions[file], round(10 * figure.get_figwidth()))  # left of a legend
         figure.suptitle(lines, x=0.01, ha="left", fontsize=8)
-        figure.savefig(folder / file)
+        save(figure, folder / file)
     return captions, missing
 
 

@@ -116,7 +116,9 @@ def mendable(error: Exception) -> str | None:
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, OSError) and error.errno is not None:
-        return unwritable(error.filename, error) if error.errno in UNWRITABLE and error.filename else str(error)
+        if not error.filename:
+            return str(error)
+        return unwritable(error.filename, error) if error.errno in UNWRITABLE else f"{error.filename}: {error.strerror}"
     if isinstance(error, MemoryError):
         return f"not enough memory ({error or 'for what was asked'}); take smaller numbers, or a larger machine"
     if isinstance(error, BrokenExecutor) or "DataLoader worker" in str(error):

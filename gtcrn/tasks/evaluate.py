@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from gtcrn.analysis import tables
-from gtcrn.analysis.figures import spectrogram_figure
+from gtcrn.analysis.figures import save, spectrogram_figure
 from gtcrn.analysis.streaming import stream
 from gtcrn.data import audio
 from gtcrn.data.dns_pairs import clean_halves
@@ -27,7 +27,7 @@ from gtcrn.data.folders import listed_lines, search
 from gtcrn.data.module import SpeechData
 from gtcrn.errors import UserError, printable
 from gtcrn.export.integer.checkpoint import holds_integers, load_simulation
-from gtcrn.files import fitting
+from gtcrn.files import fitting, write_text
 from gtcrn.metrics import DNSMOS_METRICS, METRICS, Pair, score_pairs
 from gtcrn.metrics.pair import check_metrics
 from gtcrn.models.enhancer import Enhancer
@@ -234,14 +234,14 @@ def draw_examples(pairs: list[Pair], scores: pd.DataFrame, sample_rate: int, fol
         signals = pair.signals()
         waves = {role: signals[role] for role in ("noisy", "enhanced", "clean") if role in signals}
         figure = spectrogram_figure(waves, sample_rate, title=f"{pair.name} ({rank} {metric})")
-        figure.savefig(folder / f"{rank}_{Path(fitting(pair.name)).name}.png", dpi=140)
+        save(figure, folder / f"{rank}_{Path(fitting(pair.name)).name}.png", dpi=140)
 
 
 def report(scores: pd.DataFrame, folder: Path, title: str, tested_on: str | None = None) -> dict[str, float]:
     """Prints the tables and writes scores.csv, scores.md and summary.json; returns the means."""
     folder.mkdir(parents=True, exist_ok=True)
     tables.write_csv(scores, folder / "scores.csv", float_format="%.6g")
-    (folder / "scores.md").write_text(f"# {title}\n\n{tables.markdown(scores)}")
+    write_text(folder / "scores.md", f"# {title}\n\n{tables.markdown(scores)}")
     for table in tables.terminal(scores, title):
         rich.print(table)
     summary = tables.summarise(scores)
@@ -251,5 +251,5 @@ def report(scores: pd.DataFrame, folder: Path, title: str, tested_on: str | None
         for condition in ("noisy", "enhanced", "improvement")
         if condition in row
     }
-    (folder / "summary.json").write_text(json.dumps(means | {"tested_on": tested_on}, indent=2))
+    write_text(folder / "summary.json", json.dumps(means | {"tested_on": tested_on}, indent=2))
     return means

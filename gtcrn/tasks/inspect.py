@@ -14,11 +14,13 @@ from pandas.api.types import is_numeric_dtype
 from rich.console import Console
 from rich.table import Table
 
-from gtcrn.analysis.figures import items_figure
+from gtcrn.analysis.figures import items_figure, save
+from gtcrn.analysis.tables import write_csv
 from gtcrn.data import audio
 from gtcrn.data.datasets import Explained
 from gtcrn.data.module import SpeechData
 from gtcrn.errors import UserError
+from gtcrn.files import write_text
 from gtcrn.tasks.building import build
 
 log = logging.getLogger(__name__)
@@ -54,10 +56,10 @@ def run(cfg: DictConfig) -> None:
         for part, wave in item.waves.items():
             audio.write(folder / f"{index:03d}_{part}.wav", wave, data.sample_rate, subtype="FLOAT")
     table = tabulate(items)
-    table.to_csv(folder / "items.csv", float_format="%.6g")
+    write_csv(table.reset_index(), folder / "items.csv", float_format="%.6g")
     draw(items, table, data.sample_rate, folder / "items.png")
     heading = f"{cfg.split}, epoch {cfg.epoch}, {data.sample_rate} Hz"
-    (folder / "items.md").write_text(f"# {heading}\n\n{markdown(table, data)}")
+    write_text(folder / "items.md", f"# {heading}\n\n{markdown(table, data)}")
     for line in data.describe():
         log.info(line)
     Console().print(terminal(table, heading))
@@ -104,7 +106,7 @@ def draw(items: dict[int, Explained], table: pd.DataFrame, sample_rate: int, fil
         (title(index, table.loc[index]), {part: item.waves[part] for part in DRAWN if part in item.waves})
         for index, item in list(items.items())[:PICTURED]
     ]
-    items_figure(rows, sample_rate).savefig(file)
+    save(items_figure(rows, sample_rate), file)
 
 
 def title(index: int, row: pd.Series) -> str:

@@ -28,6 +28,7 @@ from gtcrn.export.exporting import Calibrated, Export
 from gtcrn.export.integer import calibration, checkpoint
 from gtcrn.export.integer.network import Network
 from gtcrn.export.metadata import weights_of
+from gtcrn.files import write_text
 from gtcrn.models.enhancer import Enhancer
 from gtcrn.models.pretrained import open_checkpoint
 from gtcrn.tasks.building import build, configure_torch, load_or_build, trusted
@@ -68,7 +69,7 @@ def run(cfg: DictConfig) -> None:
     profile = profile_all if "rows" in cfg.model else profiles[cfg.profile]
     measured = profile(cfg, console)
     path = folder / ("latency.json" if cfg.profile == "latency" else "profile.json")
-    path.write_text(json.dumps(measured, indent=2))
+    write_text(path, json.dumps(measured, indent=2))
     log.info("written: %s", path)
 
 

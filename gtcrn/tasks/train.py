@@ -23,7 +23,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from gtcrn.analysis.cost import Cost, measure
 from gtcrn.data.module import SpeechData
 from gtcrn.errors import Interrupted, UserError
-from gtcrn.files import unwritable, whole
+from gtcrn.files import unwritable, write_text
 from gtcrn.metrics import DNSMOS_METRICS, more_is_better
 from gtcrn.metrics.pair import check_metrics
 from gtcrn.models.enhancer import Enhancer
@@ -141,8 +141,7 @@ def train(cfg: DictConfig, run_dir: Path) -> dict:
             summary["tested_on"] = data.title("test")
             summary["test"] = evaluate_split(trained, data, "test", cfg.metrics, run_dir / "test", dashboard)
         summary["seconds"] = round(time.perf_counter() - begin, 1)
-        with whole(run_dir / SUMMARY) as partial:
-            partial.write_text(json.dumps(summary, indent=2))
+        write_text(run_dir / SUMMARY, json.dumps(summary, indent=2))
         if dashboard:
             dashboard.log_summary(summary)
             if best.is_file():
@@ -249,7 +248,7 @@ def begin_from(cfg: DictConfig, enhancer: Enhancer, run_dir: Path) -> None:
     ):
         log.info(line)
     run_dir.mkdir(parents=True, exist_ok=True)
-    (run_dir / INITIAL_WEIGHTS).write_text(report.markdown())
+    write_text(run_dir / INITIAL_WEIGHTS, report.markdown())
 
 
 def freeze(enhancer: Enhancer, names: list[str]) -> list[Callback]:

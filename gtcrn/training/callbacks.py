@@ -16,7 +16,7 @@ from pytorch_lightning.callbacks import WeightAveraging
 from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
 from torch import Tensor
 
-from gtcrn.analysis.figures import spectrogram_figure
+from gtcrn.analysis.figures import save, spectrogram_figure
 from gtcrn.analysis.tables import summarise_by_snr
 from gtcrn.data.audio import write
 from gtcrn.errors import UserError
@@ -104,7 +104,7 @@ class ValidationClips(pl.Callback):
         for role, wave in waves.items():
             write(folder / f"{name}_{role}.wav", wave, rate)
         figure = spectrogram_figure(waves, rate, title=f"{name}, epoch {trainer.current_epoch}")
-        figure.savefig(folder / f"{name}.png", dpi=120)
+        save(figure, folder / f"{name}.png", dpi=120)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.log_audio(

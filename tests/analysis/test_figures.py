@@ -5,8 +5,10 @@ import sys
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
-from gtcrn.analysis.figures import items_figure, power_spectrogram, spectrogram_figure
+from gtcrn.analysis.figures import items_figure, power_spectrogram, save, spectrogram_figure
+from gtcrn.errors import UserError
 
 RATE = 16000
 
@@ -82,3 +84,11 @@ def test_items_stand_side_by_side_under_their_titles(tmp_path):
 def test_pyplot_is_not_imported():
     code = "import sys, gtcrn.analysis.figures; sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_a_figure_that_cannot_be_written_is_told_in_a_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="a.png: can't be written"):
+        save(Figure(), tmp_path / "file" / "a.png")
+    save(Figure(), tmp_path / "a.png", dpi=20)
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")

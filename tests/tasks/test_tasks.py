@@ -21,6 +21,7 @@ KILLED = RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
         (UserError("n=0: too few"), "n=0: too few"),
         (OSError(errno.ENOSPC, "No space left on device", "/x/a.wav"), "/x/a.wav: can't be written (No space left on"),
         (OSError(errno.EROFS, "Read-only file system", "/x/out"), "/x/out: can't be written (Read-only file system"),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory", "/proc/x"), "/proc/x: No such file or directory"),
         (OSError(errno.ENOSPC, "No space left on device"), "[Errno 28] No space left on device"),
         (BrokenProcessPool("terminated abruptly"), "a worker process was ended from outside"),
         (KILLED, "a worker process was ended from outside"),
