@@ -26,8 +26,9 @@ def errors_told() -> Iterator[None]:
         sys.exit(_told(f"{error.override}: {advice(error.override) or error.message}"))
     except (HydraException, OmegaConfBaseException) as error:  # of a few lines, which say what there is to choose from
         sys.exit(_told("\n".join(map(str, filter(None, (error, error.__cause__))))))
-    except OSError as error:  # Hydra makes the run's folder
-        sys.exit(_told(f"{unwritable(error.filename, error)}; name another folder with hydra.run.dir="))
+    except OSError as error:  # Hydra makes the run's folder, and of a full disk the error has no name of a file
+        told = unwritable(error.filename, error) if error.filename else f"the run's folder: {error.strerror}"
+        sys.exit(_told(f"{told}; name another folder with hydra.run.dir="))
     except ValueError as error:  # of a group that is null, without its name
         nulls = ", ".join(word for word in sys.argv[1:] if word.endswith("=null"))
         sys.exit(_told(f"{nulls}: {error}" if nulls else str(error)))

@@ -42,6 +42,7 @@ def test_what_is_no_value_is_left_to_hydra(capsys):
     [
         (ValueError("Config group override must be a string"), "error: Config group override must be a string\n"),
         (PermissionError(13, "Permission denied", "/x/outputs"), "error: /x/outputs: can't be written (Permission de"),
+        (OSError(28, "No space left on device"), "error: the run's folder: No space left on device; name another"),
     ],
 )
 def test_what_hydra_raises_before_the_task(capsys, error, told):
