@@ -121,6 +121,8 @@ def curve_figure(sweep: Sweep) -> tuple[Figure, str] | str:
     logged = curves(sweep.runs, ["train/loss", *monitored])
     logged = logged[np.isfinite(logged["value"])]
     logged["configuration"] = logged["run"].map(dict(zip(sweep.runs["run"], sweep.configurations)))
+    noisy_names = {metric.replace("val/", "val/noisy_"): metric for metric in monitored}
+    noisy_means = curves(sweep.runs, list(noisy_names)).groupby("metric")["value"].mean().rename(noisy_names).to_dict()
     lines = {metric: _binned(values) for metric, values in logged.groupby("metric")}
     lines = {metric: table for metric, table in lines.items() if table.groupby(level="configuration").size().max() > 1}
     if not lines:
@@ -143,6 +145,9 @@ def curve_figure(sweep: Sweep) -> tuple[Figure, str] | str:
             low, high = np.nanpercentile(table["mean"], (0, 98))  # the first steps, or one that diverged
             margin = 0.05 * (high - low) or 1
             panel.set_ylim(low - margin, high + margin)
+        noisy = noisy_means.get(metric, np.nan)
+        if np.isfinite(noisy):
+            panel.axhline(noisy, color=_NOISY, linewidth=1, linestyle="--", zorder=0)
         _label(panel, "", metric)
     panels[-1].set_xlabel("step")
     handles = [Line2D([], [], color=colour, label=_wrapped(sweep.names[kind])) for kind, colour in own_colour.items()]
@@ -151,7 +156,7 @@ def curve_figure(sweep: Sweep) -> tuple[Figure, str] | str:
     _legend(figure, handles, f"best by {sweep.measure.label}" if sweep.measure and len(ranked) > _COLOURED else "")
     caption = "Learning curves: the mean over the seeds, and between their extremes a band"
     caption += f"; the best {_COLOURED} configurations in colour." if len(ranked) > _COLOURED else "."
-    return figure, caption + " What the noisy input of the validation has is not logged."
+    return figure, caption + (" The dashed line is the noisy input." if noisy_means else "")
 
 
 class _Axis(NamedTuple):

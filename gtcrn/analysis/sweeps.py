@@ -37,7 +37,7 @@ class Measure(NamedTuple):
         """Return what the noisy input itself has, in the mean over the finished runs; nan where nobody knows."""
         if self.column.startswith("test.improvement_"):
             return 0.0
-        column = self.column.replace("test.enhanced_", "test.noisy_")
+        column = self.column.replace("test.enhanced_", "test.noisy_").replace("/", "/noisy_")  # of val/…
         if column == self.column or column not in runs:
             return np.nan
         return runs.loc[runs["state"] == "finished", column].mean()
@@ -76,8 +76,8 @@ def measures(runs: pd.DataFrame) -> dict[str, Measure]:
             ("test.improvement_", "improvement_"),
             ("validation.val/", "val/"),
         ):
-            if column.startswith(prefix):
-                metric = column.removeprefix(prefix)
+            metric = column.removeprefix(prefix)
+            if column.startswith(prefix) and not metric.startswith("noisy_"):
                 found[kept + metric] = _measure(kept, metric, column)
     return found
 

@@ -28,7 +28,8 @@ _MUCH_WAITING = 0.05
 
 
 class ValidationScores(pl.Callback):
-    """Scores validation clips and logs the means as `val/<metric>`, which checkpoints are chosen by.
+    """Scores validation clips and logs the means as `val/<metric>`, which checkpoints are chosen by, and what the noisy
+    input has as `val/noisy_<metric>`.
 
     metrics: names from `gtcrn.metrics`. files: how many clips are scored, the first ones. Files on
     which a metric is undefined are counted in `val/failures` and left out of its mean.
@@ -63,6 +64,8 @@ class ValidationScores(pl.Callback):
             means = scores[[f"enhanced_{metric}" for metric in self.metrics]].mean()
             shown |= means.rename(lambda column: column.replace("enhanced_", "")).to_dict()
             module.log_dict({f"val/{name}": shown[name] for name in self.metrics}, sync_dist=True)
+            noisy = scores[[column for column in scores if column.startswith("noisy_")]].mean()
+            module.log_dict({f"val/{name}": value for name, value in noisy.items()}, sync_dist=True)
             module.log("val/failures", float((scores["failures"] != "").sum()), sync_dist=True, reduce_fx="sum")
             by_snr = {label: summary["enhanced"] for label, summary in summarise_by_snr(scores).items()}
             if by_snr:

@@ -353,3 +353,15 @@ def test_text_of_unknown_origin_is_no_markup_and_no_formula(tmp_path):
     cells = pd.read_csv(tmp_path / "sweep.csv", dtype=str)
     assert cells["model.a"].tolist() == [evil, "'=1+1", "'-2"]
     assert not cells.map(lambda cell: str(cell).startswith(("=", "+", "@"))).any(axis=None)
+
+
+def test_learning_curves_show_the_noisy_input(tmp_path):
+    write_run(tmp_path / "1", test={"stoi": 0.5}, curve=[9, 5])
+    caption = sweep_figures.curve_figure(sweeps.compare(read_runs(tmp_path))[0])[1]
+    assert "noisy" not in caption, "older runs have not logged it"
+    logged = tmp_path / "1" / "metrics.csv"
+    logged.write_text("epoch,step,train/loss,val/stoi,val/noisy_stoi\n0,0,9,0.4,0.7\n0,1,5,0.5,0.7\n")
+    figure, caption = sweep_figures.curve_figure(sweeps.compare(read_runs(tmp_path))[0])
+    assert "The dashed line is the noisy input" in caption
+    dashed = [line.get_ydata()[0] for panel in figure.axes for line in panel.lines if line.get_linestyle() == "--"]
+    assert dashed == [0.7]
