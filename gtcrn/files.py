@@ -49,6 +49,17 @@ def write_text(path: str | Path, text: str) -> None:
         partial.write_text(text, encoding="utf-8")
 
 
+def expanded(path: str | Path) -> Path:
+    """Return a path in which `~` and `~name` are the folders of this user and of that one.
+
+    Raises UserError for a name that no user of this machine has.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise UserError(f"{path}: this machine has no user {Path(path).parts[0][1:]}; write the folder out") from None
+
+
 def fitting(path: str | Path) -> str:
     """Return a path without suffix whose last name leaves 24 of its 255 bytes to what is added to it.
 

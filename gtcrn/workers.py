@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 import time
 from functools import cache
@@ -16,7 +17,17 @@ def parallel() -> joblib.parallel_config:
 
     They need no `if __name__ == "__main__"` in the caller's script.
     """
-    return joblib.parallel_config("loky", inner_max_num_threads=1, initializer=end_with_parent)
+    return joblib.parallel_config("loky", inner_max_num_threads=1, initializer=begin)
+
+
+def begin() -> None:
+    """Begin a process that works for another: it ends with that one, and at Ctrl-C at once and without a word.
+
+    A terminal sends Ctrl-C to workers too. As an exception it would be printed by each, or lost: whatever calls back
+    from C prints it and goes on.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    end_with_parent()
 
 
 @cache

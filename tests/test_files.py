@@ -6,7 +6,7 @@ import os
 import pytest
 
 from gtcrn.errors import UserError
-from gtcrn.files import fitting, whole
+from gtcrn.files import expanded, fitting, whole
 
 
 def test_file_appears_when_the_block_ends(tmp_path):
@@ -61,3 +61,10 @@ def test_long_names_are_cut_and_stay_apart():
     cut = list(map(fitting, long))
     assert fitting("set/short") == "set/short" and len(set(cut)) == 12
     assert all(name.startswith("set/éé") and len(os.path.basename(name).encode()) <= 231 for name in cut)
+
+
+def test_folders_of_users_are_found_or_missed_in_one_line(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/somebody")
+    assert str(expanded("~/x")) == "/home/somebody/x"
+    with pytest.raises(UserError, match="^~nobody_of_that_name/x: this machine has no user nobody_of_that_name; "):
+        expanded("~nobody_of_that_name/x")

@@ -1,10 +1,11 @@
-"""Workers of a process that is killed end with it, those that had nothing to do yet among them."""
+"""Workers of a process that is killed or interrupted end with it, those that had nothing to do yet among them."""
 
 import os
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,40 @@ def test_workers_end_with_a_killed_parent(begin):
     while left := [pid for pid in workers if runs(pid)]:
         assert time.monotonic() < deadline, f"{left} outlived their parent"
         time.sleep(0.05)
+
+
+INTERRUPTED = """
+import multiprocessing, os, sys, time
+from concurrent.futures import ProcessPoolExecutor
+from gtcrn.workers import begin
+def deaf():  # as code that C calls back is
+    try:
+        time.sleep(600)
+    except KeyboardInterrupt:
+        time.sleep(600)
+try:
+    with ProcessPoolExecutor(1, multiprocessing.get_context("fork"), begin) as pool:
+        print(pool.submit(os.getpid).result(), flush=True)
+        pool.submit(deaf).result()
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
+def test_workers_end_without_a_word_when_interrupted():
+    script = [sys.executable, "-c", INTERRUPTED]
+    process = subprocess.Popen(
+        script, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        process.stdout.readline()
+        time.sleep(0.5)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does at Ctrl-C
+        _, said = process.communicate(timeout=20)
+        assert process.returncode == 130 and not said
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def runs(pid: int) -> bool:

@@ -16,6 +16,7 @@ from gtcrn.analysis.figures import STYLE
 from gtcrn.analysis.runs import read_runs
 from gtcrn.analysis.sweeps import Sweep, arrange
 from gtcrn.errors import UserError
+from gtcrn.files import expanded
 
 VARIABLE = "GTCRN_RUNS"  # of the environment
 _DEFAULT = "outputs"
@@ -29,7 +30,7 @@ def open_runs(command: str, folder: Path | str | None = None) -> pd.DataFrame:
 
     Raises UserError, with the command, where no run is finished.
     """
-    wanted = Path(folder or os.environ.get(VARIABLE) or _DEFAULT).expanduser()
+    wanted = expanded(folder or os.environ.get(VARIABLE) or _DEFAULT)
     here = Path.cwd()
     place = next((place / wanted for place in (here, here.parent) if (place / wanted).is_dir()), None)
     if place is None:

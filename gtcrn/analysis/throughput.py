@@ -25,7 +25,7 @@ from gtcrn.data.manifest import FACTS, FILE
 from gtcrn.data.mixing import Recipe
 from gtcrn.data.module import SpeechData, dns
 from gtcrn.data.rows import write_rows
-from gtcrn.workers import end_with_parent
+from gtcrn.workers import begin
 
 _FOLDERS = 1000  # of the synthetic corpus
 
@@ -169,7 +169,7 @@ def _fresh_process() -> ProcessPoolExecutor:
 
 def _begin(start_method: str) -> None:
     multiprocessing.set_start_method(start_method, force=True)
-    end_with_parent()
+    begin()
 
 
 def _write_corpus(folder: Path, rows: int) -> None:

@@ -7,11 +7,12 @@ from pathlib import Path
 import platformdirs
 
 from gtcrn.errors import UserError
+from gtcrn.files import expanded
 
 
 def cache_folder(cache_dir: str | Path | None, name: str) -> Path:
     """The folder `name` in `cache_dir`, or in the user's own cache folder; created if need be."""
-    folder = Path(cache_dir).expanduser() if cache_dir else platformdirs.user_cache_path("gtcrn")
+    folder = expanded(cache_dir) if cache_dir else platformdirs.user_cache_path("gtcrn")
     try:
         (folder / name).mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -16,6 +16,7 @@ from gtcrn.data.pairs import Pair
 from gtcrn.data.shards import audio_files, subfolders
 from gtcrn.data.speakers import known_speaker, split_of
 from gtcrn.errors import UserError
+from gtcrn.files import expanded
 
 log = logging.getLogger(__name__)
 
@@ -118,9 +119,9 @@ class DnsPairs:
 def _folder(place: str | None, key: str, content: str = LAYOUT) -> Path:
     if place is None:
         raise UserError(f"{key} is not set: give {key}=FOLDER, with {content}")
-    if not Path(place).expanduser().is_dir():
+    if not expanded(place).is_dir():
         raise UserError(f"{key}={place} is not a folder; it should hold {content}")
-    return Path(place).expanduser()
+    return expanded(place)
 
 
 def _sets(files: Iterable[str]) -> list[Path]:

@@ -17,6 +17,7 @@ from gtcrn.data.rows import Rows, kept
 from gtcrn.data.scan import BadFile, remembered
 from gtcrn.data.speakers import Naming, naming_of
 from gtcrn.errors import UserError, printable
+from gtcrn.files import expanded
 
 log = logging.getLogger(__name__)
 
@@ -120,7 +121,7 @@ def open_manifest(
     key: the configuration's name for it, e.g. `data.noise`, for the errors.
     anew: search a folder even if it has a manifest.
     """
-    place = Path(place).expanduser()
+    place = expanded(place)
     if not (place.is_file() or place.is_dir()):
         raise UserError(f"{key}={place}: no such file or folder")
     if not is_utf8(place.absolute()):

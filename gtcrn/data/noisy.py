@@ -10,6 +10,7 @@ from gtcrn.data.pairs import Pair
 from gtcrn.data.shards import audio_files
 from gtcrn.data.speakers import naming_of, split_of
 from gtcrn.errors import UserError
+from gtcrn.files import expanded
 
 
 class NoisyRecordings:
@@ -26,7 +27,7 @@ class NoisyRecordings:
             raise UserError(f"data.validation_share={validation_share}: must lie between 0 and 1")
         if held_out_by not in ("speaker", "file"):
             raise UserError(f"data.held_out_by={held_out_by} is not one of speaker, file")
-        self.root, self.validation_share = Path(root).expanduser(), validation_share
+        self.root, self.validation_share = expanded(root), validation_share
         self.held_out_by = held_out_by
 
     def pairs(self, split: str) -> list[Pair]:

@@ -8,6 +8,7 @@ from gtcrn.data import audio
 from gtcrn.data.pairs import Pair, pair_folders
 from gtcrn.data.shards import subfolders
 from gtcrn.errors import UserError
+from gtcrn.files import expanded
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ class VctkDemand:
             raise UserError(
                 f"{prefix}root is not set: give the folder of the corpus, {prefix}root=FOLDER, with {LAYOUTS}"
             )
-        self.root = Path(root).expanduser()
+        self.root = expanded(root)
         if not self.root.is_dir():
             raise UserError(f"{prefix}root={root} is not a folder; it should hold {LAYOUTS}")
         if test not in ("auto", "validation", "all"):

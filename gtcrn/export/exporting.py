@@ -28,7 +28,7 @@ from gtcrn.export.integer.network import Network
 from gtcrn.export.lean import lean
 from gtcrn.export.metadata import Weights, describe
 from gtcrn.models.enhancer import Enhancer
-from gtcrn.workers import end_with_parent
+from gtcrn.workers import begin
 
 log = logging.getLogger(__name__)
 
@@ -164,7 +164,7 @@ class Export:
         log.info("2/3 running it in %s over %s …", package, self.recording.name)
         hops = proof.whole_hops(self.recording.wave, self.enhancer.hop_length)
         try:
-            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), end_with_parent) as process:
+            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), begin) as process:
                 heard = process.submit(_listen, path, self.format, hops).result()
             return proof.prove(heard, self.enhancer, hops, exact)
         except UserError as error:

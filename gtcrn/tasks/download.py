@@ -14,13 +14,14 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from gtcrn.analysis.tables import rich_table
 from gtcrn.data import audio
 from gtcrn.errors import Interrupted
+from gtcrn.files import expanded
 from gtcrn.tasks.building import build, require
 
 log = logging.getLogger(__name__)
 
 
 def run(cfg: DictConfig) -> None:
-    root = Path(require(cfg, "output")).expanduser()
+    root = expanded(require(cfg, "output"))
     corpus = build(cfg.download)
     log.info("%s\nlicence: %s", corpus.citation, corpus.licence)
     try:

@@ -170,7 +170,7 @@ def _listed_pairs(listed: Path) -> list[Pair]:
     pairs = []
     for line in listed_lines(listed):
         reader = csv.reader([line], delimiter="\t" if "\t" in line else " ", skipinitialspace=True)
-        paths = [listed.parent / Path(path).expanduser() for path in next(reader) if path]
+        paths = [listed.parent / os.path.expanduser(path) for path in next(reader) if path]
         if len(paths) not in (2, 3):
             raise UserError(
                 f"{listed}: expected 'enhanced clean [noisy]' in a line, got {len(paths)} paths in: {line}; paths with "

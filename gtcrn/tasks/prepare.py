@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -18,6 +17,7 @@ from gtcrn.data.preparation.place import Place
 from gtcrn.data.preparation.selection import TABLE
 from gtcrn.data.scan import BadFile
 from gtcrn.errors import Interrupted, UserError
+from gtcrn.files import expanded
 from gtcrn.tasks.building import build
 
 log = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ def check(cfg: DictConfig, name: str) -> None:
             "see python run.py --help"
         )
     if cfg.input is not None and cfg.output is not None and name != "manifest":
-        source, target = (Path(cfg[key]).expanduser().resolve() for key in ("input", "output"))
+        source, target = (expanded(cfg[key]).resolve() for key in ("input", "output"))
         if source.is_dir() and (source == target or source in target.parents or target in source.parents):
             raise UserError(f"input={cfg.input} and output={cfg.output}: one lies in the other; name another output")
 
@@ -75,7 +75,7 @@ def open_input(cfg: DictConfig, anew: bool = False) -> tuple[Manifest, Manifest,
 
 def carry_out_step(cfg: DictConfig, name: str) -> tuple[list[BadFile], str]:
     """Bad files, and where they are listed."""
-    place = Place(Path(cfg.output).expanduser(), cfg.shard_index, cfg.shard_count)
+    place = Place(expanded(cfg.output), cfg.shard_index, cfg.shard_count)
     step = build(cfg.prepare, data=build(cfg.data)) if name == "degrade" else build(cfg.prepare)
     if name == "degrade":
         sources, bad = step.sources()[: cfg.max_files], []
@@ -98,7 +98,7 @@ def carry_out_step(cfg: DictConfig, name: str) -> tuple[list[BadFile], str]:
 
 def recipe(cfg: DictConfig, name: str) -> dict[str, object]:
     """All that the output depends on, by the keys of the command line."""
-    place = cfg.input and str(Path(cfg.input).expanduser().resolve())
+    place = cfg.input and str(expanded(cfg.input).resolve())
     settings = {"step": name, "input": place, "speaker": cfg.speaker, **flat(cfg.prepare, "prepare")}
     if name == "degrade":
         settings |= flat(cfg.data, "data")
@@ -121,10 +121,10 @@ def write_manifest(cfg: DictConfig) -> tuple[list[BadFile], str]:
     """The task's step `manifest`: bad files, and where they are listed."""
     if cfg.shard_count > 1:
         raise UserError("prepare=manifest is work for one machine: leave out shard_count")
-    source = Path(cfg.input).expanduser()
+    source = expanded(cfg.input)
     if cfg.output is None and source.is_file():
         raise UserError(f"input={cfg.input} is no folder, so say where the manifest is to be: output=FILE.arrow")
-    file = Path(cfg.output).expanduser() if cfg.output else source / FILE
+    file = expanded(cfg.output) if cfg.output else source / FILE
     files, _, bad = open_input(cfg, anew=True)
     build(cfg.prepare, files=files, file=file, cache_dir=cfg.cache_dir)
     log.info("%d file(s), %.2f h, %d of no use: %s", len(files), files.column("seconds").sum() / 3600, len(bad), file)

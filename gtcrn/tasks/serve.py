@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import threading
 import webbrowser
-from pathlib import Path
 
 from omegaconf import DictConfig, ListConfig
 
 from gtcrn.errors import UserError
 from gtcrn.export import serving
+from gtcrn.files import expanded
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ def run(cfg: DictConfig) -> None:
     if type(cfg.port) is not int or not 0 <= cfg.port < 2**16:
         raise UserError(f"port={cfg.port}: must be a whole number from 0, any free one, to 65535")
     places = cfg.models if isinstance(cfg.models, ListConfig) else [cfg.models]
-    models = serving.find([Path(str(place)).expanduser() for place in places])
+    models = serving.find([expanded(str(place)) for place in places])
     serving.install()
     with serving.Server(models, cfg.port) as server:
         log.info("%s shows %s; Ctrl-C ends it", server.url, ", ".join(model["name"] for model in models))

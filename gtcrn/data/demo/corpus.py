@@ -20,7 +20,7 @@ from gtcrn.data.demo.sentences import SENTENCES
 from gtcrn.data.demo.speech import TALKERS, require_espeak, utterance
 from gtcrn.data.pairs import Pair
 from gtcrn.data.seeding import generator
-from gtcrn.workers import end_with_parent
+from gtcrn.workers import begin
 
 log = logging.getLogger(__name__)
 
@@ -70,8 +70,16 @@ class Demo:
         log.info("making the demo corpus once, in %s", self.folder)
         partial_folder = self.folder.with_suffix(".partial")
         shutil.rmtree(partial_folder, ignore_errors=True)  # of a run that was killed
+        try:
+            self._fill(partial_folder)
+            os.rename(partial_folder, self.folder)
+        finally:
+            shutil.rmtree(partial_folder, ignore_errors=True)
+
+    def _fill(self, folder: Path) -> None:
+        """Write all pairs and the table into a folder."""
         jobs = [(split, index) for split, size in self.sizes.items() for index in range(size)]
-        make = partial(_make_pairs, folder=partial_folder, seed=self.seed, sample_rate=self.sample_rate)
+        make = partial(_make_pairs, folder=folder, seed=self.seed, sample_rate=self.sample_rate)
         # espeak-ng can't be reset: what it says depends on what it has said. So every 16 files, however many
         # processes share the work, begin in a new process. One that is killed ends the work, where a
         # multiprocessing.Pool would wait for it for ever.
@@ -84,15 +92,14 @@ class Demo:
             for made in threads.map(partial(_in_new_process, make), chunks):
                 rows += made
                 bar.update(len(made))
-        with open(partial_folder / "table.csv", "w", newline="") as file:
+        with open(folder / "table.csv", "w", newline="") as file:
             table = csv.DictWriter(file, rows[0].keys())
             table.writeheader()
             table.writerows(rows)
-        os.rename(partial_folder, self.folder)
 
 
 def _in_new_process(make: Callable[[list], list], chunk: list) -> list:
-    with ProcessPoolExecutor(1, initializer=end_with_parent) as process:
+    with ProcessPoolExecutor(1, initializer=begin) as process:
         return process.submit(make, chunk).result()
 
 
