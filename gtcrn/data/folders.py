@@ -60,7 +60,8 @@ def search(root: Path, spared: Path | None = None) -> Search:
         inside = []
         for entry in entries:
             name = os.path.join(folder, entry.name)
-            if entry.is_dir():
+            # of a link that leads to itself only the second says no without an error
+            if entry.is_dir(follow_symlinks=False) or entry.is_symlink() and os.path.isdir(entry):
                 inside.append(name)
             elif audio.is_audio(Path(entry.name)):
                 files.append(name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -112,7 +113,7 @@ def find_jobs(source: Path, target: Path) -> tuple[list[tuple[Path, Path]], list
     else:
         raise UserError(f"input={source}: no such file or folder")
     for path, destination in jobs:
-        if path.resolve() == destination.resolve():
+        if os.path.realpath(path) == os.path.realpath(destination):  # of links in a circle too, unlike Path.resolve
             raise UserError(f"output={target}: would overwrite {path}; choose another folder")
     return jobs, [f"{source / name}: {reason}" for name, reason in unreadable.items()]
 

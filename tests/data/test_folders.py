@@ -40,6 +40,14 @@ def test_every_task_finds_the_same(tree, tmp_path):
     assert list(_audio_in(tree, "clean")) == ["b", "a/c", "a/d/e", "linked/f"]
 
 
+def test_a_link_that_leads_to_itself_is_one_file_that_fails(tree, tmp_path):
+    os.symlink("a.wav", tree / "a.wav")
+    jobs, _ = find_jobs(tree, tmp_path / "out")
+    assert search(tree).files == [str(path.relative_to(tree)) for path, _ in jobs] == ["a.wav", *FOUND]
+    [bad] = usable(open_manifest(tree, "data.speech", tmp_path), 16000)[1]
+    assert str(bad) == f"{tree / 'a.wav'}: not readable as audio: no such file"
+
+
 def test_the_output_within_the_input_is_spared(tree):
     assert search(tree, spared=tree / "a").files == ["b.wav", "linked/f.opus"]
     assert search(tree, spared=tree).files == search(tree, spared=tree / "none").files == FOUND
