@@ -67,8 +67,6 @@ def run(cfg: DictConfig) -> None:
 
 def open_model(cfg: DictConfig) -> Enhancer | Denoiser:
     """What `ckpt=` names, by the runtime that `runtime=` names."""
-    if cfg.runtime not in RUNTIMES:
-        raise UserError(f"runtime={cfg.runtime}: must be one of {', '.join(RUNTIMES)}")
     suffix = Path(str(cfg.ckpt)).suffix.lower()
     fitting = next((runtime for runtime, own in RUNTIMES.items() if own == suffix), "torch")
     if fitting != cfg.runtime:
@@ -119,9 +117,7 @@ def find_jobs(source: Path, target: Path) -> tuple[list[tuple[Path, Path]], list
 
 
 def wants_normalising(cfg: DictConfig, model: Enhancer | Denoiser) -> bool:
-    """Return whether `level=` says so. Raises UserError if it says something else, or no level is known."""
-    if cfg.level not in ("as_is", "normalise"):
-        raise UserError(f"level={cfg.level}: must be as_is or normalise")
+    """Return whether `level=` says so. Raises UserError if it does, and no level is known."""
     if cfg.level == "normalise" and trained_level(model) is None:
         raise UserError(
             f"level=normalise: ckpt={cfg.ckpt} does not say at which level its model was trained (checkpoints of this "

@@ -112,8 +112,8 @@ class Evaluate(Keys):
 
 class Enhance(Keys):
     ckpt: str
-    runtime: str
-    level: str | None
+    runtime: Literal["torch", "onnx", "litert"]
+    level: Literal["as_is", "normalise"]
     input: str
     output: str
     device: str

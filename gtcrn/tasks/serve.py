@@ -21,7 +21,7 @@ def run(cfg: DictConfig) -> None:
             "task=serve needs models=…, wave files of task=export format=onnx_wave or a folder of them: "
             "'models=[a.onnx,b.onnx]'"
         )
-    if type(cfg.port) is not int or not 0 <= cfg.port < 2**16:
+    if cfg.port >= 2**16:
         raise UserError(f"port={cfg.port}: must be a whole number from 0, any free one, to 65535")
     places = cfg.models if isinstance(cfg.models, ListConfig) else [cfg.models]
     models = serving.find([expanded(str(place)) for place in places])

@@ -30,7 +30,7 @@ from gtcrn.models.enhancer import Enhancer
 from gtcrn.models.initial_weights import initialise
 from gtcrn.models.pretrained import BUILDERS, open_checkpoint
 from gtcrn.tasks.building import build, build_data, configure_torch, differing_knobs, model_record, trusted
-from gtcrn.tasks.evaluate import check_test_files, computable, evaluate_split
+from gtcrn.tasks.evaluate import computable, evaluate_split
 from gtcrn.tasks.resuming import (
     CHECKPOINTS,
     SUMMARY,
@@ -163,7 +163,7 @@ def check_trainer(cfg: DictConfig, callbacks: list[Callback]) -> None:
 
 
 def check_scores(cfg: DictConfig, module: pl.LightningModule, data: SpeechData) -> None:
-    """Raises UserError if clean speech is needed where the data hold none, or at the end a test can't be scored: now
+    """Raise UserError if clean speech is needed where the data hold none, or at the end a test can't be scored: now
     and not after hours."""
     reference = "clean" in data.dataset("validation")[0]
     if module.needs_clean and not reference:
@@ -171,7 +171,6 @@ def check_scores(cfg: DictConfig, module: pl.LightningModule, data: SpeechData) 
     if not reference and (needed := set(cfg.metrics.validation) - set(DNSMOS_METRICS)):
         raise UserError(f"metrics.validation: {', '.join(sorted(needed))} need clean speech, and these data hold none")
     if cfg.evaluate:
-        check_test_files(cfg.metrics)
         computable(cfg.metrics.test, reference="clean" in data.dataset("test")[0])
 
 
@@ -221,7 +220,7 @@ def objectives(cfg: DictConfig, summary: dict) -> list[float] | None:
 
 
 def check_beginning(cfg: DictConfig) -> None:
-    """Raise `UserError` if `init_from=`, `resume=` and `freeze=` do not go together."""
+    """Raise `UserError` if `init_from=`, `resume=` and `training=` do not go together."""
     if cfg.init_from and cfg.resume and cfg.resume != "auto":  # auto goes on where there is a run, or begins
         raise UserError(
             f"init_from={cfg.init_from} with resume={cfg.resume}: resume goes on with a run, init_from begins one; "
@@ -229,8 +228,6 @@ def check_beginning(cfg: DictConfig) -> None:
         )
     if not (cfg.init_from or cfg.resume) and get_object(cfg.training._target_) is QuantisationModule:
         raise UserError("training=qat: quantises a trained model; name its checkpoint, init_from=PATH")
-    if isinstance(cfg.freeze, str):
-        raise UserError(f"freeze={cfg.freeze}: expected a list of names, e.g. freeze=[{cfg.freeze}]")
 
 
 def begin_from(cfg: DictConfig, enhancer: Enhancer, run_dir: Path) -> None:

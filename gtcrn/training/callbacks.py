@@ -19,7 +19,6 @@ from torch import Tensor
 from gtcrn.analysis.figures import save, spectrogram_figure
 from gtcrn.analysis.tables import summarise_by_snr
 from gtcrn.data.audio import write
-from gtcrn.errors import UserError
 from gtcrn.metrics import Pair, score_pairs
 
 log = logging.getLogger(__name__)
@@ -36,8 +35,6 @@ class ValidationScores(pl.Callback):
     """
 
     def __init__(self, metrics: Sequence[str], files: int, workers: int = -1):
-        if files < 1:
-            raise UserError(f"metrics.validation_files={files}: at least one clip must be scored")
         self.metrics = list(metrics)
         self.files = files
         self.workers = workers
@@ -82,8 +79,6 @@ class ValidationClips(pl.Callback):
     """
 
     def __init__(self, folder: str | Path, clips: int, every: int):
-        if every < 1:
-            raise UserError(f"clips_every={every}: must be 1 or more validations")
         self.folder = Path(folder)
         self.clips = clips
         self.every = every

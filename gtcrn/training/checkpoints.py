@@ -16,7 +16,7 @@ import torch
 from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from gtcrn.errors import Interrupted, Terminated, UserError
+from gtcrn.errors import Interrupted, Terminated
 from gtcrn.files import whole
 
 LAST = "last.ckpt"
@@ -70,8 +70,6 @@ class LastCheckpoint(Checkpoint):
     """
 
     def __init__(self, path: Path, minutes: float, clock: Callable[[], float] = time.monotonic):
-        if type(minutes) not in (int, float) or minutes <= 0:
-            raise UserError(f"checkpoint_minutes={minutes}: must be a number above 0")
         self.path = path
         self.seconds = 60 * minutes
         self.clock = clock
