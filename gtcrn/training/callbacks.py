@@ -15,6 +15,8 @@ import torch
 from pytorch_lightning.callbacks import WeightAveraging
 from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
 from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
 
 from gtcrn.analysis.figures import save, spectrogram_figure
 from gtcrn.analysis.tables import summarise_by_snr
@@ -26,12 +28,33 @@ log = logging.getLogger(__name__)
 _MUCH_WAITING = 0.05
 
 
+class ScoreTable(Metric):
+    """Keep rows of scores, and give those of all devices as one table.
+
+    columns: the numbers of a row, the same on every device. A device may have no row at all.
+    """
+
+    def __init__(self, columns: Sequence[str]):
+        super().__init__()
+        self.columns = list(columns)
+        self.add_state("rows", default=[], dist_reduce_fx="cat")
+
+    def update(self, scores: pd.DataFrame) -> None:
+        """Add a row for each of `scores`, which has all the columns, or is empty."""
+        values = scores.reindex(columns=self.columns).to_numpy(np.float32)
+        self.rows.append(torch.from_numpy(values).to(self.device))
+
+    def compute(self) -> pd.DataFrame:
+        """Return the rows of all devices, those of the first device first."""
+        return pd.DataFrame(dim_zero_cat(self.rows).cpu().numpy(), columns=self.columns, dtype=np.float64)
+
+
 class ValidationScores(pl.Callback):
     """Scores validation clips and logs the means as `val/<metric>`, which checkpoints are chosen by, and what the noisy
     input has as `val/noisy_<metric>`.
 
-    metrics: names from `gtcrn.metrics`. files: how many clips are scored, the first ones. Files on
-    which a metric is undefined are counted in `val/failures` and left out of its mean.
+    metrics: names from `gtcrn.metrics`. files: how many clips are scored, the first ones; several devices share them.
+    Files on which a metric is undefined are counted in `val/failures` and left out of its mean.
     """
 
     def __init__(self, metrics: Sequence[str], files: int, workers: int = -1):
@@ -41,34 +64,42 @@ class ValidationScores(pl.Callback):
         self._pairs: list[Pair] = []
 
     def on_validation_batch_end(
-        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Tensor, batch: dict, *args
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Tensor, batch: dict, batch_index: int, *args
     ) -> None:
-        if not self.metrics:
+        # every device validates all files, one per batch, and scores its share of them
+        if not self.metrics or batch_index >= self.files or batch_index % trainer.world_size != trainer.global_rank:
             return
         clean = batch.get("clean", [None] * len(outputs))
         for name, *waves, snr in zip(batch["name"], batch["noisy"], clean, outputs, batch["snr"], strict=True):
-            if len(self._pairs) < self.files:
-                noisy, clean, enhanced = (wave if wave is None else wave.float().cpu().numpy() for wave in waves)
-                self._pairs.append(Pair(name, clean, enhanced, noisy, info={"snr": float(snr)}))
+            noisy, clean, enhanced = (wave if wave is None else wave.float().cpu().numpy() for wave in waves)
+            self._pairs.append(Pair(name, clean, enhanced, noisy, info={"snr": float(snr)}))
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         pairs, self._pairs = self._pairs, []
         if trainer.sanity_checking:
             return
         shown = {name: trainer.callback_metrics[f"val/{name}"] for name in module.logged}
-        if pairs:
-            scores = score_pairs(pairs, self.metrics, module.enhancer.sample_rate, self.workers, progress=False)
+        if self.metrics:
+            scores = self._scores(pairs, module)
             means = scores[[f"enhanced_{metric}" for metric in self.metrics]].mean()
             shown |= means.rename(lambda column: column.replace("enhanced_", "")).to_dict()
             module.log_dict({f"val/{name}": shown[name] for name in self.metrics}, sync_dist=True)
             noisy = scores[[column for column in scores if column.startswith("noisy_")]].mean()
             module.log_dict({f"val/{name}": value for name, value in noisy.items()}, sync_dist=True)
-            module.log("val/failures", float((scores["failures"] != "").sum()), sync_dist=True, reduce_fx="sum")
+            module.log("val/failures", scores["failed"].sum(), sync_dist=True)
             by_snr = {label: summary["enhanced"] for label, summary in summarise_by_snr(scores).items()}
             if by_snr:
                 _log_by_snr(trainer, pd.DataFrame(by_snr).T.rename_axis("input SNR"))
         line = "  ".join(f"{name} {value:.3f}" for name, value in shown.items())
         log.info("epoch %d, step %d: %s", trainer.current_epoch, trainer.global_step, line)
+
+    def _scores(self, pairs: list[Pair], module: pl.LightningModule) -> pd.DataFrame:
+        """Return the scores of the pairs of all devices, with `failed` 1 where any has no value, else 0."""
+        scores = score_pairs(pairs, self.metrics, module.enhancer.sample_rate, self.workers, progress=False)
+        roles = [f"{role}_{metric}" for role in ("noisy", "enhanced") for metric in self.metrics]
+        table = ScoreTable(["snr", *roles, "failed"]).to(module.device)
+        table.update(scores.assign(failed=scores["failures"] != "") if pairs else scores)
+        return table.compute()
 
 
 class ValidationClips(pl.Callback):

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
+from torchmetrics.functional.audio import scale_invariant_signal_distortion_ratio
 
 from gtcrn.errors import UserError
 from gtcrn.losses import L1, SISDR, SNR, CompressedComplex, CompressedMagnitude, Loss, MultiResolutionSTFT, Signals
@@ -156,6 +157,13 @@ def test_sisdr_is_in_decibels_and_ignores_scale_and_optionally_offset():
     assert plain(Signals(7 * (target + noise)), Signals(target)).item() == pytest.approx(-20, abs=1e-4)
     assert zero_mean(Signals(target + noise + 1), Signals(target)).item() == pytest.approx(-20, abs=1e-4)
     assert plain(Signals(target + noise + 1), Signals(target)).item() > 0
+
+
+@pytest.mark.parametrize("zero_mean", [False, True])
+def test_sisdr_is_that_of_torchmetrics(zero_mean):
+    estimate, target = 10 * speech_like(1).double() + 0.1, 10 * speech_like(0).double() - 0.1  # far above the floor
+    expected = -scale_invariant_signal_distortion_ratio(estimate, target, zero_mean).mean()
+    torch.testing.assert_close(SISDR(1, zero_mean)(Signals(estimate), Signals(target)), expected, atol=1e-4, rtol=0)
 
 
 def test_snr_is_the_published_one_where_there_is_signal():

@@ -5,6 +5,8 @@ import sys
 
 import numpy as np
 import pytest
+import torch
+from torchmetrics.functional.audio import scale_invariant_signal_distortion_ratio, scale_invariant_signal_noise_ratio
 
 from gtcrn.errors import UserError
 from gtcrn.metrics import DEFAULT_METRICS, DNSMOS_METRICS, METRICS, evaluate_pair
@@ -66,6 +68,15 @@ def test_scale_invariant_ratios():
         assert values == pytest.approx({"si_sdr": 10, "si_snr": 10})
     values, _ = evaluate_pair(clean, clean + other + 0.1, RATE, ["si_sdr", "si_snr"])
     assert values["si_snr"] == pytest.approx(10) and values["si_sdr"] < 0
+
+
+@pytest.mark.parametrize("offset", [0.0, 0.03])
+def test_scale_invariant_ratios_are_those_of_torchmetrics(pair, offset):
+    clean, noisy = pair[0] + np.float32(offset), pair[1]
+    values, _ = evaluate_pair(clean, noisy, RATE, ["si_sdr", "si_snr"])
+    clean, noisy = torch.from_numpy(clean).double(), torch.from_numpy(noisy).double()
+    assert values["si_sdr"] == pytest.approx(scale_invariant_signal_distortion_ratio(noisy, clean).item(), abs=1e-6)
+    assert values["si_snr"] == pytest.approx(scale_invariant_signal_noise_ratio(noisy, clean).item(), abs=1e-6)
 
 
 def test_segmental_snr_of_uniform_noise():

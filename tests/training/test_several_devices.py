@@ -49,6 +49,7 @@ def test_two_nodes_equal_one_process(results):
         for key, weight in alone["weights"].items():
             torch.testing.assert_close(shared["weights"][key], weight, rtol=0, atol=1e-6)
         assert theirs["metrics"] == pytest.approx(told["metrics"], rel=1e-5)
+    assert told["metrics"]["val/failures"] == 1 and "val/si_sdr" in told["metrics"]
     assert results["2_0"][1]["metrics"] == results["2_1"][1]["metrics"]
     assert results["2_0"][1]["rank"] == 0 and results["2_1"][1]["rank"] == 1
 
