@@ -26,7 +26,8 @@ def begin() -> None:
     A terminal sends Ctrl-C to workers too. As an exception it would be printed by each, or lost: whatever calls back
     from C prints it and goes on.
     """
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not ignored, as in a shell's background
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     end_with_parent()
 
 

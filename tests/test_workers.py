@@ -44,9 +44,10 @@ def test_workers_end_with_a_killed_parent(begin):
 
 
 INTERRUPTED = """
-import multiprocessing, os, sys, time
+import multiprocessing, os, signal, sys, time
 from concurrent.futures import ProcessPoolExecutor
 from gtcrn.workers import begin
+signal.signal(signal.SIGINT, signal.default_int_handler)  # not so where the tests run in the background
 def deaf():  # as code that C calls back is
     try:
         time.sleep(600)

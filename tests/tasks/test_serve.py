@@ -28,7 +28,14 @@ def model(tmp_path) -> Path:
 
 def start(folder: Path, *overrides: str) -> subprocess.Popen:
     command = [sys.executable, str(RUN), "task=serve", "browser=false", *overrides]
-    return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(
+        command,
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored where tests run in the background
+    )
 
 
 def test_from_the_command_to_ctrl_c(tmp_path, model):
