@@ -17,13 +17,14 @@ from gtcrn.errors import UserError
 from gtcrn.export.integer.checkpoint import holds_integers
 from gtcrn.models.enhancer import Enhancer
 from gtcrn.models.pretrained import open_checkpoint
+from gtcrn.tasks import mendable
 from gtcrn.tasks.checking import check_object
 
 OF_NO_ARCHITECTURE = {"padding", "dropout"}  # knobs of a model that leave its network as it is
 
 
 def build(config: DictConfig, **parts: Any) -> Any:
-    """`hydra.utils.instantiate`, whose errors become one line that names the key.
+    """`hydra.utils.instantiate`, whose errors become one line that names the key; what is no fault of a key passes.
 
     parts: what the configuration does not hold. A list among them, such as a trainer's callbacks, is followed by what
     the configuration has under that key; any other part of that name is refused there.
@@ -41,7 +42,7 @@ def build(config: DictConfig, **parts: Any) -> Any:
     except InstantiationException as error:
         cause: BaseException | None = error
         while cause is not None:
-            if isinstance(cause, UserError):
+            if isinstance(cause, Exception) and mendable(cause):
                 raise cause from None
             cause = cause.__cause__
         reason = str(error.__cause__ or error).splitlines()[0]

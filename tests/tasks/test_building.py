@@ -173,3 +173,10 @@ def test_null_is_no_path_that_a_task_needs(composed, capsys, task, key):
     with pytest.raises(SystemExit):
         tasks.run(composed(f"task={task}", *(f"{name}={value}" for name, value in values.items())))
     assert capsys.readouterr().err == f"error: {key}=null: must be text\n"
+
+
+def test_what_the_machine_refuses_is_not_put_down_to_a_key(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError) as told:
+        build(OmegaConf.create({"_target_": "os.mkdir", "path": str(tmp_path / "file" / "folder")}))
+    assert tasks.mendable(told.value) == f"{tmp_path / 'file' / 'folder'}: Not a directory"
