@@ -78,7 +78,7 @@ def check_exported(case: Case) -> None:
 
 
 def _output(path: Path) -> np.ndarray:
-    from gtcrn.analysis.runners import open_runner
+    from gtcrn.runtime.runners import open_runner
 
     runner = open_runner(path)
     noise = np.random.default_rng(0).normal(0, 0.1, 20 * 1024).astype(np.float32)
@@ -258,10 +258,10 @@ def _exports(folder: Path) -> list[Path]:
     """As task=export writes them; formats whose packages are missing are left out."""
     from gtcrn.export.exporting import Export
     from gtcrn.export.formats import FORMATS
-    from gtcrn.export.integer.calibration import calibrated
     from gtcrn.export.metadata import Weights
     from gtcrn.export.proof import Recording
     from gtcrn.models import dtln, micro
+    from gtcrn.quantization.calibration import calibrated
 
     torch.manual_seed(0)
     noise = np.random.default_rng(0).normal(0, 0.1, 16000).astype(np.float32)

@@ -71,7 +71,7 @@ SETTINGS = {
     "profile": "task=profile model=micro",
     "profile data": f"task=profile profile=data {_DEMO} manifest_rows=1000",
     "profile latency": f"task=profile profile=latency {_MODEL} files=[HERE/micro.onnx] seconds=0.2",
-    "profile quantisation": f"task=profile profile=quantisation {_MODEL} calibration=HERE/speech pairs=HERE/pairs "
+    "profile quantization": f"task=profile profile=quantization {_MODEL} calibration=HERE/speech pairs=HERE/pairs "
     "metrics.workers=1",
     **{
         f"prepare {step}": f"task=prepare prepare={step} input=HERE/speech output=HERE/{step} workers=1"

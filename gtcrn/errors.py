@@ -6,6 +6,7 @@ import re
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # ends a line, or tells a terminal to do something
 
+
 def printable(text: object) -> str:
     """Return the text with what UTF-8 cannot say, as in names of files from elsewhere, written as `\\udce9`."""
     return str(text).encode(errors="backslashreplace").decode()

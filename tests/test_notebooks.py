@@ -16,6 +16,7 @@ from gtcrn.models import light_v3
 from gtcrn.models.pretrained import CORE_PREFIX, RECORD
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
+ROOMS = ("gtcrn.plots.", "gtcrn.profiling.", "gtcrn.reports.")
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 RATE = 16000
 WIDTHS, RS, FILES = (0.5, 1), (8, 12), ("anna_1", "anna_2", "ben_1")
@@ -53,8 +54,11 @@ def test_they_define_nothing_and_import_from_the_package(path):
     assert not [node for node in nodes if isinstance(node, (ast.FunctionDef, ast.ClassDef, ast.Lambda))]
     imported = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     imported |= {node.module for node in nodes if isinstance(node, ast.ImportFrom)}
-    assert "gtcrn.analysis.notebook" in imported
-    assert all(name.startswith("gtcrn.analysis.") or name in ("pandas", "IPython.display") for name in imported)
+    assert "gtcrn.reports.notebook" in imported
+    assert all(
+        name.startswith(("gtcrn.plots.", "gtcrn.profiling.", "gtcrn.reports.")) or name in ("pandas", "IPython.display")
+        for name in imported
+    )
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -16,7 +16,7 @@ import torch
 from gtcrn.data import audio
 from gtcrn.data.manifest import AudioFile, Corpus
 from gtcrn.data.mixing import Recipe, mix, without_offset
-from gtcrn.data.pairs import Pair, PairTable
+from gtcrn.data.pairs import FilePair, PairTable
 from gtcrn.data.seeding import generator
 from gtcrn.data.turns import Turns, counts_of
 from gtcrn.dsp.alignment import Denoise
@@ -117,13 +117,13 @@ class PairedDataset:
     def speakers(self) -> set[str]:
         return set(self.pairs.column("speaker")) - {""}
 
-    def _start(self, pair: Pair, epoch: int, index: int) -> int:
+    def _start(self, pair: FilePair, epoch: int, index: int) -> int:
         if self.segment is None:
             return 0
         spare = audio.resampled_length(pair.frames, pair.rate, self.sample_rate) - self.segment
         return int(generator("crop", self.seed, epoch, index).integers(spare + 1)) if spare > 0 else 0
 
-    def _waves(self, pair: Pair, start: int) -> dict[str, np.ndarray]:
+    def _waves(self, pair: FilePair, start: int) -> dict[str, np.ndarray]:
         """noisy and, where there is one, clean."""
         halves = zip(("noisy", "clean"), pair.files)
         if self.segment is None:

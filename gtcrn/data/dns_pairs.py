@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gtcrn.data.pairs import Pair
+from gtcrn.data.pairs import FilePair
 from gtcrn.data.shards import audio_files, subfolders
 from gtcrn.data.speakers import known_speaker, split_of
 from gtcrn.errors import UserError
@@ -63,7 +63,7 @@ class DnsPairs:
         self.root, self.test_root, self.test, self.validation_share = root, test_root, test, validation_share
         self.held_out_by = held_out_by
 
-    def pairs(self, split: str) -> list[Pair]:
+    def pairs(self, split: str) -> list[FilePair]:
         """The pairs of `train`, `validation` or `test`, not yet scanned. Raises UserError if folders lack."""
         if split == "test" and self.test_root and self.test not in ("validation", "all"):
             content = "recordings" if self.test == "blind" else LAYOUT
@@ -101,7 +101,7 @@ class DnsPairs:
             return "test"
         return "all" if self.test == "all" else "validation"
 
-    def _test_set(self, root: Path) -> list[Pair]:
+    def _test_set(self, root: Path) -> list[FilePair]:
         files = audio_files(root)
         if self.test == "blind":
             if not files:
@@ -132,7 +132,7 @@ def _sets(files: Iterable[str]) -> list[Path]:
     )
 
 
-def _pairs(root: Path, group: Path = Path()) -> list[Pair]:
+def _pairs(root: Path, group: Path = Path()) -> list[FilePair]:
     """The pairs of a folder by number, `group` before their names. A file that has no other half has a `problem`."""
     noisy, clean = audio_files(root / "noisy"), audio_files(root / "clean")
     if not noisy and not clean:
@@ -159,9 +159,9 @@ def clean_halves(noisy: Iterable[str], clean: Iterable[str]) -> dict[str, str | 
     return {file: _clean_half(file, by_number.get(_number(file), [])) for file in noisy}
 
 
-def _pair(file: Path, noisy: Path, clean: Path | None) -> Pair:
+def _pair(file: Path, noisy: Path, clean: Path | None) -> FilePair:
     name = str(file.with_suffix(""))
-    return Pair(name, noisy, clean, next(iter(_readers_of(name)), name), _snr_of(name))
+    return FilePair(name, noisy, clean, next(iter(_readers_of(name)), name), _snr_of(name))
 
 
 def _number(file: str | Path) -> int:
@@ -178,10 +178,10 @@ def _clean_half(file: str, candidates: list[str]) -> str | None:
     return max(fitting, key=lambda other: len(beginnings[other]), default=None)
 
 
-def _bad(path: Path, problem: str) -> Pair:
+def _bad(path: Path, problem: str) -> FilePair:
     if _number(path) == _MISNAMED:
         problem = "misnamed: no fileid_N at the end of its name"
-    return Pair(path.stem, path, None, "", problem=problem)
+    return FilePair(path.stem, path, None, "", problem=problem)
 
 
 def _readers_of(name: str) -> list[str]:

@@ -65,7 +65,7 @@ class Archive:
         return True
 
 
-class Corpus:
+class CorpusDownload:
     """The archives of a corpus, by name with the other fields of `Archive`, of which `parts` are wanted.
 
     record, licence, citation: where a person finds the corpus, its terms, and what to cite.
@@ -174,7 +174,7 @@ class Corpus:
 class Link:
     """HTTP with patience: what fails in passing is tried again after 2, 4, 8, ... s.
 
-    retries, timeout, wait: see `Corpus`; advice: what a user may do when patience ends.
+    retries, timeout, wait: see `CorpusDownload`; advice: what a user may do when patience ends.
     """
 
     def __init__(self, retries: int, timeout: float, wait: Callable[[float], None], advice: str):

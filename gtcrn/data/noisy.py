@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gtcrn.data.pairs import Pair
+from gtcrn.data.pairs import FilePair
 from gtcrn.data.shards import audio_files
 from gtcrn.data.speakers import naming_of, split_of
 from gtcrn.errors import UserError
@@ -30,7 +30,7 @@ class NoisyRecordings:
         self.root, self.validation_share = expanded(root), validation_share
         self.held_out_by = held_out_by
 
-    def pairs(self, split: str) -> list[Pair]:
+    def pairs(self, split: str) -> list[FilePair]:
         """Return the recordings of `train`, `validation` or `test`, not yet scanned.
 
         Raises UserError if there are not two files or speakers.
@@ -49,7 +49,7 @@ class NoisyRecordings:
         if splits is None:
             raise UserError(f"data.root={self.root} should hold two recordings or more: some train, others validate")
         return [
-            Pair(str(Path(file).with_suffix("")), path, None, speaker)
+            FilePair(str(Path(file).with_suffix("")), path, None, speaker)
             for (file, path), speaker, owner in zip(files.items(), speakers, splits)
             if (owner == "train") == (split == "train")
         ]

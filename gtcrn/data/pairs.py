@@ -15,7 +15,7 @@ from gtcrn.errors import UserError
 
 
 @dataclass(frozen=True)
-class Pair:
+class FilePair:
     """Two mono files of equal length and rate, aligned to the sample; or a recording without a clean half."""
 
     name: str  # without suffix, e.g. p232_001
@@ -37,12 +37,12 @@ class Pair:
         return (self.noisy,) if self.clean is None else (self.noisy, self.clean)
 
 
-class PairTable(Rows[Pair]):
+class PairTable(Rows[FilePair]):
     """Scanned pairs, however many."""
 
-    def make(self, values: dict) -> Pair:
+    def make(self, values: dict) -> FilePair:
         values["noisy"], values["clean"] = Path(values["noisy"]), values["clean"] and Path(values["clean"])
-        return Pair(**values)
+        return FilePair(**values)
 
 
 _SCHEMA = pa.schema(
@@ -59,7 +59,7 @@ _SCHEMA = pa.schema(
 )
 
 
-def tabled(pairs: list[Pair], cache_dir: str | Path | None) -> PairTable:
+def tabled(pairs: list[FilePair], cache_dir: str | Path | None) -> PairTable:
     """The same pairs on disk, where they take no memory of the processes that read them."""
     rows = [
         vars(pair) | {"noisy": str(pair.noisy), "clean": None if pair.clean is None else str(pair.clean)}
@@ -74,7 +74,7 @@ def speaker_of(name: str) -> str:
     return known[0] if known else prefix_of(name)
 
 
-def pair_folders(noisy: Path, clean: Path, snr: Mapping[str, float] | None = None) -> list[Pair]:
+def pair_folders(noisy: Path, clean: Path, snr: Mapping[str, float] | None = None) -> list[FilePair]:
     """Pairs the audio files of two folder trees by their names, in the order of the names.
 
     `snr` gives the dB of the files for which it is known. A name found on one side only makes a pair as well,
@@ -82,7 +82,7 @@ def pair_folders(noisy: Path, clean: Path, snr: Mapping[str, float] | None = Non
     """
     noisy_files, clean_files = _by_stem(noisy), _by_stem(clean)
     return [
-        Pair(
+        FilePair(
             name,
             noisy_files[name][1] if name in noisy_files else noisy / clean_files[name][0],
             clean_files[name][1] if name in clean_files else clean / noisy_files[name][0],

@@ -8,13 +8,13 @@ from tqdm.contrib.concurrent import thread_map
 
 from gtcrn.data import audio
 from gtcrn.data.cache import cache_folder, digest, stamp
-from gtcrn.data.pairs import Pair
+from gtcrn.data.pairs import FilePair
 from gtcrn.files import fitting
 
 log = logging.getLogger(__name__)
 
 
-def resampled(pairs: list[Pair], sample_rate: int, cache_dir: str | Path | None) -> list[Pair]:
+def resampled(pairs: list[FilePair], sample_rate: int, cache_dir: str | Path | None) -> list[FilePair]:
     """Scanned pairs with those at another rate exchanged for copies at `sample_rate` in the cache folder.
 
     The copies are 32-bit float WAV: nothing is rounded or clipped, and a crop is found without decoding what

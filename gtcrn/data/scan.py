@@ -4,7 +4,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from math import inf, isnan, log10, nan
+from math import isnan, nan
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +17,9 @@ from gtcrn.data import audio
 from gtcrn.data.cache import cache_folder, digest, stamp
 from gtcrn.data.folders import NO_UTF8, is_utf8
 from gtcrn.data.mixing import without_offset
-from gtcrn.data.pairs import Pair
+from gtcrn.data.pairs import FilePair
 from gtcrn.data.rows import recall, remember
+from gtcrn.dsp.snr import measured_snr
 from gtcrn.errors import printable
 
 _SAVE_EVERY = 60  # s; a long scan that is interrupted goes on from there
@@ -87,7 +88,7 @@ _PAIR = pa.schema(
 )
 
 
-def scan(pairs: list[Pair], sample_rate: int, cache_dir: str | Path | None) -> tuple[list[Pair], list[BadFile]]:
+def scan(pairs: list[FilePair], sample_rate: int, cache_dir: str | Path | None) -> tuple[list[FilePair], list[BadFile]]:
     """Decodes every file once, in parallel, and sorts out the pairs that can't be trained on or scored.
 
     Returns the good pairs with length, rate and SNR filled in (an SNR already known stays), and what is wrong
@@ -114,7 +115,7 @@ def scan(pairs: list[Pair], sample_rate: int, cache_dir: str | Path | None) -> t
     return good, bad
 
 
-def _look_at(pair: Pair, sample_rate: int) -> dict:
+def _look_at(pair: FilePair, sample_rate: int) -> dict:
     problems, facts = [], []
     for path in pair.files:
         if not os.path.exists(audio.container(path)):
@@ -142,13 +143,3 @@ def _look_at(pair: Pair, sample_rate: int) -> dict:
         noisy, clean = (without_offset(audio.read(path)[0]) for path in (pair.noisy, pair.clean))
         row["snr"] = measured_snr(noisy, clean)
     return row
-
-
-def measured_snr(noisy: np.ndarray, clean: np.ndarray) -> float:
-    """10 log10(sum clean^2 / sum (noisy - clean)^2) in dB of two signals of one shape; inf without noise, -inf for
-    noise alone."""
-    clean = clean.astype(np.float64)
-    signal, noise = np.sum(clean**2), np.sum((noisy - clean) ** 2)
-    if not noise:
-        return inf
-    return 10 * log10(signal / noise) if signal else -inf

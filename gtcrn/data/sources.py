@@ -12,7 +12,7 @@ import numpy as np
 from gtcrn.data.datasets import BlendedDataset, Dataset, MixedDataset, PairedDataset
 from gtcrn.data.manifest import Corpus, open_corpora, usable
 from gtcrn.data.mixing import Recipe
-from gtcrn.data.pairs import Pair, tabled
+from gtcrn.data.pairs import FilePair, tabled
 from gtcrn.data.resampled import resampled
 from gtcrn.data.scan import BadFile, scan
 from gtcrn.data.speakers import split_of
@@ -58,7 +58,7 @@ class Source(Protocol):
 class PairCorpus(Protocol):
     """Anything that can name its pairs."""
 
-    def pairs(self, split: str) -> list[Pair]: ...
+    def pairs(self, split: str) -> list[FilePair]: ...
 
     def tests_on(self) -> str:
         """See `Source`."""

@@ -5,7 +5,7 @@ from math import nan
 from pathlib import Path
 
 from gtcrn.data import audio
-from gtcrn.data.pairs import Pair, pair_folders
+from gtcrn.data.pairs import FilePair, pair_folders
 from gtcrn.data.shards import subfolders
 from gtcrn.errors import UserError
 from gtcrn.files import expanded
@@ -67,7 +67,7 @@ class VctkDemand:
         self.test, self.suffix = test, suffix
         self.is_simple = {"noisy", "clean"} <= set(subfolders(self.root))
 
-    def pairs(self, split: str) -> list[Pair]:
+    def pairs(self, split: str) -> list[FilePair]:
         """The pairs of `train`, `validation` or `test`, not yet scanned. Raises UserError if files lack."""
         if split == "test" and self.test == "auto" and not self.is_simple:
             return self._official("testset")
@@ -94,7 +94,7 @@ class VctkDemand:
             return "all"
         return "validation"
 
-    def _held_out(self, pairs: list[Pair]) -> set[str]:
+    def _held_out(self, pairs: list[FilePair]) -> set[str]:
         """Names of the validation pairs."""
         present = {self._key(pair) for pair in pairs}
         absent = self._wanted - present
@@ -108,13 +108,13 @@ class VctkDemand:
     def _wanted(self) -> set[str]:
         return set(self.validation_files or self.validation_speakers)
 
-    def _validates(self, pair: Pair) -> bool:
+    def _validates(self, pair: FilePair) -> bool:
         return self._key(pair) in self._wanted
 
-    def _key(self, pair: Pair) -> str:
+    def _key(self, pair: FilePair) -> str:
         return pair.name if self.validation_files else pair.speaker
 
-    def _absence(self, pairs: list[Pair], absent: list[str]) -> str:
+    def _absence(self, pairs: list[FilePair], absent: list[str]) -> str:
         key = "validation_files" if self.validation_files else "validation_speakers"
         present = sorted({self._key(pair) for pair in pairs})
         listed = ", ".join(present[:8]) + (", ..." if len(present) > 8 else "")
@@ -123,15 +123,15 @@ class VctkDemand:
             f"set {self.prefix}validation_speakers=[...] or, with too few speakers, {self.prefix}validation_files=[...]"
         )
 
-    def _training_pairs(self) -> list[Pair]:
+    def _training_pairs(self) -> list[FilePair]:
         if self.is_simple:
             return self._pair(self.root / "noisy", self.root / "clean", snr={})
         return [pair for name in self.train_sets for pair in self._official(f"trainset_{name}")]
 
-    def _official(self, name: str) -> list[Pair]:
+    def _official(self, name: str) -> list[FilePair]:
         return self._pair(self._folder(f"noisy_{name}_wav"), self._folder(f"clean_{name}_wav"), self._logged_snr(name))
 
-    def _pair(self, noisy: Path, clean: Path, snr: dict[str, float]) -> list[Pair]:
+    def _pair(self, noisy: Path, clean: Path, snr: dict[str, float]) -> list[FilePair]:
         pairs = pair_folders(noisy, clean, snr)
         if not pairs:
             raise UserError(f"{noisy} and {clean} hold no audio files ({', '.join(audio.SUFFIXES)})")

@@ -1,4 +1,1 @@
-"""Finished models outside training: files of many formats, the streaming runtime, denoisers. Nothing is imported here:
-
-`from gtcrn.export import runtime` needs numpy and onnxruntime or ai-edge-litert, no torch.
-"""
+"""From a checkpoint to a file for another runtime, proved there before it is published. Nothing is imported here."""

@@ -46,7 +46,7 @@ $meaning
 ## How to call it
 $calls""")
 
-# by how a file was quantised; weights always have 8 bits
+# by how a file was quantized; weights always have 8 bits
 WIDTHS = {
     "int8": "8-bit activations and weights",
     "int16x8": "16-bit activations, 8-bit weights",

@@ -21,13 +21,13 @@ import torch
 
 from gtcrn.errors import UserError
 from gtcrn.export import card, proof
+from gtcrn.export.check import check
 from gtcrn.export.formats import FORMATS, choose_kind, load_quantizer, load_runner, load_writer
-from gtcrn.export.integer.calibration import bands
-from gtcrn.export.integer.check import check
-from gtcrn.export.integer.network import Network
-from gtcrn.export.lean import lean
 from gtcrn.export.metadata import Weights, describe
+from gtcrn.export.optimize import lean
 from gtcrn.models.enhancer import Enhancer
+from gtcrn.quantization.calibration import bands
+from gtcrn.quantization.network import Network
 from gtcrn.workers import begin
 
 log = logging.getLogger(__name__)
@@ -119,7 +119,7 @@ class Export:
         if source is None:
             source = path.with_name(f"float_{path.name}")
             writer.write(graph, source, metadata)
-        quantizer.quantise(source, path, self.integers.name, self.integers.waves)
+        quantizer.quantize(source, path, self.integers.name, self.integers.waves)
         work = quantizer.work(path)
         if self.strict and work.left:
             raise UserError(f"strict=true: nothing was written, since {in_float(work.share, work.left)}")
@@ -141,11 +141,11 @@ class Export:
         """Every operator is compared with the simulation, and the metadata tell how that went."""
         network, enhancer = self.integers, self.enhancer
         try:
-            from gtcrn.export.integer import flatbuffer
+            from gtcrn.export.writers import flatbuffer
         except ImportError as error:
             raise UserError(f"{path.name}: writing it needs {error.name}: pip install -e '.[device]'") from error
         log.info("1/3 writing %s …", path.name)
-        graph = flatbuffer.Graph(network, enhancer.core)
+        graph = flatbuffer.IntegerGraph(network, enhancer.core)
         metadata = describe(graph, enhancer, self.weights)
         flatbuffer.write(graph, path, metadata)
         proved = self._prove(path, exact=False)

@@ -7,21 +7,23 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gtcrn.errors import UserError
-from gtcrn.export.framing import Runner
 from gtcrn.export.graph import Graph, kinds
-from gtcrn.export.integer.network import BITS
-from gtcrn.export.integer.program import has_form, lower
-from gtcrn.export.sherpa_onnx import PackedGraph
+from gtcrn.export.writers.sherpa_onnx import PackedGraph
 from gtcrn.models.enhancer import Enhancer
+from gtcrn.quantization.network import BITS
+from gtcrn.quantization.program import has_form, lower
+from gtcrn.runtime.framing import Runner
 
 DYNAMIC = "dynamic"  # of `quantize`: activations have the ranges of each frame, and need no calibration
 
 
-class Format(NamedTuple):
-    """writer: the module of gtcrn.export whose `write` makes the file. runner: module and class of what runs it.
+class ExportFormat(NamedTuple):
+    """writer: the module of gtcrn.export.writers whose `write` makes the file. runner: module and class in
+    gtcrn.runtime.
+
     package: the runtime. suffix: after the model's name. kinds: of graph, the first that the model has is taken.
-    recurrence: see `gtcrn.export.lean`. quantizer: the module of gtcrn.export.quantizers that makes integers of its
-    files, as one of `quantize`.
+    recurrence: see `gtcrn.export.optimize`. quantizer: the module of gtcrn.export.quantizers that makes integers of
+    its files, as one of `quantize`.
     """
 
     writer: str
@@ -39,14 +41,14 @@ class Format(NamedTuple):
 _SPECTRUM_FIRST = ("spectrum", "wave")
 _ONNX_INTEGERS = {"quantizer": "onnx", "quantize": ("int8", DYNAMIC)}
 FORMATS = {
-    "onnx": Format("onnx", "runtime.Denoiser", "onnxruntime", ".onnx", ("spectrum",), **_ONNX_INTEGERS),
-    "onnx_wave": Format("onnx", "runtime.Denoiser", "onnxruntime", "_wave.onnx", ("wave",), **_ONNX_INTEGERS),
-    "sherpa_onnx": Format(
-        "sherpa_onnx", "sherpa_onnx.Runner", "sherpa-onnx", "_sherpa.onnx", ("spectrum",), graph=PackedGraph
+    "onnx": ExportFormat("onnx", "denoiser.Denoiser", "onnxruntime", ".onnx", ("spectrum",), **_ONNX_INTEGERS),
+    "onnx_wave": ExportFormat("onnx", "denoiser.Denoiser", "onnxruntime", "_wave.onnx", ("wave",), **_ONNX_INTEGERS),
+    "sherpa_onnx": ExportFormat(
+        "sherpa_onnx", "sherpa_onnx.SherpaDenoiser", "sherpa-onnx", "_sherpa.onnx", ("spectrum",), graph=PackedGraph
     ),
-    "litert": Format(
+    "litert": ExportFormat(
         "litert",
-        "runtime.Denoiser",
+        "denoiser.Denoiser",
         "ai-edge-litert",
         ".tflite",
         _SPECTRUM_FIRST,
@@ -54,13 +56,13 @@ FORMATS = {
         quantizer="litert",
         quantize=(*BITS, DYNAMIC),
     ),
-    "ncnn": Format("ncnn", "ncnn.Runner", "ncnn", "_ncnn", _SPECTRUM_FIRST),
-    "pt2": Format("pt2", "pt2.Runner", "torch", ".pt2", _SPECTRUM_FIRST),
+    "ncnn": ExportFormat("ncnn", "ncnn.NcnnDenoiser", "ncnn", "_ncnn", _SPECTRUM_FIRST),
+    "pt2": ExportFormat("pt2", "pt2.Pt2Denoiser", "torch", ".pt2", _SPECTRUM_FIRST),
 }
 
 
 def choose_kind(enhancer: Enhancer, name: str, quantize: str | None = None) -> str:
-    """Of the graph that a format holds; `bands` for integers alone, which are written as `gtcrn.export.integer` does.
+    """Of the graph that a format holds; `bands` for integers alone, see `gtcrn.quantization`.
 
     quantize: None for floats. Raises UserError for a format or integers that there aren't or that are not for this
     model, or if the model looks ahead.
@@ -103,12 +105,12 @@ def _require_quantize(name: str, quantize: str) -> None:
 def load_runner(path: Path, name: str) -> Runner:
     """A stream through an exported file, in the runtime of its format."""
     module, _, runner = FORMATS[name].runner.partition(".")
-    return getattr(importlib.import_module(f"gtcrn.export.{module}"), runner)(path)
+    return getattr(importlib.import_module(f"gtcrn.runtime.{module}"), runner)(path)
 
 
 def load_writer(name: str):
     """The module that writes files of a format."""
-    return importlib.import_module(f"gtcrn.export.{FORMATS[name].writer}")
+    return importlib.import_module(f"gtcrn.export.writers.{FORMATS[name].writer}")
 
 
 def load_quantizer(name: str):

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
-from pathlib import Path
+from collections.abc import Mapping
 from typing import NamedTuple
 
-from gtcrn.analysis.runs import read_runs
 from gtcrn.dsp import STFT
 from gtcrn.export.graph import Graph
 from gtcrn.models.enhancer import Enhancer, FrameEnhancer
 from gtcrn.models.pretrained import PUBLISHED, Checkpoint
+from gtcrn.revision import revision
 
 
 class Weights(NamedTuple):
@@ -68,8 +67,11 @@ KNOWN = {
 UNSTATED = "not stated"  # a licence
 
 
-def weights_of(checkpoint: Checkpoint) -> Weights:
-    """What is known of the weights in a file: of published files all, of others no licence and no more than is sure."""
+def weights_of(checkpoint: Checkpoint, choices: Mapping[str, str] | None = None) -> Weights:
+    """Return what is known of the weights in a file: of published files all, of others no licence, and what is sure.
+
+    choices: of the run that trained them, by configuration group, see `gtcrn.reports.runs.choices_of`.
+    """
     digest = hashlib.sha256(checkpoint.path.read_bytes()).hexdigest()
     if digest in KNOWN:
         return KNOWN[digest]
@@ -77,18 +79,10 @@ def weights_of(checkpoint: Checkpoint) -> Weights:
         return Weights(
             f"an unknown checkpoint in the format of {checkpoint.system}'s authors, SHA-256 {digest}", UNSTATED
         )
-    return Weights(f"{_training(checkpoint.path)}, SHA-256 {digest}", UNSTATED)
-
-
-def _training(path: Path) -> str:
-    """How a checkpoint of ours was made, by the configuration of the run that it lies in."""
-    folder = path.resolve().parent
-    runs = read_runs(folder.parent) if folder.name == "checkpoints" else []
-    if len(runs) != 1:
-        return "a checkpoint of this framework, away from the run that trained it"
-    run = runs.iloc[0]
-    choices = [f"{group}={run[group]}" for group in ("model", "loss", "data") if isinstance(run.get(group), str)]
-    return " ".join(["trained with this framework:", *choices]) if choices else "trained with this framework"
+    trained = "a checkpoint of this framework, away from the run that trained it"
+    if choices:
+        trained = " ".join(["trained with this framework:", *(f"{group}={choices[group]}" for group in choices)])
+    return Weights(f"{trained}, SHA-256 {digest}", UNSTATED)
 
 
 def system_name(enhancer: Enhancer) -> str:
@@ -118,13 +112,3 @@ def describe(graph: Graph, enhancer: Enhancer, weights: Weights) -> dict[str, st
         "revision": revision(),
         **graph.facts,
     }
-
-
-def revision() -> str:
-    """Git's name of this code, ending in -dirty if it was changed since; "unknown" where git can't tell."""
-    folder = Path(__file__).parent
-    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-    except (OSError, subprocess.SubprocessError):  # no git, or no repository
-        return "unknown"

@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
 from gtcrn.data import audio
 from gtcrn.data.demo.noise import NOISES
 from gtcrn.data.demo.speech import TALKERS, utterance
-from gtcrn.data.scan import measured_snr
 from gtcrn.data.seeding import generator
+from gtcrn.dsp.snr import measured_snr
 from gtcrn.errors import UserError
-from gtcrn.export.framing import Runner
 from gtcrn.models.enhancer import Enhancer
+from gtcrn.runtime.eager import EnhancerStep
+from gtcrn.runtime.framing import Runner
 
 TOLERANCE = 1e-4  # of full scale
 SECONDS = 5  # of audio
@@ -112,21 +112,16 @@ def listen(runner: Runner, hops: np.ndarray) -> Heard:
 def prove(heard: Heard, enhancer: Enhancer, hops: np.ndarray, exact: bool = True) -> Proof:
     """Compares what a file gave for (hops, hop_length) with the PyTorch model.
 
-    exact: False for integers, whose difference is told and not judged here; see `gtcrn.export.integer.check`. Raises
+    exact: False for integers, whose difference is told and not judged here; see `gtcrn.export.check`. Raises
     UserError, which tells the frame and the likely cause, if others differ by more than TOLERANCE.
     """
-    expected = _streamed(enhancer, hops.ravel())[enhancer.latency :]
+    expected = EnhancerStep(enhancer)(hops.reshape(1, -1))[0, enhancer.latency :]
     differences = heard.samples - expected
     errors = _by_frame(np.abs(differences), enhancer.hop_length)
     if exact and not errors.max() <= TOLERANCE:  # also if it is no number
         raise UserError(f"{_difference(errors)}; likely cause: {_cause(heard.alone, enhancer, hops)}")
     times = map(float, np.percentile(heard.milliseconds, (50, 95)))
     return Proof(float(errors.max()), len(errors), *times, measured_snr(heard.samples, expected))
-
-
-@torch.inference_mode()
-def _streamed(enhancer: Enhancer, wave: np.ndarray) -> np.ndarray:
-    return enhancer(torch.from_numpy(wave)[None], enhancer.initial_state(1))[0][0].numpy()
 
 
 def _by_frame(differences: np.ndarray, hop_length: int) -> np.ndarray:
@@ -152,6 +147,6 @@ def _cause(alone: np.ndarray, enhancer: Enhancer, hops: np.ndarray) -> str:
     """By the hop for which every state is still what it is at first."""
     if not len(alone):
         return "an operator that was converted wrongly, or a state that is not handed on rightly"
-    if np.abs(alone - _streamed(enhancer, _loudest(hops))).max() <= TOLERANCE:
+    if np.abs(alone - EnhancerStep(enhancer)(_loudest(hops)[None])[0]).max() <= TOLERANCE:
         return "a state that is not handed on rightly, since a frame alone is right"
     return "an operator that was converted wrongly, since a frame alone is wrong already"

@@ -1,18 +1,18 @@
 """Objective measures of enhanced speech, for one pair of signals and for many on all cores.
 
 values, failures = evaluate_pair(clean, enhanced, 16000)
-scores = score_pairs([Pair("p1", clean="clean/p1.wav", enhanced="out/p1.wav", noisy="noisy/p1.wav")])
+scores = score_pairs([WavePair("p1", clean="clean/p1.wav", enhanced="out/p1.wav", noisy="noisy/p1.wav")])
 """
 
 from gtcrn.metrics.pair import Scores, evaluate_pair
-from gtcrn.metrics.pool import Pair, score_pairs
+from gtcrn.metrics.pool import WavePair, score_pairs
 from gtcrn.metrics.registry import DEFAULT_METRICS, DNSMOS_METRICS, METRICS, more_is_better
 
 __all__ = [
     "DEFAULT_METRICS",
     "DNSMOS_METRICS",
     "METRICS",
-    "Pair",
+    "WavePair",
     "Scores",
     "evaluate_pair",
     "more_is_better",

@@ -23,7 +23,7 @@ _TOLERANCE = 0.010  # s by which lengths may differ (codecs and resamplers); the
 
 
 @dataclass(frozen=True)
-class Pair:
+class WavePair:
     """What is scored: mono audio files, or arrays (N,) in [-1, 1].
 
     clean: None where there is no reference. noisy: scored beside `enhanced` where given. info: further columns of
@@ -43,7 +43,7 @@ class Pair:
 
 
 def score_pairs(
-    pairs: Sequence[Pair],
+    pairs: Sequence[WavePair],
     metrics: Sequence[str] = DEFAULT_METRICS,
     sample_rate: int | None = None,
     workers: int = -1,
@@ -72,7 +72,7 @@ def score_pairs(
         return pd.DataFrame(list(rows))
 
 
-def _score(pair: Pair, metrics: tuple[str, ...], sample_rate: int | None) -> dict[str, object]:
+def _score(pair: WavePair, metrics: tuple[str, ...], sample_rate: int | None) -> dict[str, object]:
     waves = {}
     for role, signal in pair.signals().items():
         if not isinstance(signal, np.ndarray):
@@ -90,7 +90,7 @@ def _score(pair: Pair, metrics: tuple[str, ...], sample_rate: int | None) -> dic
     return {"name": pair.name, **pair.info, **values, "failures": reasons}
 
 
-def _check(pair: Pair, sample_rate: int | None) -> None:
+def _check(pair: WavePair, sample_rate: int | None) -> None:
     shapes = {}
     for role, signal in pair.signals().items():
         name = f"{pair.name} ({role})" if isinstance(signal, np.ndarray) else str(signal)

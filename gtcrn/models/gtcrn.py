@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from gtcrn.dsp import ERB, STFT
 from gtcrn.errors import UserError
+from gtcrn.models.blocks import Decoder, Encoder, StreamingSequential
 from gtcrn.models.enhancer import DEEPEST, SpectralEnhancer
-from gtcrn.models.masking import Decoder, Encoder, ERBMaskNetwork, StreamingSequential, quartered_bands
+from gtcrn.models.masking import ERBMaskNetwork, quartered_bands
 from gtcrn.streaming import CausalConv2d, CausalConvTranspose2d, CausalGRU, Stateful, grouped_gru
 from gtcrn.streaming.state import State
 

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from gtcrn.dsp import ERB, STFT
 from gtcrn.errors import UserError
+from gtcrn.models.blocks import Decoder, Encoder, StreamingSequential
 from gtcrn.models.enhancer import SpectralEnhancer
-from gtcrn.models.masking import Decoder, Encoder, ERBMaskNetwork, StreamingSequential, quartered_bands
+from gtcrn.models.masking import ERBMaskNetwork, quartered_bands
 from gtcrn.streaming import CausalConv1d, CausalConv2d, Stateful, TimeGRU, grouped_gru
 from gtcrn.streaming.state import State
 

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm as normalise_weight
 
 from gtcrn.errors import UserError
+from gtcrn.models.blocks import Encoder, StreamingSequential
 from gtcrn.models.enhancer import DEEPEST, StreamingModel, WaveEnhancer
-from gtcrn.models.masking import Encoder, StreamingSequential
 from gtcrn.streaming import CausalConv1d, CausalConvTranspose1d, CausalGRU, CausalLSTM, Stateful
 from gtcrn.streaming.state import State
 

@@ -12,11 +12,11 @@ from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from gtcrn.data.module import SpeechData
+from gtcrn.data.speech import SpeechData
 from gtcrn.errors import UserError
-from gtcrn.export.integer.checkpoint import holds_integers
 from gtcrn.models.enhancer import Enhancer
 from gtcrn.models.pretrained import open_checkpoint
+from gtcrn.quantization.checkpoint import holds_integers
 from gtcrn.tasks import mendable
 from gtcrn.tasks.checking import check_object
 

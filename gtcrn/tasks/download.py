@@ -11,10 +11,10 @@ from rich.console import Console
 from rich.table import Table
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from gtcrn.analysis.tables import rich_table
 from gtcrn.data import audio
 from gtcrn.errors import Interrupted
 from gtcrn.files import expanded
+from gtcrn.plots.tables import rich_table
 from gtcrn.tasks.building import build, require
 
 log = logging.getLogger(__name__)

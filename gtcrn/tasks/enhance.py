@@ -19,8 +19,9 @@ from gtcrn.data import audio
 from gtcrn.data.folders import search
 from gtcrn.data.level import TOLERANCE, LevelMeter, level_of
 from gtcrn.errors import Interrupted, UserError, printable
-from gtcrn.export.runtime import Denoiser
 from gtcrn.models.enhancer import Enhancer
+from gtcrn.runtime.denoiser import Denoiser
+from gtcrn.runtime.eager import EnhancerStep
 from gtcrn.tasks.building import configure_torch, load_or_build, require, require_float
 
 log = logging.getLogger(__name__)
@@ -259,21 +260,14 @@ def streamed(model: Enhancer | Denoiser, blocks: Iterable[np.ndarray], channels:
 
 def enhancer_stream(enhancer: Enhancer, channels: int) -> Process:
     """In PyTorch, all channels one batch."""
-    device = next(enhancer.parameters()).device
-    state = enhancer.initial_state(channels)
-    pending = np.zeros((0, channels), np.float32)
+    step, pending = EnhancerStep(enhancer, channels), np.zeros((0, channels), np.float32)
 
-    @torch.inference_mode()
     def process(block: np.ndarray) -> np.ndarray:
-        nonlocal pending, state
+        nonlocal pending
         samples = np.concatenate([pending, block])
         whole = len(samples) // enhancer.hop_length * enhancer.hop_length
         pending = samples[whole:]
-        if not whole:
-            return samples[:0]
-        chunk = torch.from_numpy(np.ascontiguousarray(samples[:whole].T)).to(device)
-        enhanced, state = enhancer(chunk, state)
-        return enhanced.T.cpu().numpy()
+        return step(samples[:whole].T).T if whole else samples[:0]
 
     return process
 

@@ -18,19 +18,19 @@ import torch
 from omegaconf import DictConfig
 from tqdm import tqdm
 
-from gtcrn.analysis import tables
-from gtcrn.analysis.figures import save, spectrogram_figure
-from gtcrn.analysis.streaming import stream
 from gtcrn.data import audio
 from gtcrn.data.dns_pairs import clean_halves
 from gtcrn.data.folders import listed_lines, search
-from gtcrn.data.module import SpeechData
+from gtcrn.data.speech import SpeechData
 from gtcrn.errors import UserError, printable
-from gtcrn.export.integer.checkpoint import holds_integers, load_simulation
 from gtcrn.files import fitting, write_text
-from gtcrn.metrics import DNSMOS_METRICS, METRICS, Pair, score_pairs
+from gtcrn.metrics import DNSMOS_METRICS, METRICS, WavePair, score_pairs
 from gtcrn.metrics.pair import check_metrics
 from gtcrn.models.enhancer import Enhancer
+from gtcrn.plots import tables
+from gtcrn.plots.figures import save, spectrogram_figure
+from gtcrn.quantization.checkpoint import holds_integers, load_simulation
+from gtcrn.reports.streaming import stream
 from gtcrn.tasks.building import build_data, configure_torch, load_or_build, trusted
 
 if TYPE_CHECKING:  # imports W&B
@@ -112,7 +112,7 @@ def enhanced_pairs(
     folder: Path,
     files: int | None = None,
     forget_every: int | None = None,
-) -> Iterator[Pair]:
+) -> Iterator[WavePair]:
     loader = data.test_loader() if split == "test" else data.validation_loader()
     total = min(files or len(loader), len(loader))
     for item in tqdm(islice(loader, total), "enhancing", total, unit="file", disable=None):
@@ -125,10 +125,10 @@ def enhanced_pairs(
         inputs = {role: item[role][0].numpy() for role in ("noisy", "clean") if role in item}
         for role, wave in inputs.items():  # for the ear: mixtures made on the fly are in no file
             audio.write(folder.parent / role / f"{name}.flac", wave, enhancer.sample_rate)
-        yield Pair(name, inputs.get("clean"), enhanced, inputs["noisy"], info={"snr": float(item["snr"])})
+        yield WavePair(name, inputs.get("clean"), enhanced, inputs["noisy"], info={"snr": float(item["snr"])})
 
 
-def finished_pairs(cfg: DictConfig) -> list[Pair]:
+def finished_pairs(cfg: DictConfig) -> list[WavePair]:
     """Return the files of `enhanced=` with those of `clean=` and `noisy=`, or the lines of `pairs=`.
 
     Files belong together by relative name, or by the number N of the DNS Challenge's `…_fileid_N`.
@@ -146,12 +146,12 @@ def finished_pairs(cfg: DictConfig) -> list[Pair]:
             "%d clean file(s) have no enhanced one and are not scored: %s", len(left_over), ", ".join(left_over[:5])
         )
     return [
-        Pair(printable(name or path.stem), clean=clean.get(name), enhanced=path, noisy=noisy.get(name))
+        WavePair(printable(name or path.stem), clean=clean.get(name), enhanced=path, noisy=noisy.get(name))
         for name, path in sorted(enhanced.items())
     ]
 
 
-def _listed_pairs(listed: Path) -> list[Pair]:
+def _listed_pairs(listed: Path) -> list[WavePair]:
     """Return the pairs of a list, whose paths are relative to it and stand between spaces or tabs; "with a space"."""
     if not listed.is_file():
         raise UserError(f"pairs={listed}: no such file; it has one line per pair: enhanced clean [noisy]")
@@ -165,7 +165,7 @@ def _listed_pairs(listed: Path) -> list[Pair]:
                 'spaces stand between "quotes", or all between tabs'
             )
         enhanced, clean, *noisy = paths
-        pairs.append(Pair(printable(enhanced.stem), clean, enhanced, noisy[0] if noisy else None))
+        pairs.append(WavePair(printable(enhanced.stem), clean, enhanced, noisy[0] if noisy else None))
     if not pairs:
         raise UserError(f"pairs={listed}: holds no pairs")
     return pairs
@@ -209,7 +209,7 @@ def _audio_in(path: Path, key: str) -> dict[str, Path]:
     return files
 
 
-def draw_examples(pairs: list[Pair], scores: pd.DataFrame, sample_rate: int, folder: Path) -> None:
+def draw_examples(pairs: list[WavePair], scores: pd.DataFrame, sample_rate: int, folder: Path) -> None:
     """Spectrograms of the worst, the median and the best file by the first metric."""
     column = next(column for column in scores if column.startswith("enhanced_"))
     metric = column.removeprefix("enhanced_")

@@ -12,11 +12,12 @@ from gtcrn.errors import Interrupted, UserError
 from gtcrn.export import card, formats, proof
 from gtcrn.export.device.folder import write_device_files
 from gtcrn.export.exporting import Calibrated, Export, Exported, in_float
-from gtcrn.export.integer import calibration, checkpoint
-from gtcrn.export.integer.network import Network
 from gtcrn.export.metadata import weights_of
 from gtcrn.models.enhancer import Enhancer
 from gtcrn.models.pretrained import open_checkpoint
+from gtcrn.quantization import calibration, checkpoint
+from gtcrn.quantization.network import Network
+from gtcrn.reports.runs import choices_of
 from gtcrn.tasks.building import configure_torch, load_or_build, require, trusted
 
 log = logging.getLogger(__name__)
@@ -38,10 +39,11 @@ def run(cfg: DictConfig) -> None:
     require_integers(cfg, kind)
     recording = proof.recording(cfg.audio, enhancer.sample_rate)
     opened = open_checkpoint(cfg.ckpt, trusted(cfg))
-    weights = weights_of(opened)
+    choices = choices_of(opened.path)
+    weights = weights_of(opened, choices)
     scores = card.scores_of(opened.path, weights.scores)
     weights = weights._replace(**{key: str(cfg[key]) for key in ("licence", "origin") if cfg[key]})
-    stem = str(cfg.name or opened.build.__module__.rpartition(".")[2])
+    stem = str(cfg.name or choices.get("model") or opened.build.__module__.rpartition(".")[2])
     if Path(stem).name != stem:
         raise UserError(f"name={stem}: a file's name, without folders; these go into output=")
     folder = Path(cfg.output or cfg.run_dir)

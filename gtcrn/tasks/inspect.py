@@ -14,13 +14,13 @@ from pandas.api.types import is_numeric_dtype
 from rich.console import Console
 from rich.table import Table
 
-from gtcrn.analysis.figures import items_figure, save
-from gtcrn.analysis.tables import write_csv
 from gtcrn.data import audio
 from gtcrn.data.datasets import Explained
-from gtcrn.data.module import SpeechData
+from gtcrn.data.speech import SpeechData
 from gtcrn.errors import UserError
 from gtcrn.files import write_text
+from gtcrn.plots.figures import items_figure, save
+from gtcrn.plots.tables import write_csv
 from gtcrn.tasks.building import build
 
 log = logging.getLogger(__name__)

@@ -31,7 +31,7 @@ Positive = Annotated[float, Bound(0, included=False)]
 Choices = Any  # a group that this task leaves alone
 
 Model = Annotated[dict, Built("gtcrn.models.enhancer.Enhancer")]
-Data = Annotated[dict, Built("gtcrn.data.module.SpeechData")]
+Data = Annotated[dict, Built("gtcrn.data.speech.SpeechData")]
 
 
 # Of what others take any number and then fail at some: by target and key
@@ -136,7 +136,7 @@ class Export(Keys):
 class Profile(Keys):
     model: Model | Rows
     metrics: Metrics
-    profile: Literal["model", "data", "latency", "quantisation"]
+    profile: Literal["model", "data", "latency", "quantization"]
     ckpt: str | None
     manifest_rows: Annotated[int, Bound(1000)]
     files: str | list[str] | None
@@ -172,7 +172,7 @@ class Inspect(Keys):
 
 
 class Download(Keys):
-    download: Annotated[dict, Built("gtcrn.data.download.Corpus")]
+    download: Annotated[dict, Built("gtcrn.data.download.CorpusDownload")]
     output: str
 
 

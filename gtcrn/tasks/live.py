@@ -9,18 +9,18 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from omegaconf import DictConfig
 
 from gtcrn.errors import UserError
-from gtcrn.export.framing import Stream
-from gtcrn.export.resampling import Resampled
-from gtcrn.export.runtime import Denoiser
-from gtcrn.models.enhancer import Enhancer
+from gtcrn.runtime import eager
+from gtcrn.runtime.denoiser import Denoiser
+from gtcrn.runtime.framing import Stream
+from gtcrn.runtime.resampling import Resampled
 from gtcrn.tasks.building import configure_torch, load_or_build, require_float
 
 log = logging.getLogger(__name__)
@@ -62,24 +62,7 @@ def open_model(cfg: DictConfig) -> Callable[..., Stream]:
         return Denoiser(cfg.ckpt).stream
     model = load_or_build(cfg)
     require_float(cfg)
-    sizes = model.sample_rate, model.hop_length, model.latency
-    return lambda block_length=None: Stream(_TorchStep(model), *sizes, block_length)
-
-
-class _TorchStep:
-    """A step of `gtcrn.export.framing` in PyTorch."""
-
-    def __init__(self, enhancer: Enhancer):
-        self._enhancer = enhancer
-        self.reset()
-
-    def reset(self) -> None:
-        self._state = self._enhancer.initial_state(1)
-
-    @torch.inference_mode()
-    def __call__(self, x: np.ndarray) -> np.ndarray:
-        y, self._state = self._enhancer(torch.from_numpy(x), self._state)
-        return y.numpy()
+    return partial(eager.stream, model)
 
 
 def play(cfg: DictConfig, sounddevice: Any, open_stream: Callable[..., Stream]) -> None:

@@ -10,7 +10,6 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from gtcrn.analysis import quality_report
 from gtcrn.data.manifest import FILE, Manifest, open_manifest, usable
 from gtcrn.data.preparation.jobs import FAILURES, carry_out
 from gtcrn.data.preparation.place import Place
@@ -18,6 +17,7 @@ from gtcrn.data.preparation.selection import TABLE
 from gtcrn.data.scan import BadFile
 from gtcrn.errors import Interrupted, UserError
 from gtcrn.files import expanded
+from gtcrn.reports import quality_report
 from gtcrn.tasks.building import build
 
 log = logging.getLogger(__name__)

@@ -16,21 +16,22 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from pandas import DataFrame
 from rich.console import Console
 
-from gtcrn.analysis import complexity, latency, latency_report, quantisation, quantisation_report
-from gtcrn.analysis.cost import measure
-from gtcrn.analysis.runners import open_runner
-from gtcrn.analysis.tables import rich_table
-from gtcrn.analysis.throughput import loader_pace, pace, table_cost
 from gtcrn.data.datasets import MixedDataset, PairedDataset
 from gtcrn.errors import Interrupted, UserError
 from gtcrn.export import formats, proof
 from gtcrn.export.exporting import Calibrated, Export
-from gtcrn.export.integer import calibration, checkpoint
-from gtcrn.export.integer.network import Network
 from gtcrn.export.metadata import weights_of
 from gtcrn.files import write_text
 from gtcrn.models.enhancer import Enhancer
 from gtcrn.models.pretrained import open_checkpoint
+from gtcrn.plots.tables import rich_table
+from gtcrn.profiling import complexity, latency, latency_report, quantization, quantization_report
+from gtcrn.profiling.cost import measure
+from gtcrn.profiling.throughput import loader_pace, pace, table_cost
+from gtcrn.quantization import calibration, checkpoint
+from gtcrn.quantization.network import Network
+from gtcrn.reports.runs import choices_of
+from gtcrn.runtime.runners import open_runner
 from gtcrn.tasks.building import build, configure_torch, load_or_build, trusted
 
 log = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ def run(cfg: DictConfig) -> None:
         "model": profile_model,
         "data": profile_data,
         "latency": profile_latency,
-        "quantisation": profile_quantisation,
+        "quantization": profile_quantization,
     }
     if "rows" in cfg.model and cfg.profile != "model":
         raise UserError("model=all is for profile=model: name one model, e.g. model=light_v3")
@@ -223,28 +224,28 @@ def _compared(
     return latency.measure(latency.entries(taking_part, noisy), cfg.seconds), scores
 
 
-def profile_quantisation(cfg: DictConfig, console: Console) -> dict:
+def profile_quantization(cfg: DictConfig, console: Console) -> dict:
     """A float model's integers, without training and trained, and other files, beside it."""
     for key, what in (("ckpt", "the float model"), ("pairs", "a folder with noisy/ and clean/")):
         if not cfg[key]:
-            raise UserError(f"profile=quantisation needs {key}=…: {what}")
+            raise UserError(f"profile=quantization needs {key}=…: {what}")
     enhancer = load_or_build(cfg)
     pairs = latency.read_pairs(Path(cfg.pairs), enhancer.sample_rate)
     files = _integer_files(cfg, enhancer)
     try:
         variants = _untrained(cfg, enhancer) + _trained(cfg, enhancer) + files
         if not variants:
-            raise UserError("profile=quantisation needs something to compare: quantize=, trained= or files=")
-        report = quantisation.measure(enhancer, variants, pairs, cfg.metrics.workers)
+            raise UserError("profile=quantization needs something to compare: quantize=, trained= or files=")
+        report = quantization.measure(enhancer, variants, pairs, cfg.metrics.workers)
     except KeyboardInterrupt as stop:
         raise Interrupted.by(stop, "interrupted: the report is not written") from None
-    console.print(*quantisation_report.terminal(report), *quantisation_report.NOTES, sep="\n", highlight=False)
-    for path in quantisation_report.write(report, Path(cfg.run_dir)):
+    console.print(*quantization_report.terminal(report), *quantization_report.NOTES, sep="\n", highlight=False)
+    for path in quantization_report.write(report, Path(cfg.run_dir)):
         log.info("written: %s", path)
     return {name: json.loads(part.to_json(orient="index")) for name, part in report._asdict().items()}
 
 
-def _untrained(cfg: DictConfig, enhancer: Enhancer) -> list[quantisation.Variant]:
+def _untrained(cfg: DictConfig, enhancer: Enhancer) -> list[quantization.Variant]:
     """Of `quantize=`, and the float files that quantizers make them of."""
     wanted = []
     for name in dict.fromkeys(str(entry).removeprefix("litert:") for entry in _list(cfg.quantize)):
@@ -253,7 +254,7 @@ def _untrained(cfg: DictConfig, enhancer: Enhancer) -> list[quantisation.Variant
         wanted.append((name, format, quantize, formats.choose_kind(enhancer, format, quantize)))
     if any(quantize != formats.DYNAMIC for _, _, quantize, _ in wanted) and not cfg.calibration:
         raise UserError(
-            "profile=quantisation needs calibration=FOLDER, noisy recordings as the device will hear them; or "
+            "profile=quantization needs calibration=FOLDER, noisy recordings as the device will hear them; or "
             "quantize=[] and trained=[…], checkpoints of training=qat"
         )
     heard = calibration.recordings(cfg.calibration, enhancer.sample_rate) if cfg.calibration else None
@@ -272,7 +273,7 @@ def _untrained(cfg: DictConfig, enhancer: Enhancer) -> list[quantisation.Variant
     return variants
 
 
-def _trained(cfg: DictConfig, enhancer: Enhancer) -> list[quantisation.Variant]:
+def _trained(cfg: DictConfig, enhancer: Enhancer) -> list[quantization.Variant]:
     """Of `trained=`."""
     paths, variants = _paths(cfg.trained), []
     for name, path in zip(latency.short_names(paths), paths):
@@ -288,14 +289,14 @@ def _shapes(enhancer: Enhancer) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in enhancer.state_dict().items()}
 
 
-def _integer_files(cfg: DictConfig, enhancer: Enhancer) -> list[quantisation.Variant]:
+def _integer_files(cfg: DictConfig, enhancer: Enhancer) -> list[quantization.Variant]:
     """Of `files=`, opened once, before anything takes long."""
     files = list(dict.fromkeys(_paths(cfg.files)))
     for path in files:
-        quantisation.work(path)
+        quantization.work(path)
         if (rate := open_runner(path).sample_rate) != enhancer.sample_rate:
             raise UserError(f"files={path}: {rate} Hz, but ckpt={cfg.ckpt} has {enhancer.sample_rate} Hz")
-    return [quantisation.Variant(name, path) for name, path in zip(latency.short_names(files), files)]
+    return [quantization.Variant(name, path) for name, path in zip(latency.short_names(files), files)]
 
 
 def _written(
@@ -305,12 +306,12 @@ def _written(
     format: str,
     integers: Network | Calibrated | None = None,
     stem: str = "model",
-) -> quantisation.Variant:
+) -> quantization.Variant:
     """Exported beside the report."""
-    weights = weights_of(open_checkpoint(cfg.ckpt, trusted(cfg)))
+    weights = weights_of(open_checkpoint(cfg.ckpt, trusted(cfg)), choices_of(Path(cfg.ckpt)))
     heard = proof.recording(None, enhancer.sample_rate)
     path = Export(enhancer, format, stem, weights, heard, integers=integers).write(Path(cfg.run_dir)).path
-    return quantisation.Variant(name, path, integers)
+    return quantization.Variant(name, path, integers)
 
 
 def _list(value: object) -> list:

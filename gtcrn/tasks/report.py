@@ -9,9 +9,9 @@ from pathlib import Path
 from omegaconf import DictConfig, ListConfig
 from rich.console import Console
 
-from gtcrn.analysis import sweep_report, sweeps
-from gtcrn.analysis.runs import read_runs
 from gtcrn.errors import UserError
+from gtcrn.reports import sweep_report, sweeps
+from gtcrn.reports.runs import read_runs
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ def report(folders: Sequence[Path], output: Path, metric: str | None = None, pag
 
 def listening_page(sweep: sweeps.Sweep, path: Path) -> list[Path]:
     """The page of the best configurations that left audio behind, one run of each; [] if there is nothing to hear."""
-    from gtcrn.analysis.listening import write_page
+    from gtcrn.reports.listening import write_page
 
     finished = sweep.runs["state"] == "finished"
     paths = sweep.runs["path"][finished].map(Path).groupby(sweep.configurations).first()

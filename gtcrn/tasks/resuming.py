@@ -23,7 +23,7 @@ from gtcrn.models.pretrained import RECORD, read_checkpoint
 from gtcrn.tasks import in_sweep
 from gtcrn.tasks.building import model_record
 from gtcrn.training.checkpoints import LAST, PREVIOUS
-from gtcrn.training.data import SpeechDataModule
+from gtcrn.training.datamodule import SpeechDataModule
 
 log = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ import webbrowser
 from omegaconf import DictConfig, ListConfig
 
 from gtcrn.errors import UserError
-from gtcrn.export import serving
 from gtcrn.files import expanded
+from gtcrn.web import serving
 
 log = logging.getLogger(__name__)
 

@@ -20,8 +20,7 @@ from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from gtcrn.analysis.cost import Cost, measure
-from gtcrn.data.module import SpeechData
+from gtcrn.data.speech import SpeechData
 from gtcrn.errors import Interrupted, UserError
 from gtcrn.files import unwritable, write_text
 from gtcrn.metrics import DNSMOS_METRICS, more_is_better
@@ -29,6 +28,7 @@ from gtcrn.metrics.pair import check_metrics
 from gtcrn.models.enhancer import Enhancer
 from gtcrn.models.initial_weights import initialise
 from gtcrn.models.pretrained import BUILDERS, open_checkpoint
+from gtcrn.profiling.cost import Cost, measure
 from gtcrn.tasks.building import build, build_data, configure_torch, differing_knobs, model_record, trusted
 from gtcrn.tasks.evaluate import computable, evaluate_split
 from gtcrn.tasks.resuming import (
@@ -43,9 +43,9 @@ from gtcrn.tasks.resuming import (
 )
 from gtcrn.training.callbacks import DataWait, StepSeeds, ValidationClips, ValidationScores
 from gtcrn.training.checkpoints import LAST, BestCheckpoint, LastCheckpoint, WholeFiles, way_on
-from gtcrn.training.data import SpeechDataModule
+from gtcrn.training.datamodule import SpeechDataModule
 from gtcrn.training.freezing import Frozen
-from gtcrn.training.qat import QuantisationModule
+from gtcrn.training.qat import QuantizationModule
 from gtcrn.training.table import MetricsTable
 
 log = logging.getLogger(__name__)
@@ -226,8 +226,8 @@ def check_beginning(cfg: DictConfig) -> None:
             f"init_from={cfg.init_from} with resume={cfg.resume}: resume goes on with a run, init_from begins one; "
             "leave one of them out"
         )
-    if not (cfg.init_from or cfg.resume) and get_object(cfg.training._target_) is QuantisationModule:
-        raise UserError("training=qat: quantises a trained model; name its checkpoint, init_from=PATH")
+    if not (cfg.init_from or cfg.resume) and get_object(cfg.training._target_) is QuantizationModule:
+        raise UserError("training=qat: quantizes a trained model; name its checkpoint, init_from=PATH")
 
 
 def begin_from(cfg: DictConfig, enhancer: Enhancer, run_dir: Path) -> None:

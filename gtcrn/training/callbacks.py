@@ -18,10 +18,10 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from gtcrn.analysis.figures import save, spectrogram_figure
-from gtcrn.analysis.tables import summarise_by_snr
 from gtcrn.data.audio import write
-from gtcrn.metrics import Pair, score_pairs
+from gtcrn.metrics import WavePair, score_pairs
+from gtcrn.plots.figures import save, spectrogram_figure
+from gtcrn.plots.tables import summarise_by_snr
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ class ValidationScores(pl.Callback):
         self.metrics = list(metrics)
         self.files = files
         self.workers = workers
-        self._pairs: list[Pair] = []
+        self._pairs: list[WavePair] = []
 
     def on_validation_batch_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Tensor, batch: dict, batch_index: int, *args
@@ -72,7 +72,7 @@ class ValidationScores(pl.Callback):
         clean = batch.get("clean", [None] * len(outputs))
         for name, *waves, snr in zip(batch["name"], batch["noisy"], clean, outputs, batch["snr"], strict=True):
             noisy, clean, enhanced = (wave if wave is None else wave.float().cpu().numpy() for wave in waves)
-            self._pairs.append(Pair(name, clean, enhanced, noisy, info={"snr": float(snr)}))
+            self._pairs.append(WavePair(name, clean, enhanced, noisy, info={"snr": float(snr)}))
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         pairs, self._pairs = self._pairs, []

@@ -24,11 +24,11 @@ import wandb
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
-from gtcrn.analysis.figures import spectrogram_figure
-from gtcrn.analysis.tables import summarise_by_snr
 from gtcrn.errors import UserError
-from gtcrn.export.metadata import revision
-from gtcrn.metrics import METRICS, Pair, more_is_better
+from gtcrn.metrics import METRICS, WavePair, more_is_better
+from gtcrn.plots.figures import spectrogram_figure
+from gtcrn.plots.tables import summarise_by_snr
+from gtcrn.revision import revision
 
 log = logging.getLogger(__name__)
 
@@ -158,7 +158,7 @@ class Dashboard(WandbLogger):
             self.watch(model.enhancer.core, self.watched, self.watch_every, log_graph=False)
 
     @_dispensable
-    def log_scores(self, scores: pd.DataFrame, pairs: Sequence[Pair], sample_rate: int) -> None:
+    def log_scores(self, scores: pd.DataFrame, pairs: Sequence[WavePair], sample_rate: int) -> None:
         """The test: `test/utterances`, a row per file, and `test_by_snr`, the means and a bar chart of each metric.
 
         scores: those of the pairs, in their order. Files with audio and spectrogram stand first: the worst, the median
@@ -303,7 +303,7 @@ def _examples(scores: pd.DataFrame, count: int) -> list[int]:
     return [int(ranked[rank]) for rank in dict.fromkeys(ranks)][:count]
 
 
-def _media(pair: Pair, sample_rate: int) -> dict[str, Any]:
+def _media(pair: WavePair, sample_rate: int) -> dict[str, Any]:
     signals = pair.signals()
     waves = {role: signals[role] for role in _ROLES if role in signals}
     sounds = {role: wandb.Audio(wave, sample_rate, caption=f"{pair.name} {role}") for role, wave in waves.items()}

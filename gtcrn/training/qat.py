@@ -1,4 +1,4 @@
-"""Quantisation-aware training: a network in integers learns to give what its own float model gives."""
+"""Quantization-aware training: a network in integers learns to give what its own float model gives."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from gtcrn.errors import UserError
-from gtcrn.export.integer.checkpoint import INTEGERS, load_simulation, new_network, simulation
 from gtcrn.losses import Loss, Signals
 from gtcrn.losses.waveform import output_snr
 from gtcrn.models.enhancer import Enhancer
 from gtcrn.models.pretrained import RECORD
+from gtcrn.quantization.checkpoint import INTEGERS, load_simulation, new_network, simulation
 from gtcrn.training.schedule import warmup_cosine
 from gtcrn.training.supervised import SupervisedModule
 
@@ -25,12 +25,12 @@ _ZERO_POINTS = (-128.0, 127.0)
 _QUIETEST = 1e-5  # rms and peak of a crop that is brought to a level: silence stays silence
 
 
-class QuantisationModule(SupervisedModule):
+class QuantizationModule(SupervisedModule):
     """The loss between the simulated integers' output and the float model's; no clean speech is used.
 
     Learnt are weights, biases and slopes of the network in integers, and the scale and zero point of every tensor but
     the input. They begin with ranges calibrated on the first batches. The float model stays as it is, in evaluation
-    mode, and goes into the checkpoints: `gtcrn.load` gives it, `export.integer.checkpoint` the integers.
+    mode, and goes into the checkpoints: `gtcrn.load` gives it, `gtcrn.quantization.checkpoint` the integers.
 
     enhancer: the trained float model, one that has a form in integers. loss: compares (integers, float).
     learning_rate: of weights, biases and slopes, which are normalised to about one; of the logarithm of the scales
@@ -89,7 +89,7 @@ class QuantisationModule(SupervisedModule):
         # in a tuple its parts are not counted twice
         self._simulation = (simulation(enhancer, self.network),)
 
-    def train(self, mode: bool = True) -> QuantisationModule:
+    def train(self, mode: bool = True) -> QuantizationModule:
         super().train(mode)
         self.enhancer.eval()
         return self

@@ -12,8 +12,8 @@ from gtcrn.data import audio
 from gtcrn.data.demo.corpus import Demo
 from gtcrn.data.demo.noise import NOISES
 from gtcrn.data.demo.speech import CROWD, TALKERS
-from gtcrn.data.module import demo
-from gtcrn.data.scan import measured_snr
+from gtcrn.data.speech import demo
+from gtcrn.dsp.snr import measured_snr
 from gtcrn.errors import UserError
 
 SIZES = {"train": 18, "validation": 3, "test": 6}  # more than one chunk of work, every kind of noise

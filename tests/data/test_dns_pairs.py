@@ -9,9 +9,9 @@ import pytest
 
 from gtcrn.data import audio
 from gtcrn.data.dns_pairs import DnsPairs
-from gtcrn.data.module import SpeechData, dns_pairs
 from gtcrn.data.rows import write_rows
 from gtcrn.data.shards import INDEX
+from gtcrn.data.speech import SpeechData, dns_pairs
 from gtcrn.errors import UserError
 
 CLIP = "book_00000_chp_0009_reader_{:05d}_1_seg_1_seg1"

@@ -18,7 +18,7 @@ import pytest
 import soundfile
 
 from gtcrn.data import download
-from gtcrn.data.download import CHECKSUMS, Archive, Corpus, Corrupt, unpack
+from gtcrn.data.download import CHECKSUMS, Archive, CorpusDownload, Corrupt, unpack
 from gtcrn.data.vctk_demand import VctkDemand
 from gtcrn.errors import UserError
 
@@ -142,7 +142,7 @@ def options(server, parts=("testset",), known=True, **changed):
 
 
 def corpus(server, *args, **changed):
-    return Corpus(**options(server, *args, **changed))
+    return CorpusDownload(**options(server, *args, **changed))
 
 
 class Waits(list):
@@ -331,7 +331,7 @@ def test_an_archive_of_something_else(tmp_path, server):
         entry["bytes"] = None
     server.files[NAME] = zipped({f"noisy_testset_wav/{n}.wav": wav(n, 0.1) for n in range(FILES)})
     with pytest.raises(UserError, match=f"{NAME}: its MD5 is [0-9a-f]{{32}} instead of [0-9a-f]{{32}}, a second time"):
-        Corpus(**wanted).fetch(tmp_path)
+        CorpusDownload(**wanted).fetch(tmp_path)
 
 
 def test_nothing_of_a_corrupt_archive_stays(tmp_path, server, expected):
@@ -376,7 +376,7 @@ def test_an_unreachable_server(tmp_path, server):
 
 
 def test_an_address_that_is_none(tmp_path, server):
-    wanted = Corpus({"a": {"part": "all", "url": ""}}, ["all"], "", "", "", url="my_mirror")
+    wanted = CorpusDownload({"a": {"part": "all", "url": ""}}, ["all"], "", "", "", url="my_mirror")
     waits = Waits()
     with pytest.raises(UserError, match="Invalid URL 'my_mirror/a.zip'"):
         wanted.fetch(tmp_path, waits)
@@ -525,13 +525,13 @@ def test_a_folder_that_cannot_be_made(tmp_path, server):
 def test_wrong_options(options, message):
     entries = {"x": {"part": "clean_a", "url": ""}, "y": {"part": "b", "url": ""}, "z": {"part": "b", "url": ""}}
     with pytest.raises(UserError, match=message):
-        Corpus(entries, **({"parts": ["b"], "record": "", "licence": "", "citation": ""} | options))
+        CorpusDownload(entries, **({"parts": ["b"], "record": "", "licence": "", "citation": ""} | options))
 
 
 def test_killed_while_receiving(tmp_path, server, expected):
     """kill -9, again and again; in the end there is what an undisturbed download gives."""
     server.script[NAME] = ["stall", "stall"]
-    program = "import json, pathlib, sys; from gtcrn.data.download import Corpus; "
+    program = "import json, pathlib, sys; from gtcrn.data.download import CorpusDownload; "
     program += "Corpus(**json.loads(sys.argv[1])).fetch(pathlib.Path(sys.argv[2]))"
     command = [sys.executable, "-c", program, json.dumps(options(server, timeout=60.0)), str(tmp_path)]
 

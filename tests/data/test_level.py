@@ -8,7 +8,7 @@ import pytest
 from gtcrn.data import audio
 from gtcrn.data.level import level_of
 from gtcrn.data.mixing import Recipe
-from gtcrn.data.module import dns
+from gtcrn.data.speech import dns
 
 RATE = 16000
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from gtcrn.data.module import noisy
 from gtcrn.data.noisy import NoisyRecordings
+from gtcrn.data.speech import noisy
 from gtcrn.errors import UserError
 
 LOADING = dict(

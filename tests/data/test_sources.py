@@ -9,8 +9,8 @@ import torch
 
 from gtcrn.data import audio
 from gtcrn.data.mixing import Recipe, active
-from gtcrn.data.module import SpeechData, dns, finetune, vctk_demand
 from gtcrn.data.sources import MixSource
+from gtcrn.data.speech import SpeechData, dns, finetune, vctk_demand
 from gtcrn.errors import UserError
 
 LOADING = dict(sample_rate=16000, segment_seconds=1.0, batch_size=4, num_workers=0, seed=5)

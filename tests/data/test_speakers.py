@@ -7,8 +7,8 @@ import pytest
 import soundfile
 
 from gtcrn.data.mixing import Recipe
-from gtcrn.data.module import dns, dns_pairs, finetune, noisy
 from gtcrn.data.speakers import known_speaker, naming_of, split_of
+from gtcrn.data.speech import dns, dns_pairs, finetune, noisy
 from gtcrn.errors import UserError
 
 KNOWN = {

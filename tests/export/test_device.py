@@ -19,12 +19,12 @@ from gtcrn.dsp import magnitude_and_parts
 from gtcrn.errors import UserError
 from gtcrn.export.device import arena, folder
 from gtcrn.export.device.folder import write_device_files
-from gtcrn.export.device.network import read_network
-from gtcrn.export.framing import Framed
-from gtcrn.export.intact import read_parts, write_parts
+from gtcrn.export.device.model_file import read_model_file
 from gtcrn.export.metadata import Weights, describe
 from gtcrn.models import micro
 from gtcrn.models.enhancer import SpectralEnhancer
+from gtcrn.runtime.framing import Framed
+from gtcrn.runtime.integrity import read_parts, write_parts
 
 pytest.importorskip("ai_edge_litert")
 if not shutil.which("gcc"):
@@ -34,10 +34,10 @@ import flatbuffers  # noqa: E402
 from ai_edge_litert import schema_py_generated as schema  # noqa: E402
 from ai_edge_litert.interpreter import Interpreter  # noqa: E402
 
-from gtcrn.export.integer.calibration import calibrated  # noqa: E402
-from gtcrn.export.integer.flatbuffer import Graph, write  # noqa: E402
-from gtcrn.export.integer.network import Network  # noqa: E402
-from gtcrn.export.integer.runner import Banded, TFLiteMicro  # noqa: E402
+from gtcrn.export.writers.flatbuffer import IntegerGraph, write  # noqa: E402
+from gtcrn.quantization.calibration import calibrated  # noqa: E402
+from gtcrn.quantization.network import Network  # noqa: E402
+from gtcrn.runtime.integer_step import IntegerStep, TFLiteMicro  # noqa: E402
 
 STRICT = ["-O2", "-Wall", "-Wextra", "-Werror", "-pedantic"]
 HOP, BANDS, MASK = 256, 129, 258  # of the published network
@@ -82,12 +82,12 @@ class Device:
     """The files of one network, and the C code as a library."""
 
     def __init__(self, network: Network, enhancer: SpectralEnhancer, path: Path):
-        graph = Graph(network, enhancer.core)
+        graph = IntegerGraph(network, enhancer.core)
         self.file, self.folder = path / "network.tflite", path / "device"
         self.metadata = describe(graph, enhancer, Weights("a test", "MIT"))
         write(graph, self.file, self.metadata)
         write_device_files(self.file, self.folder)
-        described = read_network(self.file)
+        described = read_model_file(self.file)
         self.dtype, self.mask_dtype = (np.dtype(f"int{t.bits}") for t in (described.input, described.mask))
         (self.folder / "size.c").write_text(
             '#include "gtcrn_host.h"\nunsigned size(void);\nunsigned size(void) { return sizeof(gtcrn_host); }\n'
@@ -136,7 +136,7 @@ class Device:
             return network(x)
 
         n_fft, hop_length = (int(self.metadata[key]) for key in ("n_fft", "hop_length"))
-        step = Framed(n_fft, hop_length, Banded(called, self.file, self.metadata))
+        step = Framed(n_fft, hop_length, IntegerStep(called, self.file, self.metadata))
         samples = [step(hop[None])[0].copy() for hop in hops]
         return {"input": np.array(codes), "samples": np.array(samples)}
 
@@ -188,7 +188,7 @@ def test_spectra_and_bands(heard, hops, enhancer):
 def test_codes_of_the_same_bands(device, hops, level):
     """Also of what is louder than the codes can tell."""
     heard = device.run(level * hops, lambda codes: np.zeros(MASK, int))
-    encode = Banded(None, device.file, device.metadata).encode
+    encode = IntegerStep(None, device.file, device.metadata).encode
     codes = np.array([encode(bands.reshape(BANDS, 3).T).ravel() for bands in heard["bands"]])
     np.testing.assert_array_equal(heard["input"], codes)
     limits = np.iinfo(device.dtype)
@@ -205,7 +205,7 @@ def test_codes_are_pythons_but_for_ties(device, heard, expected):
 
 def test_samples_of_the_same_masks(device, heard, hops):
     masks = iter(heard["mask"].reshape(-1, 1, 1, BANDS, 2))
-    step = Framed(2 * HOP, HOP, Banded(lambda codes: next(masks), device.file, device.metadata))
+    step = Framed(2 * HOP, HOP, IntegerStep(lambda codes: next(masks), device.file, device.metadata))
     samples = [step(hop[None])[0].copy() for hop in hops]
     assert np.abs(heard["samples"]).max() > 0.4
     np.testing.assert_allclose(heard["samples"], samples, rtol=0, atol=CLOSE)
@@ -234,7 +234,7 @@ def test_other_sizes_and_a_zero_point(noisy, tmp_path):
     network = calibrated(enhancer, "int8", [hops.ravel()])
     network.set_range("bands", -2.0, 4.0)
     device = Device(network, enhancer, tmp_path)
-    assert read_network(device.file).input.zero == -43
+    assert read_model_file(device.file).input.zero == -43
     assert_agree(device, device.run(hops, LiteRT(device.file)), device.run_in_python(hops, LiteRT(device.file)))
     passed = device.run(hops)["samples"]
     np.testing.assert_allclose(passed[3:], hops[:-3], rtol=0, atol=CLOSE)
@@ -344,7 +344,7 @@ def counting(device):
 
 def test_states_in_tflite_micro_survive_its_use_of_memory(device, counting):
     library = ctypes.CDLL(counting("tflm.so"))
-    zeros = [state.zero for state in read_network(device.file).states]
+    zeros = [state.zero for state in read_model_file(device.file).states]
     codes, mask = np.arange(6 * BANDS).astype(np.int8).astype(device.dtype), np.zeros(MASK, device.mask_dtype)
     for _ in range(2):
         assert library.gtcrn_tflm_reset() == 0
@@ -382,7 +382,7 @@ def test_operators_are_those_of_the_file(device):
 
 def test_arena_is_what_tflite_micro_needs(device):
     runtime = pytest.importorskip("tflite_micro").runtime
-    content = read_network(device.file).content
+    content = read_model_file(device.file).content
     size = arena.arena_size(content)
     assert f"#define GTCRN_ARENA_SIZE {size}\n" in (device.folder / "gtcrn_model.h").read_text()
     runtime.Interpreter.from_bytes(content, arena_size=size)
@@ -393,7 +393,7 @@ def test_arena_is_what_tflite_micro_needs(device):
 def test_arena_is_a_guess_that_says_so(device, tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     write_device_files(device.file, tmp_path)
-    size = 3 * len(read_network(device.file).content)
+    size = 3 * len(read_model_file(device.file).content)
     assert f"#define GTCRN_ARENA_SIZE {size}\n" in (tmp_path / "gtcrn_model.h").read_text()
     assert "is a guess" in (tmp_path / "README.md").read_text()
 
@@ -409,7 +409,7 @@ def edited(file: Path, target: Path, content: bytes | None = None, **changes) ->
 def test_bad_files_are_one_line(device, tmp_path):
     bad = tmp_path / "bad.tflite"
     cases = {"can't be read": lambda: None}
-    cases["damaged or cut off"] = lambda: bad.write_bytes(read_network(device.file).content)
+    cases["damaged or cut off"] = lambda: bad.write_bytes(read_model_file(device.file).content)
     cases["does not tell residual_gain"] = lambda: edited(device.file, bad, residual_gain=None)
     cases["hop_length=100: the C code needs"] = lambda: edited(device.file, bad, hop_length="100")
     for reason, make in cases.items():
@@ -421,7 +421,7 @@ def test_bad_files_are_one_line(device, tmp_path):
 
 
 def test_a_network_in_float_is_refused(device, tmp_path):
-    model = schema.ModelT.InitFromPackedBuf(read_network(device.file).content)
+    model = schema.ModelT.InitFromPackedBuf(read_model_file(device.file).content)
     for number in (*model.subgraphs[0].inputs, *model.subgraphs[0].outputs):
         model.subgraphs[0].tensors[number].type = schema.TensorType.FLOAT32
     builder = flatbuffers.Builder()

@@ -5,7 +5,7 @@ import torch
 
 from gtcrn.errors import UserError
 from gtcrn.export.graph import Graph, kinds
-from gtcrn.export.sherpa_onnx import CACHES, PackedGraph
+from gtcrn.export.writers.sherpa_onnx import CACHES, PackedGraph
 from gtcrn.models import light_v3
 
 

@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from gtcrn.export.graph import Graph
-from gtcrn.export.metadata import KNOWN, UNSTATED, Weights, describe, revision, weights_of
+from gtcrn.export.metadata import KNOWN, UNSTATED, Weights, describe, weights_of
 from gtcrn.models import light_v3
 from gtcrn.models.pretrained import open_checkpoint
+from gtcrn.reports.runs import choices_of
+from gtcrn.revision import revision
 
 
 def save_ours(path):
@@ -59,7 +61,7 @@ def test_our_weights_say_how_they_were_trained(tmp_path):
     (hydra / "overrides.yaml").write_text("- model=light_v3\n")
     choices = "hydra:\n  runtime:\n    choices:\n      data: vctk_demand\n      loss: ri_mag\n      model: light_v3\n"
     (hydra / "hydra.yaml").write_text(choices)
-    origin = weights_of(checkpoint).origin
+    origin = weights_of(checkpoint, choices_of(checkpoint.path)).origin
     assert origin.startswith("trained with this framework: model=light_v3 loss=ri_mag data=vctk_demand, SHA-256 ")
 
 

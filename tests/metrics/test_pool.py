@@ -10,7 +10,7 @@ import pytest
 import soundfile
 
 from gtcrn.errors import UserError
-from gtcrn.metrics import Pair, score_pairs
+from gtcrn.metrics import WavePair, score_pairs
 
 RATE = 16000
 NAMES = [f"p287_00{i}" for i in range(1, 7)]
@@ -34,7 +34,7 @@ def test_published_means(references, recordings, tmp_path, golden, expected):
     for name in NAMES:
         enhanced = tmp_path / f"{name}.wav"
         soundfile.write(enhanced, np.load(references / "golden" / golden / f"{name}.npy"), RATE, "FLOAT")
-        pairs.append(Pair(name, folder / "clean" / enhanced.name, enhanced, folder / "noisy" / enhanced.name))
+        pairs.append(WavePair(name, folder / "clean" / enhanced.name, enhanced, folder / "noisy" / enhanced.name))
     scores = score_pairs(pairs, list(expected), workers=2, progress=False)
     assert list(scores["name"]) == NAMES and (scores["failures"] == "").all()
     noisy = {"pesq_wb": 1.4128, "stoi": 0.8335, "estoi": 0.6110, "si_snr": 8.2012}
@@ -46,9 +46,9 @@ def test_published_means(references, recordings, tmp_path, golden, expected):
 
 def test_nothing_is_dropped_and_processes_agree_with_one():
     pairs = [
-        Pair("good", noise(0), noise(0) + noise(1), noise(2), info={"snr": 5.0}),
-        Pair("silent", noise(0) * 0, noise(1), noise(2), info={"snr": 0.0}),
-        Pair("short", noise(0)[:99], noise(1)[:99], noise(2)[:99], info={"snr": -5.0}),
+        WavePair("good", noise(0), noise(0) + noise(1), noise(2), info={"snr": 5.0}),
+        WavePair("silent", noise(0) * 0, noise(1), noise(2), info={"snr": 0.0}),
+        WavePair("short", noise(0)[:99], noise(1)[:99], noise(2)[:99], info={"snr": -5.0}),
     ]
     metrics = ["si_sdr", "pesq_nb"]
     scores = score_pairs(pairs, metrics, sample_rate=RATE, workers=2, progress=False)
@@ -64,14 +64,17 @@ def test_nothing_is_dropped_and_processes_agree_with_one():
 
 def test_noisy_is_optional_and_lengths_may_differ_by_10_ms():
     scores = score_pairs(
-        [Pair("a", noise(0), noise(0)[: RATE - 160])], ["si_sdr"], sample_rate=RATE, workers=1, progress=False
+        [WavePair("a", noise(0), noise(0)[: RATE - 160])], ["si_sdr"], sample_rate=RATE, workers=1, progress=False
     )
     assert scores["enhanced_si_sdr"][0] > 100
     assert "noisy_si_sdr" not in scores
 
 
 def test_pairs_with_and_without_a_clean_signal_side_by_side():
-    pairs = [Pair("with", noise(0), noise(0) + noise(1), noise(2)), Pair("without", None, noise(1), noise(2)[:-9])]
+    pairs = [
+        WavePair("with", noise(0), noise(0) + noise(1), noise(2)),
+        WavePair("without", None, noise(1), noise(2)[:-9]),
+    ]
     scores = score_pairs(pairs, ["si_sdr"], sample_rate=RATE, workers=1, progress=False)
     assert list(scores["enhanced_si_sdr"].isna()) == list(scores["noisy_si_sdr"].isna()) == [False, True]
     assert list(scores["failures"]) == [
@@ -102,29 +105,29 @@ def files(tmp_path):
 def test_files_that_do_not_fit_are_named(files, make, complaint):
     clean, enhanced = files("clean.wav", noise(0)), make(files)
     with pytest.raises(UserError, match=complaint) as error:
-        score_pairs([Pair("p", clean, enhanced)], ["si_sdr"], workers=1, progress=False)
+        score_pairs([WavePair("p", clean, enhanced)], ["si_sdr"], workers=1, progress=False)
     assert enhanced in str(error.value)
     with pytest.raises(UserError, match=complaint):
-        score_pairs([Pair("p", clean, clean, noisy=enhanced)], ["si_sdr"], workers=1, progress=False)
+        score_pairs([WavePair("p", clean, clean, noisy=enhanced)], ["si_sdr"], workers=1, progress=False)
     with pytest.raises(UserError, match=complaint) as error:
-        score_pairs([Pair("p", None, clean, noisy=enhanced)], ["si_sdr"], workers=1, progress=False)
+        score_pairs([WavePair("p", None, clean, noisy=enhanced)], ["si_sdr"], workers=1, progress=False)
     assert enhanced in str(error.value)
 
 
 def test_arrays_need_a_rate_and_one_channel():
     with pytest.raises(UserError, match="p .clean. is an array: give its sample_rate"):
-        score_pairs([Pair("p", noise(0), noise(1))])
+        score_pairs([WavePair("p", noise(0), noise(1))])
     with pytest.raises(UserError, match="mono"):
-        score_pairs([Pair("p", noise(0)[None], noise(1)[None])], sample_rate=RATE)
+        score_pairs([WavePair("p", noise(0)[None], noise(1)[None])], sample_rate=RATE)
 
 
 def test_works_from_a_script_without_main_guard_and_without_torch(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
         "import sys, numpy as np\n"
-        "from gtcrn.metrics import Pair, score_pairs\n"
+        "from gtcrn.metrics import WavePair, score_pairs\n"
         "wave = np.random.default_rng(0).standard_normal(16000) * 0.1\n"
-        "pairs = [Pair(str(i), wave, wave + 0.1 * wave[::-1]) for i in range(3)]\n"
+        "pairs = [WavePair(str(i), wave, wave + 0.1 * wave[::-1]) for i in range(3)]\n"
         "print(len(score_pairs(pairs, ['si_sdr'], sample_rate=16000, workers=2)))\n"
         "assert 'torch' not in sys.modules\n"
     )

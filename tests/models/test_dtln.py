@@ -12,12 +12,12 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import gtcrn
-from gtcrn.analysis.cost import count_macs, count_macs_thop, measure
 from gtcrn.dsp.alignment import delay_of
 from gtcrn.errors import UserError
 from gtcrn.losses import SNR, CompressedMagnitude, Loss, Signals
 from gtcrn.models import dtln
 from gtcrn.models.pretrained import to_official
+from gtcrn.profiling.cost import count_macs, count_macs_thop, measure
 
 
 @pytest.fixture(scope="module")

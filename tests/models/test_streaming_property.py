@@ -14,8 +14,8 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from torch.nn.utils import parametrize
 
-from gtcrn.analysis.cost import count_macs
 from gtcrn.errors import UserError
+from gtcrn.profiling.cost import count_macs
 from gtcrn.streaming import flatten
 
 CONF = Path(__file__).parents[2] / "conf"

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 import gtcrn
 from gtcrn.data import audio
-from gtcrn.data.module import dns_pairs
+from gtcrn.data.speech import dns_pairs
 from gtcrn.errors import UserError
 from gtcrn.metrics import DNSMOS_METRICS
 from gtcrn.tasks.evaluate import computable, evaluate_split, finished_pairs

@@ -18,8 +18,8 @@ from hydra import compose, initialize_config_dir
 import gtcrn
 from gtcrn.data import audio
 from gtcrn.errors import Interrupted, UserError
-from gtcrn.export.runtime import Denoiser
 from gtcrn.metrics.pair import evaluate_pair
+from gtcrn.runtime.denoiser import Denoiser
 from gtcrn.tasks import enhance
 from gtcrn.tasks.enhance import enhance_file, find_jobs
 

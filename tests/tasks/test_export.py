@@ -17,13 +17,14 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from gtcrn.errors import Interrupted, Terminated, UserError
-from gtcrn.export import exporting, onnx
+from gtcrn.export import exporting
 from gtcrn.export.exporting import Export, Exported
-from gtcrn.export.integer import checkpoint
 from gtcrn.export.metadata import Weights
 from gtcrn.export.proof import Proof, Recording
-from gtcrn.export.runtime import Denoiser
+from gtcrn.export.writers import onnx
 from gtcrn.models import dtln, light_v3, micro
+from gtcrn.quantization import checkpoint
+from gtcrn.runtime.denoiser import Denoiser
 from gtcrn.tasks import enhance, evaluate
 from gtcrn.tasks.export import run, tell
 

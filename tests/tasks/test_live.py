@@ -14,8 +14,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from gtcrn.errors import UserError
-from gtcrn.export.framing import Framed, Stream
-from gtcrn.export.resampling import Resampled
+from gtcrn.runtime.framing import Framed, Stream
+from gtcrn.runtime.resampling import Resampled
 from gtcrn.tasks import live
 from gtcrn.tasks.live import Callback, choose, switch
 

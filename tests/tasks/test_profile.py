@@ -8,9 +8,9 @@ import pytest
 import soundfile
 from hydra import compose, initialize_config_dir
 
-from gtcrn.analysis import cost
-from gtcrn.analysis.throughput import LoaderPace, Pace, TableCost
 from gtcrn.errors import Interrupted, UserError
+from gtcrn.profiling import cost
+from gtcrn.profiling.throughput import LoaderPace, Pace, TableCost
 from gtcrn.tasks import profile
 from gtcrn.tasks.building import build
 
@@ -265,7 +265,7 @@ def test_mistakes_about_latency_are_named(profiled, latency, override, message):
 
 
 @pytest.fixture
-def quantisation(references, recordings, tmp_path):
+def quantization(references, recordings, tmp_path):
     """Of the published Micro, over one short recording."""
     noisy, clean = (tmp_path / "pairs" / role / "one.wav" for role in ("noisy", "clean"))
     for path in (noisy, clean):
@@ -273,18 +273,18 @@ def quantisation(references, recordings, tmp_path):
         wave, rate = soundfile.read(recordings / "vctk_demand_mini" / path.parent.name / "p287_002.wav")
         soundfile.write(path, wave[: 2 * rate], rate)
     keys = [
-        "profile=quantisation",
+        "profile=quantization",
         f"ckpt={references / 'micro' / 'best_model_dns3.tar'}",
         f"pairs={tmp_path / 'pairs'}",
     ]
     return [*keys, f"run_dir={tmp_path / 'out'}", "metrics.workers=1"]
 
 
-def test_quantisation(profiled, quantisation, recordings, tmp_path, capsys):
+def test_quantization(profiled, quantization, recordings, tmp_path, capsys):
     for package in ("ai_edge_litert", "onnxscript"):
         pytest.importorskip(package)
     calibration = f"calibration={recordings / 'vctk_demand_mini' / 'noisy'}"
-    profiled(*quantisation, calibration, "quantize=[int8,onnx:int8]")
+    profiled(*quantization, calibration, "quantize=[int8,onnx:int8]")
     screen = capsys.readouterr().out
     assert max(map(len, screen.splitlines())) <= 120
     written = json.loads((tmp_path / "out" / "profile.json").read_text())
@@ -294,26 +294,26 @@ def test_quantisation(profiled, quantisation, recordings, tmp_path, capsys):
     assert [summary[name]["integer_macs"] for name in ("int8", "onnx:float")] == [1, 0]
     assert 0.3 < summary["onnx:int8"]["integer_macs"] < 1
     assert {row["file"] for row in written["left"].values()} == {"onnx:int8"}
-    text = (tmp_path / "out" / "quantisation.md").read_text()
+    text = (tmp_path / "out" / "quantization.md").read_text()
     for title in ("left in float", "one tensor alone, the worst first", "inside, the worst first"):
         assert f"## {title}" in text
-    for name in ("model_int8.tflite", "model.onnx", "model_int8.onnx", "quantisation.md", "quantisation.png"):
+    for name in ("model_int8.tflite", "model.onnx", "model_int8.onnx", "quantization.md", "quantization.png"):
         assert (tmp_path / "out" / name).stat().st_size > 1000
 
 
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("ckpt=null", "profile=quantisation needs ckpt=…: the float model"),
-        ("pairs=null", "profile=quantisation needs pairs=…: a folder with noisy/ and clean/"),
-        ("quantize=[int8]", "profile=quantisation needs calibration=FOLDER, noisy recordings as the device"),
+        ("ckpt=null", "profile=quantization needs ckpt=…: the float model"),
+        ("pairs=null", "profile=quantization needs pairs=…: a folder with noisy/ and clean/"),
+        ("quantize=[int8]", "profile=quantization needs calibration=FOLDER, noisy recordings as the device"),
         ("quantize=[int4]", "quantize=int4: must be one of int8, "),
         ("quantize=[ncnn:int8]", "quantize=int8: format=ncnn has floats alone"),
         ("quantize=[]", "needs something to compare: quantize=, trained= or files="),
         ("files=model.pt2", "model.pt2: integers are of .tflite and .onnx files"),
     ],
 )
-def test_mistakes_about_quantisation_are_named(profiled, quantisation, override, message):
+def test_mistakes_about_quantization_are_named(profiled, quantization, override, message):
     with pytest.raises(UserError) as error:
-        profiled(*quantisation, "quantize=[]", override)
+        profiled(*quantization, "quantize=[]", override)
     assert message in str(error.value) and "\n" not in str(error.value)

@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from gtcrn.export import serving
+from gtcrn.web import serving
 
 RUN = Path(__file__).parents[2] / "run.py"
 

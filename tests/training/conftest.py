@@ -2,7 +2,7 @@
 
 import pytest
 
-from gtcrn.data.module import SpeechData, vctk_demand
+from gtcrn.data.speech import SpeechData, vctk_demand
 
 
 @pytest.fixture

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytorch_lightning as pl
 import torch
 
-from gtcrn.data.module import vctk_demand
+from gtcrn.data.speech import vctk_demand
 from gtcrn.losses import SISDR, CompressedMagnitude, Loss
 from gtcrn.models import light_v3
 from gtcrn.training.callbacks import ValidationScores
-from gtcrn.training.data import SpeechDataModule
+from gtcrn.training.datamodule import SpeechDataModule
 from gtcrn.training.supervised import SupervisedModule
 
 

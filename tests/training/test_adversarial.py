@@ -14,7 +14,7 @@ from gtcrn.losses import L1, Loss, MultiResolutionSTFT
 from gtcrn.models import dtln, light_v3
 from gtcrn.models.discriminators import CombinedDiscriminator, MultiPeriodDiscriminator, MultiScaleDiscriminator
 from gtcrn.training.adversarial import AdversarialModule
-from gtcrn.training.data import SpeechDataModule
+from gtcrn.training.datamodule import SpeechDataModule
 from gtcrn.training.supervised import SupervisedModule
 
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -20,8 +20,8 @@ from wandb.proto import wandb_internal_pb2 as proto
 from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
 from gtcrn.errors import UserError
-from gtcrn.export.metadata import revision
-from gtcrn.metrics import Pair
+from gtcrn.metrics import WavePair
+from gtcrn.revision import revision
 from gtcrn.training import dashboard
 from gtcrn.training.dashboard import Dashboard
 
@@ -308,7 +308,7 @@ def test_a_broken_dashboard_is_told_once_and_stops_nothing(quiet, caplog, tmp_pa
     board.log_metrics({"train/loss": 1.0}, 0)
     board.log_metrics({"train/loss": 1.0}, 1)
     board.log_audio("clips/a", [wave], sample_rate=[16000])
-    board.log_scores(pd.DataFrame({"name": ["a"], "enhanced_stoi": [0.5]}), [Pair("a", wave, wave)], 16000)
+    board.log_scores(pd.DataFrame({"name": ["a"], "enhanced_stoi": [0.5]}), [WavePair("a", wave, wave)], 16000)
     board.finish(failed=False)
     (line,) = [record.getMessage() for record in caplog.records if record.name.startswith("gtcrn")]
     assert line == "W&B: Connection lost; it is sent no more of this run, which goes on"
@@ -320,7 +320,7 @@ def test_a_server_that_dies_does_not_hold_up_the_end(quiet, caplog, tmp_path):
     log, never = board.experiment.log, threading.Event()
     quiet.setattr(board.experiment, "log", lambda logged: never.wait() if "test/utterances" in logged else log(logged))
     wave = np.zeros(16000, np.float32)
-    board.log_scores(pd.DataFrame({"name": ["a"], "enhanced_stoi": [0.5]}), [Pair("a", wave, wave)], 16000)
+    board.log_scores(pd.DataFrame({"name": ["a"], "enhanced_stoi": [0.5]}), [WavePair("a", wave, wave)], 16000)
     board.log_summary({"steps": 4})
     board.finish(failed=False)
     (line,) = [record.getMessage() for record in caplog.records if record.name.startswith("gtcrn")]
@@ -337,7 +337,7 @@ def test_nothing_is_written_where_it_is_switched_off(quiet, caplog, tmp_path, sw
     board = Dashboard(str(tmp_path), "gtcrn", "disabled" if switched_off == "disabled" else "offline")
     wave = np.zeros(16000, np.float32)
     board.log_metrics({"val/loss": 1.0}, 0)
-    board.log_scores(pd.DataFrame({"name": ["a"], "enhanced_stoi": [0.5]}), [Pair("a", wave, wave)], 16000)
+    board.log_scores(pd.DataFrame({"name": ["a"], "enhanced_stoi": [0.5]}), [WavePair("a", wave, wave)], 16000)
     board.log_summary({"steps": 1})
     board.finish(failed=False)
     assert not list(tmp_path.iterdir())

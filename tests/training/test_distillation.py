@@ -14,7 +14,7 @@ from gtcrn.losses import CompressedMagnitude, Loss
 from gtcrn.models import dtln, light_v3, micro
 from gtcrn.models import gtcrn as gtcrn_model
 from gtcrn.models.pretrained import to_official
-from gtcrn.training.data import SpeechDataModule
+from gtcrn.training.datamodule import SpeechDataModule
 from gtcrn.training.distillation import DistillationModule, FeatureMatch
 from gtcrn.training.freezing import Frozen
 from gtcrn.training.supervised import SupervisedModule

@@ -16,7 +16,7 @@ from gtcrn.errors import UserError
 from gtcrn.losses import CompressedMagnitude, Loss
 from gtcrn.models import light_v3
 from gtcrn.tasks import train
-from gtcrn.training.data import SpeechDataModule
+from gtcrn.training.datamodule import SpeechDataModule
 from gtcrn.training.supervised import SupervisedModule
 
 ROOT = Path(__file__).parents[2]

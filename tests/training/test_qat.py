@@ -12,16 +12,16 @@ from torch.utils.data import DataLoader
 
 import gtcrn
 from gtcrn.errors import UserError
-from gtcrn.export.integer.checkpoint import holds_integers, load_network, load_simulation
-from gtcrn.export.integer.flatbuffer import Writer
+from gtcrn.export.writers.flatbuffer import Writer
 from gtcrn.losses import Loss, OutputSNR
 from gtcrn.losses.waveform import output_snr
 from gtcrn.models import dtln, light_v3, micro
 from gtcrn.models import gtcrn as gtcrn_model
+from gtcrn.quantization.checkpoint import holds_integers, load_network, load_simulation
 from gtcrn.tasks import train
 from gtcrn.training.callbacks import ValidationScores
-from gtcrn.training.data import SpeechDataModule
-from gtcrn.training.qat import QuantisationModule
+from gtcrn.training.datamodule import SpeechDataModule
+from gtcrn.training.qat import QuantizationModule
 from gtcrn.training.supervised import SupervisedModule
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -37,7 +37,7 @@ def module(weights=0, **options):
             layer.running_mean.normal_(0, 0.1)
             layer.running_var.uniform_(0.5, 2)
     options = {"warmup_steps": 2, "final_learning_rate": 0.0, "model_record": RECORD} | options
-    return QuantisationModule(enhancer, Loss({"output_snr": OutputSNR(1)}), **options)
+    return QuantizationModule(enhancer, Loss({"output_snr": OutputSNR(1)}), **options)
 
 
 def loader(wave):
@@ -154,18 +154,18 @@ def test_output_snr_is_that_of_a_quiet_signal_too():
 
 
 def test_levels_are_random_and_silence_stays_silent():
-    quantising = module(level=[-30, -20], seed=3)
+    quantizing = module(level=[-30, -20], seed=3)
     noisy = torch.randn(64, 8000, generator=torch.Generator().manual_seed(0))
     noisy[0] = 0
-    loud = quantising.at_random_levels(noisy)
+    loud = quantizing.at_random_levels(noisy)
     levels = 20 * loud[1:].square().mean(1).sqrt().log10()
     assert -30.01 < levels.min() < -29 and -21 < levels.max() < -19.99
     assert not loud[0].any()
-    assert torch.equal(loud, quantising.at_random_levels(noisy))
+    assert torch.equal(loud, quantizing.at_random_levels(noisy))
     assert not torch.equal(loud, module(level=[-30, -20], seed=4).at_random_levels(noisy))
     click = torch.zeros(1, 8000)
     click[0, 5] = 0.1
-    assert quantising.at_random_levels(click).abs().max() == 1  # and no louder
+    assert quantizing.at_random_levels(click).abs().max() == 1  # and no louder
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -188,7 +188,7 @@ def test_what_cannot_be_calibrated_or_simulated_is_named():
 )
 def test_models_without_integers_are_named(enhancer, message):
     with pytest.raises(UserError, match=message) as error:
-        QuantisationModule(enhancer(), Loss({"output_snr": OutputSNR(1)}))
+        QuantizationModule(enhancer(), Loss({"output_snr": OutputSNR(1)}))
     assert "\n" not in str(error.value)
 
 

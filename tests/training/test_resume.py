@@ -12,7 +12,7 @@ from gtcrn.losses import CompressedMagnitude, Loss
 from gtcrn.models import light_v3
 from gtcrn.training.callbacks import ValidationScores
 from gtcrn.training.checkpoints import BestCheckpoint, LastCheckpoint, WholeFiles
-from gtcrn.training.data import SpeechDataModule
+from gtcrn.training.datamodule import SpeechDataModule
 from gtcrn.training.masks import SpectrumMasks
 from gtcrn.training.supervised import SupervisedModule
 from gtcrn.training.table import MetricsTable

@@ -18,7 +18,7 @@ from gtcrn.data.cache import cache_folder, digest
 from gtcrn.data.demo.noise import NOISES
 from gtcrn.data.demo.sentences import SENTENCES
 from gtcrn.data.demo.speech import TALKERS, require_espeak, utterance
-from gtcrn.data.pairs import Pair
+from gtcrn.data.pairs import FilePair
 from gtcrn.data.seeding import generator
 from gtcrn.workers import begin
 
@@ -46,7 +46,7 @@ class Demo:
     def tests_on(self) -> str:
         return "test"
 
-    def pairs(self, split: str) -> list[Pair]:
+    def pairs(self, split: str) -> list[FilePair]:
         if not self.folder.exists():
             with FileLock(self.folder.with_suffix(".lock")):  # another run may be making it right now
                 if not self.folder.exists():
@@ -55,7 +55,7 @@ class Demo:
             rows = [row for row in csv.DictReader(file) if row["split"] == split]
         noisy, clean = self.folder / split / "noisy", self.folder / split / "clean"
         return [
-            Pair(
+            FilePair(
                 row["name"],
                 noisy / f"{row['name']}.wav",
                 clean / f"{row['name']}.wav",

@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 
 from gtcrn.data import audio
-from gtcrn.data.module import SPLITS, SpeechData
 from gtcrn.data.preparation.files import format_named, row_of, write_manifest
-from gtcrn.data.preparation.jobs import Product, Source
+from gtcrn.data.preparation.jobs import InputFile, Product
 from gtcrn.data.preparation.place import Place
+from gtcrn.data.speech import SPLITS, SpeechData
 from gtcrn.errors import UserError
 
 TABLE = "table.csv"
@@ -30,8 +30,8 @@ class Items:
     def __getitem__(self, some: slice) -> Items:
         return Items(self.numbers[some])
 
-    def __iter__(self) -> Iterator[Source]:
-        return (Source(name, f"item {name}", number) for number, name in zip(self.numbers, self.names()))
+    def __iter__(self) -> Iterator[InputFile]:
+        return (InputFile(name, f"item {name}", number) for number, name in zip(self.numbers, self.names()))
 
     def names(self) -> list[str]:
         return [f"{number:07d}" for number in self.numbers]
@@ -59,7 +59,7 @@ class Degrade:
     def sources(self) -> Items:
         return Items(range(self.items))
 
-    def make(self, source: Source, place: Place) -> Product:
+    def make(self, source: InputFile, place: Place) -> Product:
         epoch, index = divmod(source.what, len(self.dataset))
         item = self.dataset.explain((epoch, index))
         if "clean" not in item.waves:

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from gtcrn.data import audio
 from gtcrn.data.manifest import FACTS, FILE, AudioFile, Manifest, facts_of
-from gtcrn.data.preparation.jobs import Source
+from gtcrn.data.preparation.jobs import InputFile
 from gtcrn.data.preparation.place import Place
 from gtcrn.data.rows import write_rows
 from gtcrn.errors import UserError
@@ -34,9 +34,9 @@ class Files:
     def __getitem__(self, some: slice) -> Files:
         return Files(self.manifest.select(np.arange(*some.indices(len(self)))))
 
-    def __iter__(self) -> Iterator[Source]:
+    def __iter__(self) -> Iterator[InputFile]:
         for name, file in zip(self.names(), self.manifest):
-            yield Source(name, str(file.path), file, [audio.container(file.path)])
+            yield InputFile(name, str(file.path), file, [audio.container(file.path)])
 
     def names(self) -> list[str]:
         """Paths relative to the corpus, of packed files those that they had before."""
@@ -80,7 +80,7 @@ def blocks(file: AudioFile, length: int | None = None, hop: int | None = None) -
 
 
 @dataclass(frozen=True)
-class Format:
+class AudioFormat:
     """How audio is written."""
 
     suffix: str
@@ -108,10 +108,14 @@ class Format:
         return peak
 
 
-FORMATS = {"flac": Format(".flac", "PCM_16"), "wav": Format(".wav", "PCM_16"), "float": Format(".wav", "FLOAT")}
+FORMATS = {
+    "flac": AudioFormat(".flac", "PCM_16"),
+    "wav": AudioFormat(".wav", "PCM_16"),
+    "float": AudioFormat(".wav", "FLOAT"),
+}
 
 
-def format_named(name: str) -> Format:
+def format_named(name: str) -> AudioFormat:
     if name not in FORMATS:
         raise UserError(f"prepare.format={name} is not one of {', '.join(FORMATS)}")
     return FORMATS[name]

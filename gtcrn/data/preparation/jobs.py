@@ -40,7 +40,7 @@ _PARTS = 1000
 
 
 @dataclass(frozen=True)
-class Source:
+class InputFile:
     """Something to be worked on.
 
     name: tells it from all others. title: what it is called in messages. what: for the step. inputs: the files that
@@ -53,14 +53,14 @@ class Source:
     inputs: Sequence[Path] = ()
 
 
-class Sources(Protocol):
+class InputFiles(Protocol):
     """Any number of sources; a slice of them is small, and its names are told without looking at each."""
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, some: slice) -> Sources: ...
+    def __getitem__(self, some: slice) -> InputFiles: ...
 
-    def __iter__(self) -> Iterator[Source]: ...
+    def __iter__(self) -> Iterator[InputFile]: ...
 
     def names(self) -> list[str]: ...
 
@@ -79,17 +79,17 @@ class Product:
     counts: dict[str, int] = field(default_factory=dict)
 
 
-class Step(Protocol):
+class PreparationStep(Protocol):
     """What is done with every source. It travels with every part, and so holds no long lists."""
 
     doing: str  # e.g. "resampling"
     unit: str  # what is counted, e.g. "file"
 
-    def make(self, source: Source, place: Place) -> Product:
+    def make(self, source: InputFile, place: Place) -> Product:
         """Raises UserError if the source is of no use."""
         ...
 
-    def finish(self, tables: dict[str, pa.Table], sources: Sources, place: Place) -> None:
+    def finish(self, tables: dict[str, pa.Table], sources: InputFiles, place: Place) -> None:
         """Writes what tells of the whole job. tables: those of the products, and `failures` (path, problem)."""
         ...
 
@@ -108,7 +108,9 @@ class _Part:
     record: str  # its file, relative to the output folder
     which: slice  # of all sources
 
-    def do(self, sources: Sources, step: Step, place: Place, again: bool) -> tuple[int, list[tuple[str, str]]]:
+    def do(
+        self, sources: InputFiles, step: PreparationStep, place: Place, again: bool
+    ) -> tuple[int, list[tuple[str, str]]]:
         """How many sources it has, and what of them is of no use. sources: those of the part."""
         known = {record["name"]: record for record in self.records(place)}
         records = []
@@ -134,7 +136,7 @@ class _Part:
         return [record["name"] for record in self.records(place)] == names[self.which]
 
 
-def _made(step: Step, source: Source, place: Place) -> Product:
+def _made(step: PreparationStep, source: InputFile, place: Place) -> Product:
     try:
         return step.make(source, place)
     except OutputError:
@@ -152,8 +154,8 @@ def _is_current(record: dict, stamps: list[list[int] | None], place: Place) -> b
 
 
 def carry_out(
-    step: Step,
-    sources: Sources,
+    step: PreparationStep,
+    sources: InputFiles,
     place: Place,
     bad: Sequence[BadFile] = (),
     workers: int | None = None,
@@ -200,7 +202,7 @@ def _tell_failures(bad: Sequence[BadFile], place: Place) -> pa.Table:
 
 
 def _each(
-    parts: Sequence[_Part], sources: Sources, step: Step, place: Place, workers: int | None, again: bool
+    parts: Sequence[_Part], sources: InputFiles, step: PreparationStep, place: Place, workers: int | None, again: bool
 ) -> list[BadFile]:
     """Does the parts, in parallel, and says what of them is of no use."""
     found = []

@@ -15,7 +15,7 @@ from gtcrn.data import audio
 from gtcrn.data.cache import digest
 from gtcrn.data.manifest import Manifest
 from gtcrn.data.preparation.files import MANIFEST, Files, content, span
-from gtcrn.data.preparation.jobs import Product, Source
+from gtcrn.data.preparation.jobs import InputFile, Product
 from gtcrn.data.preparation.place import Place
 from gtcrn.data.rows import write_rows
 from gtcrn.data.shards import INDEX
@@ -44,10 +44,10 @@ class Shards:
     def __getitem__(self, some: slice) -> Shards:
         return Shards(self.shards[some])
 
-    def __iter__(self) -> Iterator[Source]:
+    def __iter__(self) -> Iterator[InputFile]:
         for name, shard in zip(self.names(), self.shards):
             inputs = list(dict.fromkeys(map(audio.container, shard.members.paths())))
-            yield Source(name, shard.file, shard, inputs)
+            yield InputFile(name, shard.file, shard, inputs)
 
     def names(self) -> list[str]:
         return [f"{shard.file} {shard.digest}" for shard in self.shards]
@@ -86,7 +86,7 @@ class Pack:
             shards.append(Shard(f"shard-{number:06d}.tar", members, digest(members.names(), sizes[start:end])))
         return Shards(shards)
 
-    def make(self, source: Source, place: Place) -> Product:
+    def make(self, source: InputFile, place: Place) -> Product:
         shard, rows, bad = source.what, [], []
         with place.new(shard.file) as waiting, tarfile.open(waiting, "w", format=tarfile.PAX_FORMAT) as archive:
             for member in shard.members:

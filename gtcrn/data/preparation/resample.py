@@ -11,7 +11,7 @@ import soxr
 from gtcrn.data import audio
 from gtcrn.data.manifest import AudioFile, Manifest
 from gtcrn.data.preparation.files import Files, blocks, format_named, row_of, write_manifest
-from gtcrn.data.preparation.jobs import Product, Source
+from gtcrn.data.preparation.jobs import InputFile, Product
 from gtcrn.data.preparation.place import Place
 from gtcrn.errors import UserError
 
@@ -43,7 +43,7 @@ class Resample:
         files.check_names(with_suffix=False)
         return files
 
-    def make(self, source: Source, place: Place) -> Product:
+    def make(self, source: InputFile, place: Place) -> Product:
         file, name = source.what, self.format.named(source.name)
         if file.rate < self.lowest_rate:
             raise UserError(audio.wrong_rate(file.rate, self.lowest_rate))

@@ -12,7 +12,7 @@ from gtcrn.data import audio
 from gtcrn.data.manifest import AudioFile, Manifest
 from gtcrn.data.mixing import active_frames
 from gtcrn.data.preparation.files import Files, blocks, format_named, row_of, write_manifest
-from gtcrn.data.preparation.jobs import Product, Source
+from gtcrn.data.preparation.jobs import InputFile, Product
 from gtcrn.data.preparation.place import Place
 from gtcrn.errors import UserError
 
@@ -57,7 +57,7 @@ class Segment:
         files.check_names(with_suffix=False)
         return files
 
-    def make(self, source: Source, place: Place) -> Product:
+    def make(self, source: InputFile, place: Place) -> Product:
         file = source.what
         length, hop, least = (round(part * file.rate) for part in (self.seconds, self.hop, self.least_seconds))
         if file.frames < least:

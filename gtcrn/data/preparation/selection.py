@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from gtcrn.data.manifest import FILE, Manifest
 from gtcrn.data.preparation.files import Files, table_of
-from gtcrn.data.preparation.jobs import Product, Source
+from gtcrn.data.preparation.jobs import InputFile, Product
 from gtcrn.data.preparation.place import Place
 from gtcrn.data.preparation.quality import measure
 from gtcrn.data.rows import write_rows
@@ -59,7 +59,7 @@ class Filter:
     def sources(self, manifest: Manifest) -> Files:
         return Files(manifest)
 
-    def make(self, source: Source, place: Place) -> Product:
+    def make(self, source: InputFile, place: Place) -> Product:
         row = {"path": source.name, "seconds": source.what.seconds, **asdict(measure(source.what))}
         return Product(tables={"quality": [row]})
 

@@ -10,7 +10,7 @@ from string import Template
 
 from gtcrn.errors import UserError
 from gtcrn.export.device.arena import arena_size
-from gtcrn.export.device.network import read_network
+from gtcrn.export.device.model_file import read_model_file
 from gtcrn.export.device.sources import values
 
 FIRMWARE, TEMPLATES = (Path(__file__).parent / name for name in ("firmware", "templates"))
@@ -30,7 +30,7 @@ def write_device_files(tflite: Path, folder: Path) -> list[Path]:
     tflite: of integers, as this framework exports it. Raises UserError in one line if it is missing, damaged, not of
     integers, of another make or has what a device lacks, and if the folder holds other things or can't be written to.
     """
-    network = read_network(tflite)
+    network = read_model_file(tflite)
     facts = values(network, arena_size(network.content))
     written = {
         path.name: Template(path.read_text(encoding="utf-8")).substitute(facts).encode() for path in TEMPLATES.iterdir()

@@ -8,7 +8,7 @@ from textwrap import wrap
 import numpy as np
 
 from gtcrn.errors import UserError
-from gtcrn.export.device.network import Network
+from gtcrn.export.device.model_file import ModelFile
 
 # of tflite::MicroMutableOpResolver, by the schema's name
 REGISTER = {
@@ -37,7 +37,7 @@ _GUESSED = (
 )
 
 
-def values(network: Network, arena: int | None) -> dict[str, object]:
+def values(network: ModelFile, arena: int | None) -> dict[str, object]:
     """By the names that the templates have for them. arena: bytes, None if they were not measured.
 
     Raises UserError for an operator that TensorFlow Lite Micro is not known to have, and for an ERB matrix with bins
@@ -63,7 +63,7 @@ def values(network: Network, arena: int | None) -> dict[str, object]:
     }
 
 
-def _facts(network: Network) -> dict[str, object]:
+def _facts(network: ModelFile) -> dict[str, object]:
     """Of the metadata, as a comment in C may hold them, and of the tensors."""
     unknown = dict.fromkeys(("system", "origin", "licence", "revision"), "not stated")
     told = {key: str(value).replace("*/", "* /") for key, value in network.metadata.items()}
@@ -86,7 +86,7 @@ def _facts(network: Network) -> dict[str, object]:
     )
 
 
-def _sizes(network: Network) -> dict[str, int]:
+def _sizes(network: ModelFile) -> dict[str, int]:
     """Of input and mask in codes, of memory in bytes as compilers lay it out where pointers have 32 bits."""
     bands, bins = network.erb.shape
     floats = 2 * network.latency + 2 * bins + 3 * bands
@@ -102,7 +102,7 @@ def _sizes(network: Network) -> dict[str, int]:
     }
 
 
-def _described(network: Network) -> list[str]:
+def _described(network: ModelFile) -> list[str]:
     """A line of a comment for every tensor."""
     places = [("input 0", network.input), ("output 0", network.mask)]
     places += [(f"state {number}", state) for number, state in enumerate(network.states, 1)]
@@ -122,7 +122,7 @@ def _bins(erb: np.ndarray) -> list[str]:
     return [f"    {{{_float(weight)}, {_float(following)}, {band}}}" for weight, following, band in zip(*pairs, first)]
 
 
-def _registered(network: Network) -> list[str]:
+def _registered(network: ModelFile) -> list[str]:
     strange = [name for name in network.operators if name not in REGISTER]
     if strange:
         raise UserError(f"{network.name}: holds {', '.join(strange)}, which TensorFlow Lite Micro is not known to have")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from gtcrn.export.framing import Stream, framed
+from gtcrn.runtime.framing import Stream, framed
 
 
 class _Recorder:

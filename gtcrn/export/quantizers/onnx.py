@@ -1,4 +1,4 @@
-"""Exported ONNX files in integers by ONNX Runtime's own quantiser, and what it truly runs in integers.
+"""Exported ONNX files in integers by ONNX Runtime's own quantizer, and what it truly runs in integers.
 
 int8: weights with a scale for each output channel, activations with their ranges in a stream of recordings.
 dynamic: 8-bit weights, activations rounded by what each hop holds.
@@ -18,13 +18,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from gtcrn.data.scan import measured_snr
+from gtcrn.dsp.snr import measured_snr
 from gtcrn.errors import UserError
-from gtcrn.export.intact import SEAL
-from gtcrn.export.onnx import silence
 from gtcrn.export.quantizers.frames import inputs
 from gtcrn.export.quantizers.work import Work
-from gtcrn.export.runtime import open_onnx
+from gtcrn.runtime.denoiser import open_onnx
+from gtcrn.runtime.integrity import SEAL
+from gtcrn.runtime.silence import silence
 
 PERCENTILE = 99.99  # of a tensor's values that are not clipped, at either end
 HOPS = 500  # evenly spread, whose values are looked at
@@ -49,7 +49,7 @@ _LACKING = {
 }
 
 
-def quantise(source: Path, target: Path, quantize: str, waves: Sequence[np.ndarray]) -> None:
+def quantize(source: Path, target: Path, quantize: str, waves: Sequence[np.ndarray]) -> None:
     """Writes an exported ONNX file anew in integers: the same inputs, outputs and metadata.
 
     quantize: int8 or dynamic. waves: (N,) at the model's rate, by which ranges are chosen; none for "dynamic". Raises
@@ -71,7 +71,7 @@ def quantise(source: Path, target: Path, quantize: str, waves: Sequence[np.ndarr
         else:
             _write_dynamic(model, nodes, target)
         written = onnx.load(target)
-        onnx.helper.set_model_props(written, facts)  # the quantiser adds some of its own
+        onnx.helper.set_model_props(written, facts)  # the quantizer adds some of its own
         onnx.checker.check_model(written)
         onnx.save(written, target)
 
@@ -118,7 +118,7 @@ def _write_dynamic(model, nodes: list, target: Path) -> None:
 
 
 def work(path: Path) -> Work:
-    """What of an ONNX file, float or quantised, ONNX Runtime runs in integers on this processor.
+    """What of an ONNX file, float or quantized, ONNX Runtime runs in integers on this processor.
 
     Multiplications by the zeros of ungrouped convolutions and of shuffles count. Raises UserError for a file that is
     missing or damaged, and without the packages.
@@ -135,7 +135,7 @@ def work(path: Path) -> Work:
         integer = node.op_type in _INTEGERS or node.name in in_integers
         counts[integer] += macs
         if not integer:
-            why = _reason(node, model, weights, mode) if mode else "the file is not quantised"
+            why = _reason(node, model, weights, mode) if mode else "the file is not quantized"
             left.setdefault(node.op_type, Counter())[why or "ONNX Runtime chose floats"] += macs
     total = max(counts.total(), 1)
     reasons = {
@@ -146,19 +146,19 @@ def work(path: Path) -> Work:
 
 
 def tensor_errors(source: Path, target: Path, wave: np.ndarray) -> pd.Series:
-    """SNR in dB of what learnt layers put out in the quantised file against the float file, by layer and in order.
+    """SNR in dB of what learnt layers put out in the quantized file against the float file, by layer and in order.
 
     wave: (N,), streamed through both.
     """
     onnx = _package(source)
-    model, quantised = onnx.load(source), onnx.load(target)
-    weights, known = _weights(model), {name for node in quantised.graph.node for name in node.output}
+    model, quantized = onnx.load(source), onnx.load(target)
+    weights, known = _weights(model), {name for node in quantized.graph.node for name in node.output}
     layers = {
         node.output[0]: _layer(node)
         for node in model.graph.node
         if node.op_type in _PRODUCTS and node.output[0] in known and not _unlearnt(node, weights)
     }
-    exact, rounded = (_values(part, list(layers), [wave], stride=1) for part in (model, quantised))
+    exact, rounded = (_values(part, list(layers), [wave], stride=1) for part in (model, quantized))
     return pd.Series({name: measured_snr(rounded[tensor], exact[tensor]) for tensor, name in layers.items()})
 
 
@@ -172,7 +172,7 @@ def _package(path: Path):
 
 
 def _mode(model) -> str | None:
-    """How a file was quantised; None for a float file."""
+    """How a file was quantized; None for a float file."""
     kinds = {node.op_type for node in model.graph.node}
     if kinds & {"DynamicQuantizeLinear", "DynamicQuantizeLSTM"}:
         return "dynamic"

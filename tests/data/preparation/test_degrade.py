@@ -4,11 +4,11 @@ import pytest
 
 from gtcrn.data import audio
 from gtcrn.data.mixing import Recipe
-from gtcrn.data.module import SpeechData
 from gtcrn.data.preparation.degrade import Degrade
 from gtcrn.data.preparation.jobs import carry_out
 from gtcrn.data.preparation.place import Place
 from gtcrn.data.sources import MixSource
+from gtcrn.data.speech import SpeechData
 from gtcrn.data.vctk_demand import VctkDemand
 from gtcrn.errors import UserError
 

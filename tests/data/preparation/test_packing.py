@@ -6,12 +6,12 @@ import torch
 
 from gtcrn.data.manifest import open_manifest
 from gtcrn.data.mixing import Recipe
-from gtcrn.data.module import SpeechData
 from gtcrn.data.preparation.files import content, sha256
 from gtcrn.data.preparation.jobs import carry_out
 from gtcrn.data.preparation.packing import Pack
 from gtcrn.data.preparation.place import Place
 from gtcrn.data.sources import MixSource, PairSource
+from gtcrn.data.speech import SpeechData
 from gtcrn.data.vctk_demand import VctkDemand
 
 

@@ -1,4 +1,4 @@
-"""Real recordings for quantisers: some to choose ranges by, another to judge by."""
+"""Real recordings for quantizers: some to choose ranges by, another to judge by."""
 
 import numpy as np
 import pytest

@@ -7,9 +7,9 @@ import zipfile
 import numpy as np
 import pytest
 
-from gtcrn.data.scan import measured_snr
+from gtcrn.dsp.snr import measured_snr
 from gtcrn.errors import UserError
-from gtcrn.export.runtime import Denoiser
+from gtcrn.runtime.denoiser import Denoiser
 
 tflite = pytest.importorskip("ai_edge_litert.schema_py_generated")
 flatbuffers = pytest.importorskip("flatbuffers")
@@ -137,7 +137,7 @@ def written(source, waves):
     """In all kinds of integers."""
     files = {name: source.with_name(f"{name}.tflite") for name in FORMATS["litert"].quantize}
     for name, path in files.items():
-        litert.quantise(source, path, name, [] if name == "dynamic" else waves)
+        litert.quantize(source, path, name, [] if name == "dynamic" else waves)
     return files
 
 
@@ -230,7 +230,7 @@ def test_errors_are_told_by_tensor(source, written, waves):
 @pytest.mark.parametrize(("enough", "wide"), [(-np.inf, False), (np.inf, True)])
 def test_mixed_is_wide_where_eight_bits_are_not_enough(source, waves, monkeypatch, tmp_path, enough, wide):
     monkeypatch.setattr(choice, "ENOUGH", enough)
-    litert.quantise(source, tmp_path / "mixed.tflite", "mixed", waves)
+    litert.quantize(source, tmp_path / "mixed.tflite", "mixed", waves)
     file = File(tmp_path / "mixed.tflite")
     inputs = {file.tensors[op.inputs[0]].type for kind, op in zip(file.kinds, file.operators) if kind in LAYERS}
     assert inputs == {tflite.TensorType.FLOAT32, tflite.TensorType.INT16 if wide else tflite.TensorType.INT8}
@@ -251,13 +251,13 @@ def test_runs_in_tflite_micro(written, waves):
 def test_what_is_wrong_is_one_line(source, written, tmp_path):
     target = tmp_path / "x.tflite"
     with pytest.raises(UserError, match=r"^quantize=int8: needs recordings"):
-        litert.quantise(source, target, "int8", [])
+        litert.quantize(source, target, "int8", [])
     with pytest.raises(UserError, match=r"int8.tflite: holds integers already"):
-        litert.quantise(written["int8"], target, "dynamic", [])
+        litert.quantize(written["int8"], target, "dynamic", [])
     for content in (b"", b"PK\x05\x06" + bytes(18), source.read_bytes()[:2000], bytes(500) + source.read_bytes()[500:]):
         (tmp_path / "bad.tflite").write_bytes(content)
         with pytest.raises(UserError, match=r"bad.tflite: no .tflite of this framework"):
-            litert.quantise(tmp_path / "bad.tflite", target, "dynamic", [])
+            litert.quantize(tmp_path / "bad.tflite", target, "dynamic", [])
     with pytest.raises(UserError, match=r"nowhere.tflite: no such file"):
         litert.work(tmp_path / "nowhere.tflite")
     assert not target.exists()

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from gtcrn.analysis.cost import count_macs
-from gtcrn.data.scan import measured_snr
+from gtcrn.dsp.snr import measured_snr
 from gtcrn.errors import UserError
 from gtcrn.export.quantizers import onnx as quantizer
-from gtcrn.export.runtime import Denoiser, open_onnx
+from gtcrn.profiling.cost import count_macs
+from gtcrn.runtime.denoiser import Denoiser, open_onnx
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -26,13 +26,13 @@ SNR = {  # dB; with one scale for all channels of a weight DTLN has 23
 @pytest.fixture(scope="module")
 def files(exported, calibration, tmp_path_factory):
     """The float file of a system, and what it became."""
-    folder, written = tmp_path_factory.mktemp("quantised"), {}
+    folder, written = tmp_path_factory.mktemp("quantized"), {}
 
     def pair(name, quantize):
         source = exported(name, FILES[name])
         if (name, quantize) not in written:
             written[name, quantize] = folder / f"{name}_{quantize}.onnx"
-            quantizer.quantise(source, written[name, quantize], quantize, calibration if quantize == "int8" else [])
+            quantizer.quantize(source, written[name, quantize], quantize, calibration if quantize == "int8" else [])
         return source, written[name, quantize]
 
     return pair
@@ -88,7 +88,7 @@ def test_what_is_left_in_floats_is_told(files):
     assert work.operators["QGemm"] == 18 and work.operators["GRU"] == 8
     untouched = quantizer.work(source)
     assert untouched.share == 0 and untouched.floats == work.integers + work.floats
-    assert all("not quantised" in why for why in untouched.left.values())
+    assert all("not quantized" in why for why in untouched.left.values())
     work = quantizer.work(files("dtln", "dynamic")[1])
     assert work.share > 0.9 and set(work.left) == {"MatMul"} and "Fourier" in work.left["MatMul"]
 
@@ -150,13 +150,13 @@ def test_what_is_of_no_use_is_told(tmp_path, quantize, content, complaint):
     if content is not None:
         source.write_bytes(content)
     with pytest.raises(UserError, match=complaint) as told:
-        quantizer.quantise(source, target, quantize, [])
+        quantizer.quantize(source, target, quantize, [])
     assert "\n" not in str(told.value) and not target.exists()
 
 
 def test_integers_are_not_rounded_again(files, tmp_path):
     with pytest.raises(UserError, match="in integers already"):
-        quantizer.quantise(files("dtln", "dynamic")[1], tmp_path / "again.onnx", "dynamic", [])
+        quantizer.quantize(files("dtln", "dynamic")[1], tmp_path / "again.onnx", "dynamic", [])
 
 
 def test_without_its_package(files, monkeypatch, tmp_path):
@@ -164,6 +164,6 @@ def test_without_its_package(files, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "onnx", None)
     needed = r"pip install -e '\.\[export\]'"
     with pytest.raises(UserError, match=needed):
-        quantizer.quantise(source, tmp_path / "target.onnx", "dynamic", [])
+        quantizer.quantize(source, tmp_path / "target.onnx", "dynamic", [])
     with pytest.raises(UserError, match=needed):
         quantizer.work(source)

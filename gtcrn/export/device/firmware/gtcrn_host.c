@@ -116,7 +116,7 @@ static gtcrn_input_code rounded(float steps)
 }
 
 /* Every number has two codes: its own, and that of what this leaves, in steps GTCRN_RHO times as fine. */
-static void quantise(const float *bands, gtcrn_input_code *input)
+static void quantize(const float *bands, gtcrn_input_code *input)
 {
     for (int band = 0; band < GTCRN_BANDS; band++)
         for (int part = 0; part < 3; part++) {
@@ -143,7 +143,7 @@ void gtcrn_analyse(gtcrn_host *host, const float *samples)
         frame[n] *= window(n);
     rfft(frame);
     to_bands(host->spectrum, host->bands);
-    quantise(host->bands, host->input);
+    quantize(host->bands, host->input);
 }
 
 void gtcrn_apply_mask(gtcrn_host *host)

@@ -8,7 +8,7 @@ stays as it is: framing, Fourier transforms, ERB matrices, normalisations, cells
     observation.py   its tensors while it streams recordings
     choice.py        which operators become integers, and of how many bits
     scales.py        their scales and zero points
-    conversion.py    `quantise`
+    conversion.py    `quantize`
     contents.py      `work` and `tensor_errors`
 """
 
@@ -16,8 +16,8 @@ from gtcrn.errors import UserError
 
 try:
     from gtcrn.export.quantizers.litert.contents import tensor_errors, work
-    from gtcrn.export.quantizers.litert.conversion import quantise
+    from gtcrn.export.quantizers.litert.conversion import quantize
 except ImportError as error:
     raise UserError(f"integers for LiteRT need {error.name}: pip install -e '.[litert]'") from error
 
-__all__ = ["quantise", "tensor_errors", "work"]
+__all__ = ["quantize", "tensor_errors", "work"]

@@ -19,15 +19,15 @@ LARGEST_BIAS = 2**30  # in steps of input times weight, with room for what is ad
 JOINED = 10  # tensors at most, by an operator of TFLite Micro
 
 
-def quantise(source: Path, target: Path, quantize: str, waves: Sequence[np.ndarray]) -> None:
+def quantize(source: Path, target: Path, quantize: str, waves: Sequence[np.ndarray]) -> None:
     """Writes the float file `source` in integers.
 
     quantize: int8, int16x8, mixed or dynamic. waves: (N,) at the model's rate, by which the ranges are chosen; none for
-    "dynamic". Raises UserError for a file that can't be quantised, and without audio where it is needed.
+    "dynamic". Raises UserError for a file that can't be quantized, and without audio where it is needed.
     """
     file = File(source)
     if file.in_integers():
-        raise UserError(f"{source}: holds integers already; quantise the float file")
+        raise UserError(f"{source}: holds integers already; quantize the float file")
     file.shorten()
     if quantize == "dynamic":
         _round_weights(file)

@@ -9,10 +9,10 @@ from typing import NamedTuple
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-from gtcrn.export.framing import Step
 from gtcrn.export.quantizers import frames
 from gtcrn.export.quantizers.litert.tables import FLOAT, File
-from gtcrn.export.runtime import LiteRTStep, memory
+from gtcrn.runtime.denoiser import LiteRTStep, memory
+from gtcrn.runtime.framing import Step
 
 
 class Seen(NamedTuple):

@@ -10,7 +10,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as tflite
 
 from gtcrn.errors import UserError
-from gtcrn.export.intact import read_parts, write_parts
+from gtcrn.runtime.integrity import read_parts, write_parts
 
 # whose second input is a constant weight, and where its output channels are
 LAYERS = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 0}

@@ -1,1 +1,0 @@
-"""What a model costs, what runs achieved, and pictures of both."""

@@ -1,0 +1,214 @@
+"""The costs of many models side by side: as text, as numbers and as a figure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import matplotlib
+import pandas as pd
+import rich.table
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.text import Annotation
+from matplotlib.transforms import Bbox
+
+from gtcrn.files import write_text
+from gtcrn.plots.figures import OPEN_STYLE, save
+from gtcrn.plots.tables import markdown_table, rich_table, write_csv
+from gtcrn.profiling.cost import Cost
+
+DEFINITIONS = (
+    "exact: weight MACs of convolutions, linear and recurrent layers and the ERB product; no STFT.",
+    "thop: what the thop package prints for the authors' code; it counts GRU gates and normalisations and strided "
+    "transposed convolutions by their output, and misses functional calls.",
+    "with ERB: and the fixed ERB matrices, where the authors count them.",
+    "activations, float32 for one hop: all that layers with weights put out, and the most that is in use at one time, "
+    "beside weights and state.",
+    "hop + delay: by which the streamed output is late, look-ahead included. RTF: compute per hop / hop, median in "
+    "CPU time of eager PyTorch on one thread of this machine; compare within one table only.",
+)
+
+_NONE = "–"
+_SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
+_DOT, _LINE = "#c8553d", "#8a93a6"
+_DIRECTIONS = {  # where a label may stand, best first: its side of the dot, and how it is aligned to that
+    (1, 0): ("left", "center"),
+    (-1, 0): ("right", "center"),
+    (0, 1): ("center", "bottom"),
+    (0, -1): ("center", "top"),
+    (1, -1): ("left", "top"),
+    (-1, 1): ("right", "bottom"),
+    (1, 1): ("left", "bottom"),
+    (-1, -1): ("right", "top"),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A model of the table. published_*: what its authors say, as text. note: why we count otherwise."""
+
+    name: str
+    cost: Cost
+    published_parameters: str = _NONE
+    published_macs: str = _NONE
+    note: str = ""
+
+
+def write(rows: Sequence[Row], folder: Path) -> list[Path]:
+    """`complexity.md`, `complexity.csv` and `complexity.png`; returns their paths."""
+    paths = [folder / f"complexity.{suffix}" for suffix in ("md", "csv", "png")]
+    write_text(paths[0], markdown(rows))
+    write_csv(frame(rows), paths[1], float_format="%.6g")
+    save(scatter(rows), paths[2])
+    return paths
+
+
+def frame(rows: Sequence[Row]) -> pd.DataFrame:
+    """One row per model, in the units of `Cost`; what only a stream has is missing where there is none."""
+    table = []
+    for row in rows:
+        costs = asdict(row.cost) | {"real_time_factor": row.cost.real_time_factor}
+        if not row.cost.streams:
+            costs |= dict.fromkeys(("state_bytes", "activation_bytes", "peak_bytes"), None)
+        del costs["macs_by_module"]
+        table.append({"model": row.name, **costs, **_published(row)})
+    return pd.DataFrame(table).convert_dtypes()
+
+
+def _published(row: Row) -> dict[str, str]:
+    return {key: getattr(row, key) for key in ("published_parameters", "published_macs")}
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """The report: size, one hop of a stream, what the numbers are, the figure."""
+    tables = [
+        markdown_table([name.replace("\n", " ") for name in header], cells)
+        for header, cells in (_size(rows), _hop(rows))
+    ]
+    notes = "\n".join(f"- {note}" for note in (*DEFINITIONS, *_footnotes(rows)))
+    picture = "![Parameters against MACs, memory against time](complexity.png)"
+    return "\n\n".join(["# What the models cost", *tables, notes, picture]) + "\n"
+
+
+def terminal(rows: Sequence[Row]) -> list[rich.table.Table]:
+    """The same tables for `rich.print`; the notes stand under the last one."""
+    tables = [rich_table("size", *_size(rows)), rich_table("one hop of a stream", *_hop(rows))]
+    tables[-1].caption = "\n".join((*DEFINITIONS, *_footnotes(rows)))
+    tables[-1].caption_justify = "left"
+    return tables
+
+
+def _footnotes(rows: Sequence[Row]) -> list[str]:
+    noted = [row for row in rows if row.note]
+    return [f"{mark} {row.note}" for row, mark in zip(noted, _marks(rows).values())]
+
+
+def _marks(rows: Sequence[Row]) -> dict[str, str]:
+    """{name of a row that has a note: its number, raised}"""
+    noted = [row.name for row in rows if row.note]
+    return {name: str(number).translate(_SUPERSCRIPTS) for number, name in enumerate(noted, 1)}
+
+
+def _size(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    header = [
+        "model",
+        "trainable\nparameters",
+        "with\nERB",
+        "published",
+        "exact\nMMACs/s",
+        "thop\nMMACs/s",
+        "published",
+    ]
+    marks = _marks(rows)
+    cells = [
+        [
+            f"{row.name} {marks.get(row.name, '')}".strip(),
+            f"{row.cost.parameters_trainable:,}",
+            f"{row.cost.parameters_all:,}",
+            row.published_parameters,
+            f"{row.cost.macs_exact / 1e6:,.3f}",
+            f"{row.cost.macs_thop / 1e6:,.3f}",
+            row.published_macs,
+        ]
+        for row in rows
+    ]
+    return header, cells
+
+
+def _hop(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    units = ["hop\nms", "hop +\ndelay ms", "look-ahead\nms", "state\nKiB", "activations\nKiB", "in use\nKiB"]
+    header = ["model", *units, "compute\nms", "RTF"]
+    cells = []
+    for row in rows:
+        cost = row.cost
+        line = [row.name, f"{cost.hop_ms:.1f}", f"{cost.latency_ms:.1f}", f"{cost.lookahead_ms:.0f}"]
+        if cost.streams:
+            line += [f"{size / 1024:,.1f}" for size in (cost.state_bytes, cost.activation_bytes, cost.peak_bytes)]
+            line += [f"{cost.compute_ms:.2f}", f"{cost.real_time_factor:.3f}"]
+        cells.append(line + [_NONE] * (len(header) - len(line)))
+    return header, cells
+
+
+def scatter(rows: Sequence[Row]) -> Figure:
+    """Parameters against MACs of all models; memory of one stream against real-time factor of those that stream."""
+    sizes = {row.name: (row.cost.macs_exact / 1e6, row.cost.parameters_all / 1e3) for row in rows}
+    streams = {
+        row.name: ((row.cost.state_bytes + row.cost.peak_bytes) / 1024, row.cost.real_time_factor)
+        for row in rows
+        if row.cost.streams
+    }
+    with matplotlib.rc_context(OPEN_STYLE):
+        figure = Figure(figsize=(12, 5.4), dpi=150, layout="constrained")
+        figure.get_layout_engine().set(wspace=0.06)
+        left, right = figure.subplots(1, 2)
+        _draw(left, sizes, "exact MMACs per second", "thousand parameters, fixed ERB matrices included")
+        _draw(right, streams, "state and activations in use [KiB]", "real-time factor, one thread")
+        right.axhline(1, color=_LINE, linewidth=0.8, linestyle="--")
+        figure.draw_without_rendering()  # gives the axes their place
+        figure.set_layout_engine("none")  # and labels no say in it
+        for panel, points in ((left, sizes), (right, streams)):
+            _label(panel, points)
+    return figure
+
+
+def _draw(panel: Axes, points: Mapping[str, tuple[float, float]], x: str, y: str) -> None:
+    xs, ys = ([point[axis] for point in points.values()] for axis in (0, 1))
+    panel.scatter(xs, ys, color=_DOT, s=26, linewidth=0, zorder=3)
+    panel.set(xscale="log", yscale="log", xlabel=x, ylabel=y)
+    panel.margins(0.12)
+    panel.grid(True, color="#e6e8ee", linewidth=0.6)
+    panel.set_axisbelow(True)
+    for axis in (panel.xaxis, panel.yaxis):
+        axis.set_major_formatter("{x:,g}")
+        low, high = axis.get_view_interval()
+        between = "25" if high < 100 * low else ""  # first digits of numbers that there is room for
+        axis.set_minor_formatter(lambda value, _, shown=between: f"{value:g}" if f"{value:e}"[0] in shown else "")
+
+
+def _label(panel: Axes, points: Mapping[str, tuple[float, float]]) -> None:
+    """Names beside their dots, where no name and no dot is already; dots in one place have one label."""
+    names: dict[tuple[int, int], list[str]] = {}
+    for name, point in points.items():
+        names.setdefault(tuple(panel.transData.transform(point).round(-1)), []).append(name)
+    taken = [Bbox.from_bounds(x - 6, y - 6, 12, 12) for x, y in names]
+    for group in names.values():
+        taken.append(_beside(panel, points[group[0]], "\n".join(group), taken).get_window_extent())
+
+
+def _beside(panel: Axes, point: tuple[float, float], text: str, taken: Sequence[Bbox]) -> Annotation:
+    """A label as near to its dot as there is room for it; where there is none, upon it."""
+    for distance in range(6, 120, 8):  # points
+        for (right, up), (horizontal, vertical) in _DIRECTIONS.items():
+            offset = {"xytext": (right * distance, up * distance), "textcoords": "offset points"}
+            label = panel.annotate(text, point, **offset, ha=horizontal, va=vertical, fontsize=8)
+            extent = label.get_window_extent()
+            inside = panel.bbox.contains(*extent.min) and panel.bbox.contains(*extent.max)
+            if inside and not any(extent.overlaps(other) for other in taken):
+                if distance > 6:
+                    line = {"arrowstyle": "-", "color": _LINE, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 3}
+                    panel.annotate("", point, **offset, arrowprops=line)
+                return label
+            label.remove()
+    return panel.annotate(text, point, fontsize=8)

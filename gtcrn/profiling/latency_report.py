@@ -1,0 +1,213 @@
+"""The times of `gtcrn.profiling.latency` as text, as numbers and as a figure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import rich.table
+from matplotlib.figure import Figure
+
+from gtcrn.files import write_text
+from gtcrn.metrics import METRICS
+from gtcrn.plots.figures import OPEN_STYLE, save
+from gtcrn.plots.tables import markdown_table, rich_table, write_csv
+from gtcrn.profiling.latency import PROCESS, ROUND, SCORES, WARM_UP, Entry, Timing
+
+_NONE = "–"
+_NAME = 27  # characters of a name that a terminal has room for
+_LEAST_PROCESSORS, _MOST_PROCESSORS = 0.9, 1.1
+_COLOURS = {True: "#7f93bd", False: "#e9b872"}  # of process(), and of files alone
+_DARK, _RED = "#31456b", "#c8553d"
+
+Table = tuple[str, list[str], list[list[str]]]  # title, header, rows
+
+
+def write(timings: Sequence[Timing], scores: pd.DataFrame | None, folder: Path) -> list[Path]:
+    """`latency.md`, `latency.csv` and `latency.png`; returns their paths."""
+    paths = [folder / f"latency.{suffix}" for suffix in ("md", "csv", "png")]
+    write_text(paths[0], markdown(timings, scores))
+    write_csv(frame(timings, scores), paths[1], float_format="%.6g")
+    save(boxes(timings), paths[2])
+    return paths
+
+
+def frame(timings: Sequence[Timing], scores: pd.DataFrame | None = None) -> pd.DataFrame:
+    """One row per timing: what was timed, times in ms, memory in bytes, and the scores of its file, if any.
+
+    times_faster: than the first of those that are timed by process(), or of those that are not.
+    """
+    leaders = _leaders(timings)
+    rows = []
+    for timing in timings:
+        entry = timing.entry
+        median, p95, p99 = np.percentile(timing.wall, (50, 95, 99))
+        processor = np.median(timing.processor)
+        rows.append(
+            {
+                "name": entry.name,
+                "call": entry.call,
+                "stft": entry.stft,
+                "hop_ms": entry.hop_ms,
+                "hops": timing.wall.size,
+                "median_ms": median,
+                "p95_ms": p95,
+                "p99_ms": p99,
+                "min_ms": timing.wall.min(),
+                "max_ms": timing.wall.max(),
+                "processor_ms": processor,
+                "real_time_factor": processor / entry.hop_ms,
+                "times_faster": timing.times_faster(leaders[entry.call == PROCESS]),
+                "file_bytes": entry.file_bytes or np.nan,
+                "memory_growth_bytes": timing.growth,
+                "processors": timing.processors,
+            }
+        )
+    table = pd.DataFrame(rows)
+    return table if scores is None else table.join(scores, on="name")
+
+
+def _leaders(timings: Sequence[Timing]) -> dict[bool, Timing]:
+    """The first that is timed by process() (True), and the first that is not."""
+    return {timing.entry.call == PROCESS: timing for timing in reversed(timings)}
+
+
+def markdown(timings: Sequence[Timing], scores: pd.DataFrame | None = None) -> str:
+    """The report: times, scores, what the numbers are, the figure."""
+    parts = ["# Time per hop"]
+    for title, header, rows in _tables(timings, scores):
+        parts += [f"## {title}", markdown_table([name.replace("\n", " ") for name in header], rows)]
+    parts += ["\n".join(f"- {note}" for note in notes(timings)), "![Times of all hops](latency.png)"]
+    return "\n\n".join(parts) + "\n"
+
+
+def terminal(timings: Sequence[Timing], scores: pd.DataFrame | None = None) -> list[rich.table.Table]:
+    """The same tables for `rich.print`."""
+    return [
+        rich_table(title, header, [[_shortened(name), *cells] for name, *cells in rows])
+        for title, header, rows in _tables(timings, scores)
+    ]
+
+
+def notes(timings: Sequence[Timing]) -> list[str]:
+    """What the numbers are, and what to distrust."""
+    seconds = ROUND * len(timings[0].wall)
+    lines = [
+        f"{seconds:g} s of audio each, in turns of {ROUND:g} s, on one thread: compare within one run only. The first "
+        f"round and the first {WARM_UP} hops of every turn are left out.",
+        f"{PROCESS}: a hop of samples in, a hop out, as a user has it. run(): onnxruntime's session.run() with states "
+        "handed on as arrays, as scripts beside published files do. The others: the same step by this framework's "
+        "runtimes, in ONNX Runtime with I/O binding.",
+        "median, p95, p99, least: by the clock on the wall. CPU: median of the processor's time, which other programs "
+        "do not lengthen; RTF: that / hop; × faster: median over rounds of its ratio to the first row's in the same "
+        "round, per second of audio. memory: by which the process grew.",
+    ]
+    lines += [
+        f"{_called(timing.entry)}: kept {timing.processors:.1f} processors busy, not one"
+        for timing in timings
+        if timing.processors > _MOST_PROCESSORS
+    ]
+    least = min(timing.processors for timing in timings)
+    if least < _LEAST_PROCESSORS:
+        lines.append(
+            f"This machine had other things to do: the processor was ours for {100 * least:.0f} % of the time. Trust "
+            "processor times and ratios more than p95 and p99."
+        )
+    return lines
+
+
+def _tables(timings: Sequence[Timing], scores: pd.DataFrame | None) -> list[Table]:
+    numbers, leaders = frame(timings), _leaders(timings)
+    whole = numbers["call"] == PROCESS
+    tables = [(f"{PROCESS}, × faster than {leaders[True].entry.name}", *_times(numbers[whole], "stft"))]
+    if False in leaders:
+        leader = _called(leaders[False].entry)
+        tables.append(
+            (f"the file alone, without numpy's STFT, × faster than {leader}", *_times(numbers[~whole], "call"))
+        )
+    if scores is not None:
+        tables.append(("on noisy and clean pairs", *_quality(scores)))
+    return tables
+
+
+def _times(numbers: pd.DataFrame, kind: str) -> tuple[list[str], list[list[str]]]:
+    """kind: the column that says how these were called."""
+    milliseconds = ("median_ms", "p95_ms", "p99_ms", "min_ms", "processor_ms")
+    rows = [
+        [
+            row["name"],
+            row[kind],
+            *(f"{row[key]:#.3g}".rstrip(".") for key in milliseconds),
+            f"{row['real_time_factor']:.4f}",
+            f"{row['times_faster']:.2f}",
+            *(_number(row[key] / 1024, ",.0f") for key in ("file_bytes", "memory_growth_bytes")),
+        ]
+        for _, row in numbers.iterrows()
+    ]
+    times = ["median\nms", "p95\nms", "p99\nms", "least\nms", "CPU\nms", "RTF", "×\nfaster"]
+    return ["", {"stft": "STFT", "call": "by"}[kind], *times, "file\nKiB", "memory\n+ KiB"], rows
+
+
+def _quality(scores: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    header = ["", "largest difference\nfrom PyTorch", *(METRICS[metric].label for metric in SCORES)]
+    rows = [
+        [
+            name,
+            _number(row["max_error"], ".1e"),
+            *(_number(row[metric], f".{METRICS[metric].digits + 1}f") for metric in SCORES),
+        ]
+        for name, row in scores.iterrows()
+    ]
+    return header, rows
+
+
+def _number(value: float, shape: str) -> str:
+    return _NONE if np.isnan(value) else f"{value:{shape}}"
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= _NAME else f"{name[: _NAME // 2]}…{name[1 - _NAME // 2 :]}"
+
+
+def _called(entry: Entry) -> str:
+    return entry.name if entry.call == PROCESS else f"{entry.name}, {entry.call}"
+
+
+def boxes(timings: Sequence[Timing]) -> Figure:
+    """A box per timing on one logarithmic axis: times by the clock on the wall, the processor's median, and the hop."""
+    statistics = []
+    for timing in timings:
+        low, *quartiles, high = np.percentile(timing.wall, (0, 25, 50, 75, 99))
+        drawn = dict(zip(("whislo", "q1", "med", "q3", "whishi"), (low, *quartiles, high)))
+        statistics.append(drawn | {"fliers": [timing.wall.max()], "label": _called(timing.entry)})
+    places = np.arange(len(timings))
+    with matplotlib.rc_context(OPEN_STYLE):
+        figure = Figure(figsize=(9, 1.4 + 0.3 * len(timings)), dpi=150, layout="constrained")
+        panel = figure.subplots()
+        drawn = panel.bxp(
+            statistics,
+            positions=places,
+            vert=False,
+            widths=0.6,
+            patch_artist=True,
+            medianprops={"color": "black"},
+            flierprops={"marker": ".", "markersize": 4, "markeredgecolor": _DARK},
+        )
+        for box, timing in zip(drawn["boxes"], timings):
+            box.set(facecolor=_COLOURS[timing.entry.call == PROCESS], linewidth=0.6)
+        processor = [np.median(timing.processor) for timing in timings]
+        panel.scatter(processor, places, marker="D", s=12, color="white", edgecolor="black", linewidth=0.7, zorder=4)
+        for hop_ms in {timing.entry.hop_ms for timing in timings}:
+            panel.axvline(hop_ms, color=_RED, linewidth=0.8, linestyle="--")
+            label = panel.text(hop_ms, 1.01, f"hop {hop_ms:g} ms", transform=panel.get_xaxis_transform(), color=_RED)
+            label.set(ha="center", fontsize=8)
+        panel.set(xscale="log", xlabel="ms per hop: quartiles, least to 99th percentile, longest; ◇ of the processor")
+        panel.xaxis.set_major_formatter("{x:g}")
+        panel.xaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "25" else "")
+        panel.invert_yaxis()
+        panel.grid(True, axis="x", color="#e6e8ee", linewidth=0.6)
+        panel.set_axisbelow(True)
+    return figure

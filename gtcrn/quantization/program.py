@@ -1,0 +1,296 @@
+"""A network from ERB bands to mask as a list of integer operators, written once.
+
+Tensors are named; one of a single frame has the shape (C, F). Whatever simulates, calibrates, trains, writes, checks
+or reports walks over the same list. All operators are in TFLite Micro: transposed convolutions and repeated bands are
+plain convolutions to twice the channels and a RESHAPE, since frequency lies before the channels in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gtcrn.errors import UserError
+from gtcrn.models.light_v3 import TemporalGate
+from gtcrn.models.micro import ConvBlock, GTConvBlock, Micro, TemporalBlock
+
+EIGHT = {"*": 8}
+RHO = 20  # the residual of the input is multiplied by this before it is rounded
+
+
+@dataclass(frozen=True)
+class Op:
+    """One operator; options by kind:
+
+    conv         stride, pad (both of frequency), dilation (of time), groups, relu
+    leaky        slope; output codes have the scale of the input, so that what is positive stays as it was rounded
+    past         memory: so many frames of the input's past before it, (memory + 1, C, F)
+    slice        start: the first channel
+    interleave   channels of two inputs by turns: x0, y0, x1, y1, …
+    unfold       (2C, F) -> (C, 2F - 1): channel c + C is the band after that of channel c
+    add          relu
+    mean         over frequency
+    mul, square, logistic, tanh; requantize, to another scale or other bits
+    """
+
+    kind: str
+    inputs: tuple[str, ...]
+    output: str
+    options: dict = field(default_factory=dict)
+
+
+class Program:
+    """ops in order, from the tensor "bands" to the tensor `output`.
+
+    The input is bands in a residual code of two parts: high = round(x), low = round(rho · (x - high)), channels
+    |S|, re, im of the one, then of the other: (6, bands).
+
+    shapes: (C, F) of tensors. weights: (O, I / groups, time, frequency), and biases: (O,), by a convolution's output.
+    scale_of: the tensor whose scale and zero point a tensor has. bits: 8 or 16 of every tensor, the same of all that an
+    operator reads and gives, but for requantize.
+
+    bits_by_name: of what is emitted, by a pattern such as "encoder.*" for its name, the first that fits.
+    """
+
+    def __init__(self, n_bands: int, rho: int, bits_by_name: Mapping[str, int]):
+        self.rho, self.bits_by_name = rho, bits_by_name
+        self.ops: list[Op] = []
+        self.shapes = {"bands": (6, n_bands)}
+        self.weights: dict[str, Tensor] = {}
+        self.biases: dict[str, Tensor] = {}
+        self.scale_of = {"bands": "bands"}
+        self.bits = {"bands": self._bits_of("bands")}
+        self.output = ""
+
+    def emit(self, kind: str, inputs: tuple[str, ...], output: str, shape: tuple[int, int], same=False, **options):
+        """Appends an operator and gives the name of its output. same: that has the scale of the first input. Inputs are
+        requantized before if they have other bits than the output."""
+        bits = self._bits_of(output)
+        if kind != "requantize":
+            inputs = tuple(self._with_bits(name, bits) for name in inputs)
+        return self._append(Op(kind, inputs, output, options), shape, bits, same)
+
+    def _append(self, op: Op, shape: tuple[int, int], bits: int, same=False) -> str:
+        self.ops.append(op)
+        self.shapes[op.output], self.bits[op.output] = shape, bits
+        self.scale_of[op.output] = self.scale_of[op.inputs[0]] if same else op.output
+        return op.output
+
+    def _with_bits(self, name: str, bits: int) -> str:
+        if self.bits[name] == bits:
+            return name
+        other = f"{name}.int{bits}"
+        known = other in self.shapes
+        return other if known else self._append(Op("requantize", (name,), other), self.shapes[name], bits)
+
+    def _bits_of(self, name: str) -> int:
+        return next(bits for pattern, bits in self.bits_by_name.items() if fnmatchcase(name, pattern))
+
+    def conv(self, name: str, x: str, weight: Tensor, bias: Tensor, stride=1, pad=(0, 0), dilation=1, groups=1) -> str:
+        out_freqs = (self.shapes[x][1] + sum(pad) - weight.shape[3]) // stride + 1
+        self.weights[name], self.biases[name] = weight.detach().clone(), bias.detach().clone()
+        shape, options = (len(weight), out_freqs), dict(stride=stride, pad=pad, dilation=dilation, groups=groups)
+        return self.emit("conv", (x,), name, shape, relu=False, **options)
+
+    def past(self, name: str, x: str, memory: int) -> str:
+        return self.emit("past", (x,), name, self.shapes[x], same=True, memory=memory) if memory else x
+
+    def activation(self, name: str, x: str, module: nn.Module) -> str:
+        """After the operator before: ReLU becomes part of it."""
+        match module:
+            case nn.ReLU():
+                self.ops[-1] = replace(self.ops[-1], options=self.ops[-1].options | {"relu": True})
+                return x
+            case nn.PReLU():
+                return self.emit("leaky", (x,), name, self.shapes[x], same=True, slope=module.weight.item())
+            case nn.Tanh():
+                return self.emit("tanh", (x,), name, self.shapes[x])
+        raise TypeError(module)
+
+    def producer(self, name: str) -> Op | None:
+        return next((op for op in self.ops if op.output == name), None)
+
+    def readers(self, name: str) -> list[Op]:
+        return [op for op in self.ops if name in op.inputs]
+
+    def owners(self) -> list[str]:
+        """The tensors that have a scale of their own, in order."""
+        return list(dict.fromkeys(self.scale_of.values()))
+
+    def states(self) -> dict[str, tuple[int, int, int]]:
+        """What is remembered from frame to frame, by the output of each `past`: (memory, F, C)."""
+        shapes = {}
+        for op in self.ops:
+            if op.kind == "past":
+                channels, freqs = self.shapes[op.output]
+                shapes[op.output] = (op.options["memory"], freqs, channels)
+        return shapes
+
+    def macs(self) -> dict[str, int]:
+        """Of one frame, by a convolution's output."""
+        return {name: weight.numel() * self.shapes[name][1] for name, weight in self.weights.items()}
+
+    def wide_share(self) -> float:
+        """Of all multiplications, those of 16-bit activations."""
+        macs = self.macs()
+        return sum(count for name, count in macs.items() if self.bits[name] == 16) / sum(macs.values())
+
+    def chains(self) -> Iterator[tuple[str, str, str]]:
+        """Two convolutions with an activation between, whatever the gain of each channel there: the first's output, the
+        second's, and the second's input. Nothing else reads what is between."""
+        for op in self.ops:
+            if op.kind != "conv":
+                continue
+            between = op.output
+            while len(readers := self.readers(between)) == 1 and readers[0].kind in ("leaky", "past"):
+                between = readers[0].output
+            active = op.options["relu"] or between != op.output
+            if active and len(readers) == 1 and readers[0].kind == "conv":
+                yield op.output, readers[0].output, between
+
+
+def has_form(core: nn.Module) -> bool:
+    """Whether a core can become a program, if it has no operators that TFLite Micro lacks."""
+    return isinstance(core, Micro)
+
+
+def lower(core: nn.Module, rho: int = RHO, fold: bool = True, bits: Mapping[str, int] = EIGHT) -> Program:
+    """The `mask` of Micro as a program, equal to float rounding. bits: of tensors, see `Program`.
+
+    fold: the features become part of the first convolution, which saves a rounding; not equal at the first and last
+    band, where zeros would stand between the two.
+
+    Raises UserError for a core of another kind, and for one with operators that TFLite Micro lacks.
+    """
+    if not has_form(core):
+        raise UserError(
+            f"{type(core).__name__} has no form in integers, since its recurrent layers have none; GTCRN-Micro has one "
+            "(model=micro, model=micro_int8)"
+        )
+    program = Program(core.erb.n_bands, rho, bits)
+    x = (_folded_front if fold else _front)(program, core)
+    skips = [x]
+    for i, block in list(enumerate(core.encoder))[1:]:
+        x = LOWER[type(block)](program, f"encoder.{i}", x, block)
+        skips.append(x)
+    for i, stack in enumerate(core.dual_path):
+        for j, block in enumerate(stack):
+            x = _temporal_block(program, f"dual_path.{i}.{j}", x, block)
+    for i, (block, skip) in enumerate(zip(core.decoder, reversed(skips), strict=True)):
+        x = program.emit("add", (x, skip), f"decoder.{i}.sum", program.shapes[x], relu=False)
+        x = LOWER[type(block)](program, f"decoder.{i}", x, block)
+    program.output = x
+    return program
+
+
+def _front(p: Program, core: Micro) -> str:
+    features, first = core.features.weight.detach(), core.encoder[0]
+    x = p.conv("features", "bands", torch.cat([features, features]), features.new_zeros(6), pad=(1, 1), groups=6)
+    weight, bias = _folded(first.conv, first.bn)
+    return _first_block(p, x, weight, bias, first)
+
+
+def _folded_front(p: Program, core: Micro) -> str:
+    first = core.encoder[0]
+    weight, bias = _folded(first.conv, first.bn)
+    return _first_block(p, "bands", _composed(core.features.weight.detach(), weight), bias, first)
+
+
+def _first_block(p: Program, x: str, weight: Tensor, bias: Tensor, block: ConvBlock) -> str:
+    pad = weight.shape[3] // 2
+    x = p.conv("encoder.0.conv", x, torch.cat([weight, weight / p.rho], 1), bias, block.conv.stride[1], (pad, pad))
+    return p.activation("encoder.0.act", x, block.act)
+
+
+def _conv_block(p: Program, name: str, x: str, block: ConvBlock) -> str:
+    conv = block.conv
+    repeats, transposed = isinstance(conv, nn.Sequential), isinstance(conv, nn.ConvTranspose2d)
+    weight, bias = _folded(conv[1] if repeats else conv, block.bn)
+    if not (repeats or transposed):
+        y = p.conv(f"{name}.conv", x, weight, bias, conv.stride[1], (conv.padding[1],) * 2)
+        return p.activation(f"{name}.act", y, block.act)
+    # of the bands x[i - 1], x[i], x[i + 1] three taps give y[2i], three others y[2i + 1]
+    if repeats:
+        w0, w1, w2, w3 = weight.unbind(3)
+        even, odd = torch.stack([w0, w1 + w2, w3], 3), torch.stack([torch.zeros_like(w0), w0 + w1, w2 + w3], 3)
+    else:
+        even, odd = weight[..., [4, 2, 0]], F.pad(weight[..., [3, 1]], (1, 0))
+    y = p.conv(f"{name}.conv", x, torch.cat([even, odd]), bias.repeat(2), pad=(1, 1))
+    y = p.activation(f"{name}.act", y, block.act)
+    channels, freqs = p.shapes[y]
+    return p.emit("unfold", (y,), f"{name}.unfold", (channels // 2, 2 * freqs - 1), same=True)
+
+
+def _gt_block(p: Program, name: str, x: str, block: GTConvBlock) -> str:
+    channels, freqs = p.shapes[x]
+    half = channels // 2
+    if block.depth_conv.groups not in (1, channels):
+        raise UserError(
+            f"{name}.depth_conv has groups={block.depth_conv.groups}, and TFLite Micro has no grouped convolution; "
+            "train with model.encoder_groups and model.decoder_groups of 1 or null (depthwise)"
+        )
+    active = p.emit("slice", (x,), f"{name}.active", (half, freqs), same=True, start=0)
+    passing = p.emit("slice", (x,), f"{name}.passing", (half, freqs), same=True, start=half)
+    y = p.conv(f"{name}.point1", active, *_folded(block.point_conv1, block.point_bn1))
+    y = p.activation(f"{name}.act1", y, block.point_act)
+    y = p.past(f"{name}.past", y, block.depth_conv.memory)
+    weight, bias = _folded(block.depth_conv, block.depth_bn)
+    y = p.conv(f"{name}.depth", y, weight, bias, pad=(1, 1), groups=block.depth_conv.groups)
+    y = p.activation(f"{name}.act2", y, block.depth_act)
+    y = p.conv(f"{name}.point2", y, *_folded(block.point_conv2, block.point_bn2))
+    y = _gate(p, f"{name}.tra", y, block.tra)
+    passing = p.emit("requantize", (passing,), f"{name}.requantized", (half, freqs))
+    out = p.emit("interleave", (y, passing), f"{name}.out", (channels, freqs))
+    p.scale_of[y] = p.scale_of[passing] = out
+    return out
+
+
+def _gate(p: Program, name: str, x: str, gate: TemporalGate) -> str:
+    channels, _ = p.shapes[x]
+    y = p.emit("square", (x,), f"{name}.square", p.shapes[x])
+    y = p.emit("mean", (y,), f"{name}.energy", (channels, 1))
+    y = p.past(f"{name}.past", y, gate.dw.memory)
+    y = p.conv(f"{name}.dw", y, gate.dw.weight[..., None], gate.dw.bias, groups=channels)
+    y = p.conv(f"{name}.pw", y, gate.pw.weight[..., None], gate.pw.bias)
+    y = p.emit("logistic", (y,), f"{name}.gate", (channels, 1))
+    return p.emit("mul", (x, y), f"{name}.gated", p.shapes[x])
+
+
+def _temporal_block(p: Program, name: str, x: str, block: TemporalBlock) -> str:
+    y = p.conv(f"{name}.conv1", x, *_folded(block.conv1, block.bn1))
+    y = p.activation(f"{name}.act1", y, block.act1)
+    y = p.past(f"{name}.past", y, block.conv2.memory)
+    weight, bias = _folded(block.conv2, block.bn2)
+    y = p.conv(f"{name}.conv2", y, weight, bias, dilation=block.conv2.dilation[0], groups=block.conv2.groups)
+    y = p.activation(f"{name}.act2", y, block.act2)
+    y = p.conv(f"{name}.conv3", y, *_folded(block.conv3, block.bn3))
+    y = p.emit("add", (x, y), f"{name}.sum", p.shapes[x], relu=False)
+    return p.activation(f"{name}.act3", y, block.act3)
+
+
+LOWER = {ConvBlock: _conv_block, GTConvBlock: _gt_block}
+
+
+def _folded(conv: nn.Module, bn: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Kernel (O, I / groups, time, frequency) and bias with BatchNorm inside, of stride 1 as a plain convolution's."""
+    weight = conv.weight.detach()
+    if isinstance(conv, nn.ConvTranspose2d):
+        weight = weight.unflatten(0, (conv.groups, -1)).transpose(1, 2).flatten(0, 1)
+        if max(conv.stride) == 1:
+            weight = weight.flip(2, 3)
+    gain = bn.weight.detach() / torch.sqrt(bn.running_var + bn.eps)
+    return weight * gain[:, None, None, None], (conv.bias.detach() - bn.running_mean) * gain + bn.bias.detach()
+
+
+def _composed(first: Tensor, second: Tensor) -> Tensor:
+    """A depthwise kernel (C, 1, 1, K) and after it a kernel (O, C, 1, L) as one: (O, C, 1, K + L - 1)."""
+    taps, further = first.shape[3], second.shape[3]
+    kernel = second.new_zeros(*second.shape[:3], taps + further - 1)
+    for tap in range(taps):
+        kernel[..., tap : tap + further] += second * first[None, :, 0, :, tap, None]
+    return kernel

@@ -1,0 +1,306 @@
+"""One HTML page to hear and see finished runs side by side; it opens from disk and needs no network."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import soundfile
+from PIL import Image
+
+from gtcrn.data import audio
+from gtcrn.errors import UserError
+from gtcrn.files import write_text
+from gtcrn.metrics import METRICS
+from gtcrn.plots.figures import colour_limits, power_spectrogram
+from gtcrn.plots.tables import unmarked
+from gtcrn.reports.runs import recording
+
+log = logging.getLogger(__name__)
+
+_LONGEST = 15  # s; of a longer clip the beginning is heard
+_TOLERANCE = 0.010  # s by which the signals of one utterance may differ in length, as where they are scored
+_WIDTH, _HEIGHT = 720, 192  # pixels of a spectrogram: what a dense screen shows in its panel
+_DATA = "{{data}}"  # where the template wants it
+
+_COSTS = {  # in summary.json: label, digits, note
+    "parameters_trainable": ("parameters", 0, "trainable ones, without fixed ERB matrices"),
+    "mmacs_exact": ("MMACs/s", 1, "exact count of multiply-accumulates with weights"),
+    "latency_ms": ("latency ms", 1, "of the algorithm: what the buffering alone costs, hop included"),
+    "lookahead_ms": ("look-ahead ms", 0, "of the network; 0 where it streams"),
+}
+
+
+@dataclass(frozen=True)
+class _Run:
+    """folder: holds `enhanced/`. scores: of the files that have enhanced audio, by name. cost: as in summary.json."""
+
+    name: str
+    folder: Path
+    scores: pd.DataFrame
+    cost: Mapping[str, float]
+
+
+def write_page(
+    runs: Mapping[str, Path], path: Path, files: int = 12, metric: str | None = None, title: str = "Listening page"
+) -> Path:
+    """Writes one self-contained HTML page about the test files that all of `runs`, {name: run folder}, have in common.
+
+    Shown are `files` of them: the worst, the best, and some from the middle by `metric` (by default the first one
+    scored), averaged over the runs. The noisy and clean signals come from the folders `noisy` and `clean` beside
+    `enhanced`, if any run has them. Runs that failed, or have no enhanced audio, are left out; the page says so.
+
+    Raises UserError if no run is left, none of their files is common, the metric is not scored, or audio is unreadable.
+    """
+    if files < 1:
+        raise UserError(f"files={files}: must be 1 or more")
+    finished, notes = _finished(runs)
+    names = [name for name in finished[0].scores.index if all(name in run.scores.index for run in finished)]
+    if not names:
+        raise UserError(f"{', '.join(run.name for run in finished)}: no test file is common to all; choose fewer runs")
+    scores = {
+        key: _values(finished, names, key) for key in METRICS if any(f"enhanced_{key}" in r.scores for r in finished)
+    }
+    metric = metric or next(iter(scores), None)
+    if metric not in scores:
+        raise UserError(f"metric={metric}: not scored in these runs; choose from {', '.join(scores) or 'none'}")
+
+    # none at all, e.g. of a silent output, is the worst
+    score = METRICS[metric].goodness(scores[metric].iloc[:, 1:]).mean(axis=1, skipna=False)
+    chosen = _choose(list(score.sort_values(na_position="first", kind="stable").index), files)
+    utterances = [_utterance(name, place, finished, scores) for name, place in chosen.items()]
+
+    content = {
+        "title": title,
+        "metric": metric,
+        "columns": _columns(scores, finished),
+        "metrics": list(scores),
+        "conditions": ["noisy", *(run.name for run in finished), "clean"],
+        "models": _models(scores, finished),
+        "colours": [matplotlib.colors.to_hex(colour) for colour in matplotlib.colormaps["magma"](np.linspace(0, 1, 9))],
+        "files": len(names),
+        "longest": _LONGEST,
+        "notes": notes + _notes(finished, names, scores, metric),
+        "utterances": utterances,
+    }
+    path = Path(path)
+    _write(content, path)
+    megabytes = path.stat().st_size / 1e6
+    log.info("%s: %d of %d test files of %d runs, %.1f MB", path, len(chosen), len(names), len(finished), megabytes)
+    return path
+
+
+def _write(content: dict, path: Path) -> None:
+    template = resources.files("gtcrn.reports").joinpath("listening.html").read_text("utf-8")
+    # "<" could end the script element that holds the data
+    data = json.dumps(content, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+    write_text(path, template.replace(_DATA, data))
+
+
+def _finished(runs: Mapping[str, Path]) -> tuple[list[_Run], list[str]]:
+    """Those that can be shown, and why the others can't."""
+    finished, left_out = [], []
+    for name, folder in runs.items():
+        try:
+            finished.append(_read(name, Path(folder)))
+        except UserError as reason:
+            log.warning("left out %s: %s: %s", name, folder, reason)
+            left_out.append(f"Left out: run {name} ({reason}).")
+    if not finished:
+        raise UserError(" ".join(left_out) or "no runs were given: name at least one finished run")
+    return finished, left_out
+
+
+def _read(name: str, folder: Path) -> _Run:
+    """Raises UserError if it can't be shown, with the reason alone: the page shall not tell where it lay."""
+    summary, failure = folder / "summary.json", folder / "error.txt"
+    if not summary.is_file():
+        first_line = failure.read_text(errors="replace").partition("\n")[0] if failure.is_file() else ""
+        raise UserError(f"failed: {first_line}" if first_line else "not finished, there is no summary.json")
+    results = folder / "test" if (folder / "test").is_dir() else folder
+    if not (results / "scores.csv").is_file():
+        raise UserError("nothing was tested, there is no scores.csv")
+    try:
+        cost = json.loads(summary.read_text("utf-8")).get("cost", {})
+        # a file may be called 007 or NA
+        scores = pd.read_csv(results / "scores.csv", dtype={"name": str}, keep_default_na=False, na_values=[""])
+        scores = scores.set_index(unmarked(scores["name"]))
+    except (ValueError, KeyError, AttributeError) as error:
+        raise UserError("summary.json or scores.csv is broken, evaluate the checkpoint again") from error
+    heard = [name for name in scores.index.unique() if recording(results / "enhanced", name)]
+    if not heard:
+        raise UserError("no enhanced audio of the files in scores.csv")
+    return _Run(name, results, scores[~scores.index.duplicated()].loc[heard], cost)
+
+
+def _values(runs: Sequence[_Run], names: Sequence[str], metric: str) -> pd.DataFrame:
+    """A row per file. Column 0 is noisy, as the first run that knows scored it, and the others are the runs."""
+    noisy = next((run for run in runs if f"noisy_{metric}" in run.scores), runs[0])
+    columns = [(noisy, f"noisy_{metric}"), *((run, f"enhanced_{metric}") for run in runs)]
+    return pd.DataFrame(
+        {
+            number: pd.to_numeric(run.scores[column], errors="coerce").loc[names] if column in run.scores else np.nan
+            for number, (run, column) in enumerate(columns)
+        },
+        index=names,
+    )
+
+
+def _choose(ranked: Sequence[str], files: int) -> dict[str, str]:
+    """{name: worst, middle or best} of names that come worst first; all of them, without a word, if they are few."""
+    if len(ranked) <= files:
+        return dict.fromkeys(ranked, "")
+    middle, rest = divmod(files, 3)
+    worst, best = middle + (rest > 0), middle + (rest > 1)
+    start = (len(ranked) - middle) // 2
+    return {
+        **dict.fromkeys(ranked[:worst], "worst"),
+        **dict.fromkeys(ranked[start : start + middle], "middle"),
+        **dict.fromkeys(ranked[len(ranked) - best :], "best"),
+    }
+
+
+def _columns(scores: Mapping[str, pd.DataFrame], runs: Sequence[_Run]) -> list[dict]:
+    """Columns of the table of models: what is scored, then what it costs, where a run tells."""
+    metrics = {key: METRICS[key] for key in scores}
+    return [
+        {"key": key, "label": metric.label, "digits": metric.digits, "note": metric.described,
+         "more": metric.more_is_better}
+        for key, metric in metrics.items()
+    ] + [
+        {"key": key, "label": label, "digits": digits, "note": note, "more": False}
+        for key, (label, digits, note) in _COSTS.items()
+        if any(key in run.cost for run in runs)
+    ]  # fmt: skip
+
+
+def _models(scores: Mapping[str, pd.DataFrame], runs: Sequence[_Run]) -> list[dict]:
+    """A row for noisy and for each run: means over the files for which everyone who scored at all has a score."""
+    means = {key: values.dropna(axis=1, how="all").dropna().mean() for key, values in scores.items()}
+    rows = [
+        {"name": name, "values": {key: _number(mean.get(number)) for key, mean in means.items()}}
+        for number, name in enumerate(["noisy", *(run.name for run in runs)])
+    ]
+    for row, run in zip(rows[1:], runs):
+        row["values"] |= {key: _number(run.cost.get(key)) for key in _COSTS}
+    return rows if any(value is not None for value in rows[0]["values"].values()) else rows[1:]
+
+
+def _number(value: float | None) -> float | None:
+    """JSON knows no nan."""
+    return float(f"{value:.6g}") if value is not None and np.isfinite(value) else None
+
+
+def _notes(runs: Sequence[_Run], names: Sequence[str], scores: Mapping[str, pd.DataFrame], metric: str) -> list[str]:
+    """What stands between these numbers and a fair comparison."""
+    notes = []
+    if others := len(set().union(*(run.scores.index for run in runs))) - len(names):
+        notes.append(f"{others} test files that only some of the runs have are left out.")
+    for key, values in scores.items():
+        if failed := int(values.dropna(axis=1, how="all").isna().any(axis=1).sum()):
+            notes.append(f"{METRICS[key].label}: {failed} of {len(names)} files lack a score and are in no mean.")
+    column = f"noisy_{metric}"
+    inputs = [pd.to_numeric(run.scores.loc[names, column], errors="coerce") for run in runs if column in run.scores]
+    differ = sum(~np.isclose(other, inputs[0], rtol=0.05, atol=0.05, equal_nan=True) for other in inputs[1:])
+    if different := int(np.count_nonzero(differ)):
+        notes.append(
+            f"Not the same input: the noisy {METRICS[metric].label} of {different} files differs between the runs."
+        )
+    for role in ("noisy", "clean"):
+        if not any((run.folder / role).is_dir() for run in runs):
+            notes.append(f"The {role} signals can't be heard: no run has a folder {role} beside enhanced.")
+    return notes
+
+
+def _utterance(name: str, place: str, runs: Sequence[_Run], scores: Mapping[str, pd.DataFrame]) -> dict:
+    found = [_input(runs, "noisy", name), *(recording(run.folder / "enhanced", name) for run in runs)]
+    found.append(_input(runs, "clean", name))
+    paths = {condition: path for condition, path in enumerate(found) if path}
+    headers = {path: _header(path) for path in paths.values()}
+    lengths = {path: header.frames / header.samplerate for path, header in headers.items()}
+    shortest, longest = min(lengths, key=lengths.get), max(lengths, key=lengths.get)
+    if lengths[longest] - lengths[shortest] > _TOLERANCE:
+        raise UserError(f"{longest}: {lengths[longest]:.2f} s, but {shortest} has {lengths[shortest]:.2f} s; "
+                        "they must be the same recording")  # fmt: skip
+
+    seconds = min(lengths[shortest], _LONGEST)
+    rates = {condition: headers[path].samplerate for condition, path in paths.items()}
+    waves = {
+        condition: audio.read(path, frames=round(seconds * rates[condition]))[0] for condition, path in paths.items()
+    }
+    spectrograms = {condition: power_spectrogram(_finite(wave), rates[condition]) for condition, wave in waves.items()}
+    limits = colour_limits(spectrograms.values())
+    top = max(rates.values())
+    return {
+        "name": name,
+        "place": place,
+        "seconds": seconds,
+        "whole": lengths[shortest],
+        "snr": _number(next((run.scores["snr"][name] for run in runs if "snr" in run.scores), None)),
+        "hertz": top / 2,
+        "decibels": [float(limit) for limit in limits],
+        "scores": {key: [_number(value) for value in values.loc[name]] for key, values in scores.items()},
+        "clips": [
+            {
+                "condition": condition,
+                "rate": rates[condition],
+                "flaw": _flaw(wave),
+                "audio": _flac(wave, rates[condition]),
+                "picture": _picture(spectrograms[condition], limits, round(_HEIGHT * rates[condition] / top)),
+            }
+            for condition, wave in waves.items()
+        ],
+    }
+
+
+def _input(runs: Sequence[_Run], role: str, name: str) -> Path | None:
+    """The noisy or clean signal, of the run that has it at the highest rate."""
+    found = [path for run in runs if (path := recording(run.folder / role, name))]
+    return max(found, key=lambda path: audio.info(path).samplerate, default=None)
+
+
+def _header(path: Path):
+    header = audio.info(path)
+    if header.channels != 1:
+        raise UserError(f"{path}: {header.channels} channels; the page compares mono signals")
+    if not header.frames:
+        raise UserError(f"{path}: is empty; evaluate the checkpoint again")
+    return header
+
+
+def _finite(wave: np.ndarray) -> np.ndarray:
+    return np.nan_to_num(wave, nan=0, posinf=1, neginf=-1)
+
+
+def _flaw(wave: np.ndarray) -> str:
+    if not np.isfinite(wave).all():
+        return "NaN or infinite samples, silent here"
+    return "above full scale, clipped here" if np.abs(wave).max() > 1 else ""
+
+
+def _flac(wave: np.ndarray, sample_rate: int) -> str:
+    """16 bits in base64. Lossless, so that no codec's artefacts are taken for the model's, at half the size of WAV."""
+    samples = np.clip(np.rint(32768 * _finite(wave)), -32768, 32767).astype(np.int16)
+    file = io.BytesIO()
+    soundfile.write(file, samples, sample_rate, subtype="PCM_16", format="FLAC")
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def _picture(spectrogram: np.ndarray, limits: tuple[float, float], height: int) -> str:
+    """(F, T) in dB -> a WebP image in base64, without axes."""
+    size = min(spectrogram.shape[1], _WIDTH), height
+    power = Image.fromarray((10 ** (spectrogram[::-1] / 10)).astype(np.float32))  # in dB, lines would be averaged away
+    pixels = 10 * np.log10(np.asarray(power.resize(size, Image.Resampling.BOX)))
+    scaled = (pixels - limits[0]) / (limits[1] - limits[0])
+    file = io.BytesIO()
+    Image.fromarray(matplotlib.colormaps["magma"](scaled, bytes=True)[..., :3]).save(file, "WEBP", quality=80)
+    return base64.b64encode(file.getvalue()).decode()

@@ -1,0 +1,82 @@
+"""What `task=prepare prepare=filter` kept and left out, as text and as a figure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import StrMethodFormatter
+
+from gtcrn.data.preparation.place import Place
+from gtcrn.data.preparation.selection import Limit
+from gtcrn.plots.figures import OPEN_STYLE
+
+SHOWN = {  # what a measure is multiplied by to be read, and its name then
+    "snr": (1, "estimated SNR [dB]"),
+    "clipping": (100, "samples that clip [%]"),
+    "silence": (100, "time without speech [%]"),
+    "bandwidth": (1e-3, "bandwidth [kHz]"),
+}
+WORST = 5  # examples of each reason
+_BINS = 60
+_KEPT, _LEFT_OUT = "#31456b", "#c8553d"
+
+
+def write(table: pd.DataFrame, limits: Mapping[str, Limit], place: Place) -> None:
+    """`report.md` and `report.png` of the files in `quality.csv`."""
+    table = table.assign(left_out=table["left_out"].fillna(""))
+    with place.new("report.md") as waiting:
+        waiting.write_text(markdown(table, limits))
+    with place.new("report.png") as waiting:
+        histograms(table, limits).savefig(waiting)
+
+
+def markdown(table: pd.DataFrame, limits: Mapping[str, Limit]) -> str:
+    """How much is kept, how much is left out for each reason, and the worst of it."""
+    kept, hours = table["left_out"] == "", table["seconds"] / 3600
+    bad = table["snr"].isna()
+    reasons = {f"{name} {limit}": limit.fails(table[name]) for name, limit in limits.items()}
+    lines = [
+        f"# {kept.sum():,} of {len(table):,} files kept, {hours[kept].sum():.2f} of {hours.sum():.2f} h",
+        "",
+        "| left out for | files | hours |",
+        "|---|--:|--:|",
+        *(f"| {reason} | {rows.sum():,} | {hours[rows].sum():.2f} |" for reason, rows in reasons.items()),
+        f"| being of no use (failures.csv) | {bad.sum():,} | |",
+        "",
+        "A file can have several reasons. `quality.csv` has the measures of all of them.",
+        "",
+        "![Histograms of the measures](report.png)",
+    ]
+    for (reason, rows), (name, limit) in zip(reasons.items(), limits.items()):
+        if rows.any():
+            factor, label = SHOWN[name]
+            worst = table[rows].sort_values(name, ascending=limit.is_least, kind="stable").head(WORST)
+            lines += ["", f"## {reason}: the worst", "", f"| file | {label} |", "|---|--:|"]
+            lines += [f"| {path} | {factor * value:.4g} |" for path, value in zip(worst["path"], worst[name])]
+    return "\n".join(lines) + "\n"
+
+
+def histograms(table: pd.DataFrame, limits: Mapping[str, Limit]) -> Figure:
+    """How each measure is distributed over the files, and where its limit lies."""
+    with matplotlib.rc_context(OPEN_STYLE):
+        figure = Figure(figsize=(9, 5.4), dpi=150, layout="constrained")
+        for panel, (name, (factor, label)) in zip(figure.subplots(2, 2).flat, SHOWN.items()):
+            values = table[name].dropna().to_numpy()
+            limit = limits.get(name)
+            edges = factor * np.histogram_bin_edges([*values, *([limit.value] if limit else [])], _BINS)
+            panel.hist(factor * values, edges, color=_KEPT)
+            panel.set_title("no limit", loc="left", fontsize=9)
+            if limit:
+                out = limit.fails(values)
+                panel.hist(factor * values[out], edges, color=_LEFT_OUT)
+                panel.axvline(factor * limit.value, color=_LEFT_OUT, linewidth=1, linestyle="--")
+                panel.set_title(f"{out.sum():,} of {len(out):,} left out: {name} {limit}", loc="left", fontsize=9)
+            panel.set_yscale("symlog", linthresh=1)  # so that a few bad ones are seen among many good ones
+            panel.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+            panel.set_xlabel(label)
+            panel.set_ylabel("files")
+    return figure

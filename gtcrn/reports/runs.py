@@ -1,0 +1,300 @@
+"""Runs read back from the folders they wrote: a row per run, their learning curves and their scores.
+
+runs = read_runs("outputs/2025-01-31")
+runs.loc[runs["state"] == "finished", [*differing(runs), "test.enhanced_pesq_wb", "cost.mmacs_exact"]]
+curves(runs).query("metric == 'val/pesq_wb'")
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import shlex
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from gtcrn.data import audio
+from gtcrn.errors import UserError
+from gtcrn.plots.tables import unmarked
+
+log = logging.getLogger(__name__)
+
+TASKS = ("train", "evaluate")  # the ones whose runs have results to compare
+RESULTS = ("cost.", "test.", "validation.")  # how the columns of results begin
+_NUMBERS = ("seconds", "steps", "data_wait")
+_FACTS = ("run", "path", "state", "error", "overrides", "tested_on", *_NUMBERS)
+_OUTPUTS = {"summary.json", "error.txt", "hparams.yaml", "metrics.csv"}
+_NO_KNOBS = ("run_dir", "run_name", "resume", "threads", "logger", "sweep")  # say nothing of a run's results
+_CHOICES = re.compile(r"^    choices:\n((?:      .*\n)+)", re.MULTILINE)  # in hydra.yaml, which is long
+
+
+def read_runs(*folders: Path | str) -> pd.DataFrame:
+    """Every training and evaluation run in or below the folders, one row each, in natural order of their names.
+
+    Columns:
+        run         path relative to the folder, or to the folders' common parent; a single run's own name
+        path        its absolute folder
+        state       finished (there is a summary.json), failed (an error.txt, or a file that can't be read)
+                    or unfinished (neither: interrupted, or still running)
+        error       "" or the one line that says what went wrong
+        overrides   what was typed, as one would type it again
+        tested_on   which split, and in words what it is if it is no test set
+        seconds, steps, data_wait   from the summary
+        seed, model.r, loss.terms.sisdr.weight …   the flat configuration, interpolations as they were written,
+                    lists as text
+        model, loss, data, training/masks …   the choice of each configuration group
+        cost.<name>, test.{noisy,enhanced,improvement}_<metric>, validation.<name as logged, e.g. val/pesq_wb>
+    What a run does not have is nan. The configuration is that of `.hydra`, or of `hparams.yaml` where `run_dir=` sent
+    the results elsewhere.
+
+    Raises UserError for a folder that is not there. What a single run has wrong is told in its row.
+    """
+    places = [Path(folder).resolve() for folder in folders]
+    for folder, place in zip(folders, places):
+        if not place.is_dir():
+            raise UserError(f"{folder}: no such folder; expected one that runs were written to")
+    rows = {}
+    for place in places:
+        for folder, below, files in os.walk(place):
+            if ".hydra" not in below and _OUTPUTS.isdisjoint(files):
+                continue
+            if row := _read(Path(folder), set(files)):
+                rows[folder] = row
+                below.clear()  # what lies in a run belongs to it
+    base = os.path.commonpath(places) if places else ""
+    ordered = sorted(rows.items(), key=lambda item: _natural(item[0]))
+    named = [
+        {"run": os.path.basename(folder) if folder == base else os.path.relpath(folder, base), "path": folder} | row
+        for folder, row in ordered
+    ]
+    frame = pd.DataFrame(named)
+    results = [column for column in frame if column.startswith(RESULTS)]
+    configuration = config_columns(frame)
+    numbers = [*_NUMBERS, *results]
+    frame = frame.reindex(columns=[*_FACTS, "seed", *configuration.drop("seed", errors="ignore"), *results])
+    frame[numbers] = frame[numbers].apply(pd.to_numeric, errors="coerce")
+    return frame
+
+
+def choices_of(checkpoint: Path) -> dict[str, str]:
+    """Return the model, loss and data that the run chose in whose folder a checkpoint lies; {} away from its run."""
+    folder = checkpoint.resolve().parent
+    runs = read_runs(folder.parent) if folder.name == "checkpoints" else ()
+    if len(runs) != 1:
+        return {}
+    run = runs.iloc[0]
+    return {group: run[group] for group in ("model", "loss", "data") if isinstance(run.get(group), str)}
+
+
+def curves(runs: pd.DataFrame, metrics: Sequence[str] | None = None) -> pd.DataFrame:
+    """Everything, or the `metrics`, that runs of `read_runs` logged; one row per value.
+
+    Columns: run, step (of the optimiser), epoch, metric (as logged, e.g. train/loss, val/pesq_wb), value.
+    """
+    keys = ["step", "epoch"]
+    columns = None if metrics is None else [*keys, *metrics]
+    tables = {run: _table(Path(path) / "metrics.csv", columns) for run, path in zip(runs["run"], runs["path"])}
+    logged = {run: table for run, table in tables.items() if set(keys) < set(table)}
+    if not logged:
+        return pd.DataFrame(columns=["run", *keys, "metric", "value"]).astype({"step": int, "value": float})
+    wide = pd.concat(logged, names=["run"]).apply(pd.to_numeric, errors="coerce").reset_index("run")
+    long = wide.melt(["run", *keys], var_name="metric").dropna(subset=["step", "value"])
+    return long.astype({"step": int}).reset_index(drop=True)
+
+
+def scores(runs: pd.DataFrame) -> pd.DataFrame:
+    """The scores of every utterance that runs of `read_runs` were tested on; one row per run and utterance.
+
+    Columns: run, name, snr (dB), {noisy,enhanced}_<metric>, failures.
+    """
+    tables = {
+        run: _table(Path(path) / place)
+        for run, path in zip(runs["run"], runs["path"])
+        for place in ("scores.csv", "test/scores.csv")  # of task=evaluate, of task=train
+        if (Path(path) / place).is_file()
+    }
+    scored = {run: table for run, table in tables.items() if "name" in table}
+    if not scored:
+        return pd.DataFrame(columns=["run", "name", "snr", "failures"])
+    return pd.concat(scored, names=["run"]).reset_index("run").reset_index(drop=True)
+
+
+def recording(folder: Path, name: str) -> Path | None:
+    """The audio file of this name in the folder; None if there is none, or it lies elsewhere: names in a scores.csv
+    may be anybody's."""
+    found = (folder / f"{name}{suffix}" for suffix in audio.SUFFIXES)
+    home = folder.resolve()
+    return next((file for file in found if file.is_file() and file.resolve().is_relative_to(home)), None)
+
+
+def config_columns(runs: pd.DataFrame) -> pd.Index:
+    """The columns of `read_runs` that tell a run's configuration."""
+    return pd.Index(
+        [column for column in runs if column not in _FACTS and not column.startswith(RESULTS)], dtype=object
+    )
+
+
+def configured(runs: pd.DataFrame) -> pd.Series:
+    """Whether anything is known of a run's configuration."""
+    return runs[config_columns(runs)].notna().any(axis=1)
+
+
+def is_limit(column: str) -> bool:
+    """Whether a column tells how much of the data a run went through, such as trainer.limit_train_batches."""
+    return column.split(".")[-1].startswith("limit_")
+
+
+def differing(runs: pd.DataFrame) -> list[str]:
+    """The columns of the configuration that tell the finished runs apart, what was typed first, the seed among them.
+
+    What merely follows from something typed is left out: where models differ, `model` is named, and not all their
+    knobs. Runs without a configuration and places such as `run_dir` don't count, nor do limits and numbers of test
+    files: `comparable` parts runs by these. Where no run is finished, all count.
+    """
+    finished = runs["state"] == "finished"
+    runs = runs[finished] if finished.any() else runs
+    known = runs.loc[configured(runs), config_columns(runs)]
+    known = known[[column for column in known if _may_differ(column)]]
+    keys = {
+        re.split("[=@]", override.lstrip("+~"))[0]: None  # a set in the order of typing
+        for overrides in runs["overrides"].unique()
+        for override in shlex.split(overrides)
+    }
+    varied = [column for column in known if known[column].nunique() + known[column].isna().any() > 1]
+    typed = list(dict.fromkeys(column for key in keys for column in varied if _sets(key, column, known)))
+    kind = known.groupby(typed, dropna=False, sort=False).ngroup() if typed else pd.Series(0, known.index)
+    others = [column for column in known if column not in typed and known[column].nunique() > 1]
+    return typed + [column for column in others if not typed or known[column].groupby(kind).nunique().max() > 1]
+
+
+def _may_differ(column: str) -> bool:
+    parts = column.split(".")
+    return parts[0] not in _NO_KNOBS and not is_limit(column) and parts[-1] != "test_files"
+
+
+def _sets(key: str, column: str, groups: pd.DataFrame) -> bool:
+    """model.r is set by model.r=8 and by model={r:8}, but not by model=light_v3, which chooses of a group."""
+    return column == key or (column.startswith(f"{key}.") and key not in groups)
+
+
+def _read(folder: Path, files: set[str]) -> dict[str, Any] | None:
+    """The row of a run's folder; None if it is no run, or a mere trace of one that wrote elsewhere."""
+    row = {"state": "unfinished", "error": "", "overrides": ""}
+    try:
+        row |= _configuration(folder)
+        if row.get("task", "train") not in TASKS:
+            return None
+        elsewhere = row.get("resume") or row.get("run_dir") != "${hydra:runtime.output_dir}"
+        if elsewhere and _OUTPUTS.isdisjoint(files):
+            return None
+        if "summary.json" in files:
+            row |= _parsed(folder / "summary.json", _summary)
+            row["state"] = "finished"
+        elif "error.txt" in files:
+            lines = _parsed(folder / "error.txt", str.splitlines)
+            row["error"] = next((line.strip() for line in lines if line.strip()), "error.txt is empty")
+            row["state"] = "failed"
+    except UserError as error:
+        row |= {"state": "failed", "error": str(error)}
+    return row
+
+
+def _parsed(path: Path, parse: Callable[[str], Any]) -> Any:
+    """What `parse` makes of a file's text. Raises UserError, which names the file, for one that can't be read."""
+    try:
+        return parse(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise UserError(f"{path.name} can't be read: {reason}") from None
+
+
+def _configuration(folder: Path) -> dict[str, Any]:
+    record = folder / ".hydra"
+    for path in (record / "config.yaml", folder / "hparams.yaml"):
+        if path.is_file():
+            row = _parsed(path, _flat_yaml)
+            break
+    else:
+        return {}
+    if (record / "overrides.yaml").is_file():
+        row["overrides"] = _parsed(record / "overrides.yaml", lambda text: shlex.join(_load(text)))
+    if (record / "hydra.yaml").is_file():
+        row |= _parsed(record / "hydra.yaml", _choices)
+    return row
+
+
+def _choices(text: str) -> dict[str, str]:
+    """The choice of every group of ours, by the group's name."""
+    found = _CHOICES.search(text)
+    choices = _flat_piece(found[1]) if found else {}
+    return {group.split("@")[0]: choice for group, choice in choices.items() if not group.startswith("hydra/")}
+
+
+def _flat_yaml(text: str) -> dict[str, Any]:
+    """Read key by key, because thousands of runs of a sweep have most of their keys in common."""
+    flat = {}
+    for piece in re.split(r"^(?=\w)", text, flags=re.MULTILINE):
+        flat |= _flat_piece(piece)
+    return flat
+
+
+_load = partial(yaml.load, Loader=yaml.CSafeLoader)  # ten times as fast as yaml.safe_load
+
+
+@lru_cache(maxsize=10_000)
+def _flat_piece(text: str) -> dict[str, Any]:
+    return _flat(_load(text) or {})
+
+
+def _summary(text: str) -> dict[str, Any]:
+    summary = json.loads(text)
+    evaluated = {
+        name: value for name, value in summary.items() if name.split("_")[0] in ("noisy", "enhanced", "improvement")
+    }
+    results = {"test": evaluated} | {name: summary[name] for name in ("cost", "test", "validation") if name in summary}
+    return _flat(results) | {name: summary.get(name) for name in ("tested_on", *_NUMBERS)}
+
+
+def _flat(tree: dict, prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": [1, 2]}} -> {"a.b": "[1, 2]"}"""
+    flat = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        elif is_limit(key) and isinstance(value, float):  # a share; limit_train_batches=1 is a single batch
+            flat[f"{prefix}{key}"] = f"{100 * value:g} %"
+        else:
+            flat[f"{prefix}{key}"] = f"[{', '.join(map(str, value))}]" if isinstance(value, list) else value
+    return flat
+
+
+def _table(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """The columns of a CSV file that it has, without a line that is being written; empty if it can't be read."""
+    if not path.is_file():
+        return pd.DataFrame()
+    try:
+        whole_lines = path.read_text(encoding="utf-8").rpartition("\n")[0]
+        table = pd.read_csv(
+            StringIO(whole_lines),
+            usecols=columns and (lambda column: column in columns),
+            dtype={"name": str},
+            keep_default_na=False,  # an utterance may be called 007 or NA
+            na_values=[""],
+        )
+        return table.assign(name=unmarked(table["name"])) if "name" in table else table
+    except (OSError, ValueError) as error:  # pandas' own errors are ValueErrors
+        log.warning("%s is left out: %s", path, " ".join(str(error).split())[:120])
+        return pd.DataFrame()
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Sorts run 10 behind run 9."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]

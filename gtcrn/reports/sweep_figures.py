@@ -1,0 +1,283 @@
+"""Figures of a sweep, each with its caption; where there is nothing to draw, the reason alone."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from itertools import combinations
+from typing import NamedTuple
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from gtcrn.reports.runs import curves
+from gtcrn.reports.sweeps import Measure, Sweep, clipped, pareto, short_names, shown_value
+
+_LEVELS = 12  # a knob of more values than this is drawn as a continuous one
+_MAPPED = 5  # knobs in maps; every pair of them is one
+_COLOURED = 8  # configurations with a colour of their own among learning curves
+_KEYED = 20  # points of the front that a picture explains
+_TAB10 = (0, 1, 2, 3, 4, 6, 8, 9)  # without grey, which the others have
+_MANY_TIMES = 30  # a range that takes a logarithmic axis
+_BINS = 100  # of steps; the training loss of single steps is noise
+_DARK, _PALE, _NOISY = "#31456b", "#c3c9d4", "#b2182b"
+_NO_RESULT = "no finished run has a result"
+
+
+def cost_figure(sweep: Sweep, column: str, label: str) -> tuple[Figure, str] | str:
+    """Quality against a cost, with its caption, or why it is not drawn."""
+    points = _scored(sweep)
+    if points.empty:
+        return _NO_RESULT
+    if column not in points or points[column].isna().all():
+        return f"no run tells its {label}"
+    points = points[points[column].notna()]
+    if points[column].nunique() < 2:
+        return f"no two configurations differ in {label}"
+    measure, quality = sweep.measure, points[sweep.measure.column]
+    front = points[pareto(points[column].to_numpy(), measure.goodness(quality).to_numpy())].sort_values(column)
+    keyed = front.iloc[np.unique(np.linspace(0, len(front) - 1, _KEYED).round().astype(int))]
+
+    figure = Figure(figsize=(9, max(4.5, 0.8 + 0.36 * len(keyed))), dpi=150, layout="constrained")
+    panel = figure.subplots()
+    deviation = sweep.deviations.loc[points.index, measure.column]
+    panel.errorbar(points[column], quality, deviation, fmt="none", ecolor=_PALE, elinewidth=1, capsize=2, zorder=1)
+    panel.scatter(points[column], quality, s=22, color=_PALE, edgecolors="#7d879b", linewidths=0.6, zorder=2)
+    panel.plot(front[column], front[measure.column], drawstyle="steps-post", color=_DARK, linewidth=1, zorder=3)
+    panel.scatter(front[column], front[measure.column], s=26, color=_DARK, zorder=4)
+    handles = []
+    for number, (kind, row) in enumerate(keyed.iterrows(), 1):
+        place = (row[column], row[measure.column])
+        panel.annotate(str(number), place, (-4, 4), textcoords="offset points", ha="right", fontsize=8, color=_DARK)
+        told = f"{_wrapped(sweep.names[kind])}\n{measure.show(place[1])} at {place[0]:.4g}"
+        handles.append(
+            Line2D([], [], linestyle="none", marker=f"${number}$", color=_DARK, markeredgewidth=0, label=told)
+        )
+    if points[column].max() > _MANY_TIMES * points[column].min() > 0:
+        panel.set_xscale("log")
+    noisy = measure.noisy(sweep.runs)
+    if np.isfinite(noisy):
+        panel.axhline(noisy, color=_NOISY, linewidth=1, linestyle="--", zorder=0)
+        handles.append(Line2D([], [], color=_NOISY, linestyle="--", label=f"noisy {measure.show(noisy)}"))
+    _label(panel, label, measure.label)
+    _legend(figure, handles, "Pareto front", handlelength=1)
+    what = "highest" if measure.more_is_better else "lowest"
+    caption = f"{measure.label} against {label}. The line is the Pareto front, the {what} value for at most this cost"
+    caption += "; bars are standard deviations over seeds." if deviation.notna().any() else "."
+    return figure, caption + (" The dashed line is the noisy input." if np.isfinite(noisy) else "")
+
+
+def map_figure(sweep: Sweep) -> tuple[Figure, str] | str:
+    """A map of quality for every pair of knobs, with the caption, or why it is not drawn."""
+    points = _scored(sweep)
+    if points.empty:
+        return _NO_RESULT
+    names = short_names(sweep.knobs)
+    axes = [axis for knob in sweep.knobs if (axis := _axis(names[knob], points[knob]))]
+    pairs = [pair for pair in combinations(axes[:_MAPPED], 2) if _is_map(*pair)]
+    if not pairs:
+        return "no two knobs were swept over a grid of which at least half is there"
+    measure = sweep.measure
+    quality, noisy = points[measure.column], measure.noisy(sweep.runs)
+    worst, best = np.percentile(measure.goodness(quality), (5 if len(points) > _LEVELS else 0, 100))
+    limits = sorted((worst, best) if measure.more_is_better else (-worst, -best))
+    colours = matplotlib.colormaps["viridis" if measure.more_is_better else "viridis_r"]
+    colouring = ScalarMappable(Normalize(*limits), colours)
+
+    columns = min(len(pairs), 3)
+    rows = -(-len(pairs) // columns)
+    width, height = (6.5, 4.5) if len(pairs) == 1 else (3.8 * columns + 0.8, 3.2 * rows + 0.3)
+    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for panel, (x, y) in zip(panels, pairs):
+        draw = _draw_cells if x.ticks and y.ticks else _draw_points
+        draw(panel, x, y, measure, quality, noisy, colouring)
+        _draw_axis(panel.xaxis, x)
+        _draw_axis(panel.yaxis, y)
+        _label(panel, x.label, y.label)
+    for panel in panels[len(pairs) :]:
+        panel.set_visible(False)
+    bar = figure.colorbar(
+        colouring, ax=list(panels), label=measure.label, pad=0.01, fraction=0.03, aspect=12 * rows + 8
+    )
+    bar.outline.set_linewidth(0.6)
+    caption = _map_caption(sweep, axes, pairs)
+    if np.isfinite(noisy):
+        caption += f" The noisy input has {measure.show(noisy)}; what is worse is crossed out."
+        if limits[0] <= noisy <= limits[1]:
+            bar.ax.axhline(noisy, color="white", linewidth=1.5)
+    return figure, caption
+
+
+def curve_figure(sweep: Sweep) -> tuple[Figure, str] | str:
+    """Training loss and the monitored measure of the validation by step, with the caption, or why it is not drawn."""
+    monitored = sweep.runs["monitor"].mode() if "monitor" in sweep.runs else []
+    logged = curves(sweep.runs, ["train/loss", *monitored])
+    logged = logged[np.isfinite(logged["value"])]
+    logged["configuration"] = logged["run"].map(dict(zip(sweep.runs["run"], sweep.configurations)))
+    noisy_names = {metric.replace("val/", "val/noisy_"): metric for metric in monitored}
+    noisy_means = curves(sweep.runs, list(noisy_names)).groupby("metric")["value"].mean().rename(noisy_names).to_dict()
+    lines = {metric: _binned(values) for metric, values in logged.groupby("metric")}
+    lines = {metric: table for metric, table in lines.items() if table.groupby(level="configuration").size().max() > 1}
+    if not lines:
+        return "no run has logged two steps in its metrics.csv"
+    drawn = set().union(*(table.index.unique("configuration") for table in lines.values()))
+    ranked = [*(kind for kind in sweep.means.index if kind in drawn), *sorted(drawn.difference(sweep.means.index))]
+    own_colour = dict(zip(ranked[:_COLOURED], matplotlib.colormaps["tab10"](_TAB10)))
+
+    figure = Figure(figsize=(9, 3 * len(lines) + 0.6), dpi=150, layout="constrained")
+    panels = figure.subplots(len(lines), sharex=True, squeeze=False).ravel()
+    for panel, (metric, table) in zip(panels, lines.items()):
+        for kind in reversed(ranked):  # the best on top
+            if kind in table.index:
+                line = table.loc[kind]
+                colour = own_colour.get(kind, _PALE)
+                panel.plot(line.index, line["mean"], color=colour, linewidth=1.2 if kind in own_colour else 0.6)
+                if kind in own_colour:
+                    panel.fill_between(line.index, line["min"], line["max"], color=colour, alpha=0.2, linewidth=0)
+        if metric.endswith("loss"):
+            low, high = np.nanpercentile(table["mean"], (0, 98))  # the first steps, or one that diverged
+            margin = 0.05 * (high - low) or 1
+            panel.set_ylim(low - margin, high + margin)
+        noisy = noisy_means.get(metric, np.nan)
+        if np.isfinite(noisy):
+            panel.axhline(noisy, color=_NOISY, linewidth=1, linestyle="--", zorder=0)
+        _label(panel, "", metric)
+    panels[-1].set_xlabel("step")
+    handles = [Line2D([], [], color=colour, label=_wrapped(sweep.names[kind])) for kind, colour in own_colour.items()]
+    if len(ranked) > len(handles):
+        handles.append(Line2D([], [], color=_PALE, label=f"{len(ranked) - len(handles)} more"))
+    _legend(figure, handles, f"best by {sweep.measure.label}" if sweep.measure and len(ranked) > _COLOURED else "")
+    caption = "Learning curves: the mean over the seeds, and between their extremes a band"
+    caption += f"; the best {_COLOURED} configurations in colour." if len(ranked) > _COLOURED else "."
+    return figure, caption + (" The dashed line is the noisy input." if noisy_means else "")
+
+
+class _Axis(NamedTuple):
+    """A knob in a map: where each configuration stands, and names of the places if they are few."""
+
+    label: str
+    positions: pd.Series
+    ticks: list[str]
+    log: bool
+
+
+def _axis(label: str, values: pd.Series) -> _Axis | None:
+    """None for a knob of which all points have one value, or of many names."""
+    levels = sorted(values.dropna().unique(), key=lambda value: (isinstance(value, str), value))
+    levels += [None] if values.isna().any() else []
+    if len(levels) < 2:
+        return None
+    if len(levels) <= _LEVELS:
+        place = {level: position for position, level in enumerate(levels)}
+        positions = values.map(lambda value: place[None if pd.isna(value) else value])
+        return _Axis(label, positions, [clipped(shown_value(level), 20) for level in levels], False)
+    numbers = pd.to_numeric(values, errors="coerce")
+    if numbers.isna().any():
+        return None
+    return _Axis(label, numbers, [], numbers.max() > _MANY_TIMES * numbers.min() > 0)
+
+
+def _is_map(x: _Axis, y: _Axis) -> bool:
+    """A grid is worth a picture if half of it is there."""
+    if not (x.ticks and y.ticks):
+        return True
+    filled = len(set(zip(x.positions, y.positions)))
+    return filled >= max(4, len(x.ticks) * len(y.ticks) / 2)
+
+
+def _draw_cells(
+    panel, x: _Axis, y: _Axis, measure: Measure, quality: pd.Series, noisy: float, colouring: ScalarMappable
+) -> None:
+    """Draw the best of each cell's configurations."""
+    best = measure.goodness(quality).groupby([y.positions.to_numpy(), x.positions.to_numpy()]).max()
+    cells = np.full((len(y.ticks), len(x.ticks)), np.nan)
+    for (row, column), value in measure.goodness(best).items():
+        cells[row, column] = value
+        dark = sum(colouring.to_rgba(value)[:3]) < 1.5
+        ink = "white" if dark else "black"
+        panel.text(column, row, measure.show(value), ha="center", va="center", color=ink, size=8)
+        if measure.goodness(value) < measure.goodness(noisy):
+            panel.plot([column - 0.4, column + 0.4], [row - 0.4, row + 0.4], color=ink, linewidth=0.8)
+    panel.imshow(cells, origin="lower", aspect="auto", cmap=colouring.cmap, norm=colouring.norm)
+    panel.set_facecolor("#eeeeee")
+
+
+def _draw_points(
+    panel, x: _Axis, y: _Axis, measure: Measure, quality: pd.Series, noisy: float, colouring: ScalarMappable
+) -> None:
+    """Draw a point for each configuration; the best above the others, with a ring."""
+    order = measure.goodness(quality).sort_values().index
+    edges = ["white"] * (len(order) - 1) + ["#d62728"]
+    colours = colouring.to_rgba(quality[order])
+    panel.scatter(
+        x.positions[order],
+        y.positions[order],
+        s=34,
+        c=colours,
+        edgecolors=edges,
+        linewidths=[0.3] * (len(order) - 1) + [1.6],
+    )
+    worse = quality.index[measure.goodness(quality) < measure.goodness(noisy)]
+    panel.scatter(x.positions[worse], y.positions[worse], s=20, c="black", marker="x", linewidths=0.8)
+    for axis, set_scale in ((x, panel.set_xscale), (y, panel.set_yscale)):
+        if axis.log:
+            set_scale("log")
+
+
+def _draw_axis(shown, axis: _Axis) -> None:
+    if axis.ticks:
+        slanted = shown.axis_name == "x" and sum(map(len, axis.ticks)) > 36
+        style = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if slanted else {}
+        shown.set_ticks(range(len(axis.ticks)), axis.ticks, **style)
+    elif not axis.log:
+        shown.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+
+
+def _map_caption(sweep: Sweep, axes: Sequence[_Axis], pairs: Sequence[tuple[_Axis, _Axis]]) -> str:
+    label = sweep.measure.label
+    parts = []
+    if any(x.ticks and y.ticks for x, y in pairs):
+        others = " of the best configuration with these two values, whatever the other knobs" * (len(sweep.knobs) > 2)
+        parts.append(f"Cells: mean {label} over the seeds{others}.")
+    if any(not (x.ticks and y.ticks) for x, y in pairs):
+        parts.append(f"Points: a configuration each, coloured by {label}; the best one has a red ring.")
+    if len(axes) > _MAPPED:
+        parts.append(f"The first {_MAPPED} of {len(axes)} knobs are drawn.")
+    return " ".join(parts)
+
+
+def _binned(values: pd.DataFrame) -> pd.DataFrame:
+    """Mean, min and max over the runs, by configuration and step; many steps are averaged to `_BINS`."""
+    width = max(1, values["step"].max() / _BINS) if values["step"].nunique() > _BINS else 1
+    steps = ((values["step"] // width) * width).rename("step")
+    by_run = values["value"].groupby([values["configuration"], steps, values["run"]]).mean()
+    return by_run.groupby(level=["configuration", "step"]).agg(["mean", "min", "max"])
+
+
+def _scored(sweep: Sweep) -> pd.DataFrame:
+    """The configurations that can be drawn."""
+    if not sweep.measure:
+        return sweep.means[:0]
+    return sweep.means[np.isfinite(sweep.means[sweep.measure.column])]
+
+
+def _label(panel, x: str, y: str) -> None:
+    panel.set_xlabel(x)
+    panel.set_ylabel(y)
+    panel.spines[["top", "right"]].set_visible(False)
+
+
+def _legend(figure: Figure, handles: Sequence[Line2D], title: str, **style) -> None:
+    legend = figure.legend(handles=handles, title=title, loc="outside right upper", frameon=False, fontsize=8, **style)
+    legend.set_alignment("left")
+
+
+def _wrapped(told: str) -> str:
+    return "\n".join(textwrap.wrap(textwrap.shorten(told, 160, placeholder=" …"), 40, break_on_hyphens=False))

@@ -1,0 +1,240 @@
+"""The report of a sweep: a table, the figures, and what did not finish.
+
+write(compare(read_runs("outputs/2025-01-31/12-00-00_sweep")), Path("report"))
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from functools import partial
+from itertools import zip_longest
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import rich.box
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from gtcrn.files import write_text
+from gtcrn.plots.figures import STYLE, save
+from gtcrn.plots.tables import markdown_table, plain, write_csv
+from gtcrn.reports.runs import RESULTS, config_columns, configured
+from gtcrn.reports.sweep_figures import cost_figure, curve_figure, map_figure
+from gtcrn.reports.sweeps import Measure, Sweep, measures, name, short_names, shown_value
+
+_HEADLINE = ("pesq_wb", "estoi", "si_sdr")  # beside the chosen measure
+_COSTS = {
+    "parameters": ("cost.parameters_trainable", "{:,.0f}"),
+    "MMACs/s": ("cost.mmacs_exact", "{:.2f}"),
+    "latency ms": ("cost.latency_ms", "{:.1f}"),
+}
+_ROWS, _ERRORS = 20, 5  # shown in a terminal
+_NOISY = -1  # in place of a configuration's number: the input itself
+_APART = "The runs were not all tested on the same files or trained on as much. What may not be compared stands apart."
+
+_SHARED = {  # told once where they are the same in all runs; a checkpoint has its own model
+    "train": ("task", "model", "streaming", "loss", "training", "data"),
+    "evaluate": ("task", "data"),
+}
+_FIGURES = {
+    "quality_macs.png": partial(cost_figure, column="cost.mmacs_exact", label="MMACs/s, exact"),
+    "quality_latency.png": partial(cost_figure, column="cost.latency_ms", label="latency in ms"),
+    "heatmap.png": map_figure,
+    "learning_curves.png": curve_figure,
+}
+
+
+def write(sweeps: Sequence[Sweep], folder: Path) -> list[Path]:
+    """Write sweep.csv, sweep.md and the pictures there is something to draw of; returns their paths.
+
+    sweep.csv has every run, failed ones with their error, and every column of `read_runs`, the knobs first. The
+    pictures of a second sweep, whose runs may not be compared with the first one's, are called quality_macs_2.png ….
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    write_csv(_all_runs(sweeps), folder / "sweep.csv")
+    for file in _FIGURES:  # of an earlier report
+        for earlier in (folder / file, *folder.glob(f"{Path(file).stem}_[0-9]*.png")):
+            earlier.unlink(missing_ok=True)
+    drawn = [_draw(sweep, folder, f"_{number}" if number > 1 else "") for number, sweep in enumerate(sweeps, 1)]
+    write_text(folder / "sweep.md", markdown(sweeps, folder.resolve().name, drawn))
+    pictures = [file for captions, _ in drawn for file in captions]
+    return [folder / file for file in ("sweep.csv", "sweep.md", *pictures)]
+
+
+def _all_runs(sweeps: Sequence[Sweep]) -> pd.DataFrame:
+    runs = pd.concat([sweep.runs for sweep in sweeps])
+    first = [knob for sweep in sweeps for knob in sweep.knobs] + ["seed", "run", "state", "error"]
+    first += [sweep.measure.column for sweep in sweeps if sweep.measure]
+    results = [column for column in runs if column.startswith(RESULTS) and column not in first]
+    facts = runs.columns.difference([*first, *results, *config_columns(runs)], sort=False)
+    rest = config_columns(runs).difference(first, sort=False)
+    return runs[[*dict.fromkeys(first), *results, *facts, *rest]]
+
+
+def _draw(sweep: Sweep, folder: Path, suffix: str) -> tuple[dict[str, str], dict[str, str]]:
+    """Draw what there is; returns the captions of the pictures, and why the others are missing, by file."""
+    captions, missing = {}, {}
+    for picture, draw in _FIGURES.items():
+        file = Path(picture).stem + suffix + Path(picture).suffix
+        with matplotlib.rc_context(STYLE):
+            drawn = draw(sweep)
+        if isinstance(drawn, str):
+            missing[file] = drawn
+            continue
+        figure, captions[file] = drawn
+        lines = textwrap.fill(captions[file], round(10 * figure.get_figwidth()))  # left of a legend
+        figure.suptitle(lines, x=0.01, ha="left", fontsize=8)
+        save(figure, folder / file)
+    return captions, missing
+
+
+def markdown(
+    sweeps: Sequence[Sweep], title: str, drawn: Sequence[tuple[Mapping[str, str], Mapping[str, str]]] = ()
+) -> str:
+    """Return the report: for each sweep the table and what its numbers are, and the pictures with their captions; then
+    which pictures are missing and which runs have no results, and why.
+
+    drawn: for each sweep the captions of its pictures, and why others are missing, by file.
+    """
+    parts = [f"# {plain(title)}", counts(sweeps)]
+    if len(sweeps) > 1:
+        parts.append(_APART)
+    for sweep, (captions, _) in zip_longest(sweeps, drawn, fillvalue=({}, {})):
+        if len(sweeps) > 1:
+            parts.append(f"## {plain(_heading(sweep))}")
+        if len(sweep.means):
+            parts += [markdown_table(*_texts(sweep)), "\n".join(f"- {plain(note)}" for note in notes(sweep))]
+        parts += [f"![{plain(caption)}]({file})" for file, caption in captions.items()]
+    if lines := [f"{file}: {reason}" for _, missing in drawn for file, reason in missing.items()]:
+        parts += ["## Not drawn", "\n".join(f"- {plain(line)}" for line in lines)]
+    if lines := not_finished(sweeps[0]):
+        parts += ["## Not finished", "\n".join(f"- {plain(line)}" for line in lines)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _heading(sweep: Sweep) -> str:
+    finished = (sweep.runs["state"] == "finished").sum()
+    return f"{finished} {'run' if finished == 1 else 'runs'}, {'; '.join(sweep.told)}"
+
+
+def _texts(sweep: Sweep) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of the table in Markdown, the noisy input first."""
+    results = _results(sweep, bold="**{}**", deviating=1 + len(_HEADLINE))
+    knobs = list(short_names(sweep.knobs).values())
+    if _NOISY in results.index:
+        knobs = knobs or ["configuration"]
+    named = {kind: [shown_value(row[knob]) for knob in sweep.knobs] for kind, row in sweep.means.iterrows()}
+    named = {kind: cells or [sweep.names[kind]][: len(knobs)] for kind, cells in named.items()}
+    named[_NOISY] = ["noisy", *[""] * (len(knobs) - 1)]
+    return [*knobs, *results], [[*named[kind], *row] for kind, row in zip(results.index, results.to_numpy())]
+
+
+def terminal(sweeps: Sequence[Sweep]) -> list[Table | Text]:
+    """For `rich.print`, in 80 columns too: the best configurations of each sweep and the deviations of their measure;
+    the notes, and what did not finish."""
+    parts: list[Table | Text] = [Text(counts(sweeps))]
+    if len(sweeps) > 1:
+        parts.append(Text(_APART))
+    for sweep in sweeps:
+        results = _results(sweep, bold="[bold]{}[/bold]", deviating=1)
+        results = results.drop(columns=["parameters", "latency ms"], errors="ignore")
+        title = escape(_heading(sweep)) if len(sweeps) > 1 else None
+        shown = Table("configuration", title=title, title_justify="left", box=rich.box.SIMPLE_HEAD)
+        shown.columns[0].overflow = "fold"
+        for heading in results:
+            shown.add_column(heading, justify="right")
+        rows = _ROWS + (_NOISY in results.index)
+        for kind, row in results.head(rows).iterrows():
+            shown.add_row("noisy" if kind == _NOISY else escape(sweep.names[kind]), *row)
+        below = notes(sweep)
+        if (left_out := len(results) - rows) > 0:
+            below.append(f"… and {left_out} more configurations in sweep.md")
+        parts += [*([shown] if len(results) else []), Text("\n".join(below))]
+    failures = not_finished(sweeps[0])
+    if (left_out := len(failures) - _ERRORS) > 0:
+        failures[_ERRORS:] = [f"… and {left_out} more runs not finished in sweep.md"]
+    return [*parts, Text("\n".join(failures) + "\n")]
+
+
+def counts(sweeps: Sequence[Sweep]) -> str:
+    """`12 runs: 10 finished, 1 failed, 1 unfinished`"""
+    runs = pd.concat([sweep.runs for sweep in sweeps])
+    by_state = runs["state"].value_counts()
+    states = ", ".join(
+        f"{by_state[state]} {state}" for state in ("finished", "failed", "unfinished") if state in by_state
+    )
+    return f"{len(runs)} {'run' if len(runs) == 1 else 'runs'}: {states}"
+
+
+def notes(sweep: Sweep) -> list[str]:
+    """What the numbers are, what all runs share, and how many numbers are missing."""
+    lines = list(sweep.told)
+    if (sweep.means["n"] > 1).any():
+        lines.append("mean ± standard deviation (n − 1) over the n runs that differ in nothing but the seed")
+    choices = sweep.runs.drop(columns=sweep.knobs)
+    alike = {group: values.dropna().iloc[0] for group, values in choices.items() if values.nunique() == 1}
+    if shared := [f"{group}={alike[group]}" for group in _SHARED.get(alike.get("task"), ()) if group in alike]:
+        lines.append(f"all runs: {' '.join(shared)}")
+    finished = sweep.runs[sweep.runs["state"] == "finished"]
+    for measure in _shown(sweep):
+        if missing := finished[measure.column].isna().sum():
+            lines.append(
+                f"{measure.label}: {missing} of {len(finished)} finished runs have none; it is left out of the mean"
+            )
+    if sweep.measure:
+        goodness = sweep.measure.goodness(sweep.means[sweep.measure.column])
+        if worse := (goodness < sweep.measure.goodness(sweep.measure.noisy(sweep.runs))).sum():
+            lines.append(f"{worse} of {len(goodness)} are worse than the noisy input by {sweep.measure.label}")
+    return lines
+
+
+def not_finished(sweep: Sweep) -> list[str]:
+    """A line for every run that failed or is unfinished: which it is, and why."""
+    knobs = [knob for knob in sweep.knobs if knob != "run"]  # which stands before them
+    told = [*knobs, *(["seed"] if sweep.runs["seed"].nunique() > 1 else [])]
+    rows = sweep.runs[sweep.runs["state"] != "finished"]
+    lines = []
+    for known, (_, row) in zip(configured(rows), rows.iterrows()):
+        which = f" ({name(row, told)})" if known and told else ""
+        lines.append(f"{row['run']}{which}: {row['state']}{', ' if row['error'] else ''}{row['error']}")
+    return lines
+
+
+def _shown(sweep: Sweep) -> list[Measure]:
+    """The chosen measure and the usual ones of the test."""
+    if not sweep.measure:
+        return []
+    found = measures(sweep.runs)
+    return [sweep.measure, *(found[name] for name in _HEADLINE if name in found and name != sweep.measure.name)]
+
+
+def _results(sweep: Sweep, bold: str, deviating: int) -> pd.DataFrame:
+    """The text of n, means and costs by configuration, below that of the noisy input where its scores are known.
+
+    The best mean, or a noisy score that none is better than, is in `bold`; the first ones have deviations.
+    """
+    noisy, texts = {"n": ""}, {"n": sweep.means["n"].map(str)}
+    for position, measure in enumerate(_shown(sweep)):
+        means, unprocessed = sweep.means[measure.column], measure.noisy(sweep.runs)
+        deviations = sweep.deviations[measure.column] if position < deviating else means * np.nan
+        known = pd.Series([unprocessed, *means]).dropna()
+        best = measure.goodness(known).max() if known.nunique() > 1 else None
+        texts[measure.label] = [
+            (bold if measure.goodness(mean) == best else "{}").format(measure.show(mean))
+            + ("" if np.isnan(deviation) else f" ± {measure.show(deviation)}")
+            for mean, deviation in zip(means, deviations)
+        ]
+        form = bold if measure.goodness(unprocessed) == best else "{}"
+        noisy[measure.label] = form.format(measure.show(unprocessed))
+    for heading, (column, form) in _COSTS.items():
+        if column in sweep.means and sweep.means[column].notna().any():
+            texts[heading] = sweep.means[column].map(form.format, na_action="ignore").fillna("–")
+    results = pd.DataFrame(texts, index=sweep.means.index)
+    if any(np.isfinite(measure.noisy(sweep.runs)) for measure in _shown(sweep)):
+        first = pd.DataFrame([noisy], index=[_NOISY]).reindex(columns=list(texts)).fillna("")
+        results = pd.concat([first, results])
+    return results

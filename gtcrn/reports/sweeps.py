@@ -1,0 +1,172 @@
+"""Runs compared: what their configurations gave.
+
+sweep, *others = compare(read_runs("outputs/2025-01-31/12-00-00_sweep"))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from gtcrn.errors import UserError
+from gtcrn.metrics import METRICS, more_is_better
+from gtcrn.reports.comparable import comparable
+from gtcrn.reports.runs import RESULTS, configured, differing
+
+
+class Measure(NamedTuple):
+    """A quality: its name, its column in `read_runs`, how it is shown and whether more of it is better."""
+
+    name: str
+    column: str
+    label: str
+    form: str
+    more_is_better: bool
+
+    def show(self, value: float) -> str:
+        return "–" if np.isnan(value) else self.form.format(value)
+
+    def goodness(self, values: pd.Series) -> pd.Series:
+        """Return values of which more is always better."""
+        return values if self.more_is_better else -values
+
+    def noisy(self, runs: pd.DataFrame) -> float:
+        """Return what the noisy input itself has, in the mean over the finished runs; nan where nobody knows."""
+        if self.column.startswith("test.improvement_"):
+            return 0.0
+        column = self.column.replace("test.enhanced_", "test.noisy_").replace("/", "/noisy_")  # of val/…
+        if column == self.column or column not in runs:
+            return np.nan
+        return runs.loc[runs["state"] == "finished", column].mean()
+
+
+class Sweep(NamedTuple):
+    """Runs that differ in `knobs`, and in their seeds.
+
+    runs:           those of `read_runs`
+    configurations: the number of each run's configuration
+    names:          a line for each configuration: `width_mult=0.5 r=8`
+    measure:        None where no run has a result
+    means:          one row per configuration with finished runs, the best by `measure` first: the knobs, `n` (its
+                    finished runs) and the means of all results over these
+    deviations:     the same rows, standard deviations (ddof = 1) of the results; nan where n = 1
+    told:           on what they were tested
+    """
+
+    runs: pd.DataFrame
+    configurations: pd.Series
+    names: pd.Series
+    knobs: list[str]
+    measure: Measure | None
+    means: pd.DataFrame
+    deviations: pd.DataFrame
+    told: list[str]
+
+
+def measures(runs: pd.DataFrame) -> dict[str, Measure]:
+    """The qualities that finished runs have a value of, by name: pesq_wb and improvement_pesq_wb of the test,
+    val/pesq_wb and val/loss of the last validation."""
+    found = {}
+    for column in runs.columns[runs.notna().any()]:
+        for prefix, kept in (
+            ("test.enhanced_", ""),
+            ("test.improvement_", "improvement_"),
+            ("validation.val/", "val/"),
+        ):
+            metric = column.removeprefix(prefix)
+            if column.startswith(prefix) and not metric.startswith("noisy_"):
+                found[kept + metric] = _measure(kept, metric, column)
+    return found
+
+
+def compare(runs: pd.DataFrame, metric: str | None = None) -> list[Sweep]:
+    """Compare the runs of `read_runs`: one sweep for each group that may be compared, the largest first.
+
+    metric: a name of `measures`; by default pesq_wb of the test, or its first metric, or the monitored one of the
+    validation. Raises UserError for one that no run has, unless there are no results at all.
+    """
+    found = measures(runs)
+    if metric is not None and found and metric not in found:
+        raise UserError(f"metric={metric}: no run has it; choose from {', '.join(found)}")
+    return [arrange(group.runs, metric, group.told) for group in comparable(runs)]
+
+
+def arrange(runs: pd.DataFrame, metric: str | None = None, told: Sequence[str] = ()) -> Sweep:
+    """Group runs that may be compared by everything that differs between them but the seed."""
+    knobs = [column for column in differing(runs) if column.split(".")[-1] != "seed"]
+    finished = runs[runs["state"] == "finished"]
+    if not configured(finished).all() or len(finished) == 1:  # who knows in what they differ, or from what
+        knobs = ["run", *knobs]
+    kinds = runs.groupby(knobs, dropna=False, sort=False).ngroup() if knobs else pd.Series(0, runs.index)
+    values = runs[knobs][~kinds.duplicated()].set_axis(kinds.unique())
+    names = pd.Series({kind: name(row, knobs) for kind, row in values.iterrows()}, dtype=object)
+
+    results = [column for column in runs if column.startswith(RESULTS)]
+    grouped = finished[results].groupby(kinds[finished.index])
+    means = pd.concat([values, grouped.size().rename("n"), grouped.mean()], axis=1, join="inner")
+    measure = _choose(runs, metric)
+    if measure:
+        ranked = measure.goodness(means[measure.column]).sort_values(ascending=False, kind="stable")
+        means = means.loc[ranked.index]
+    return Sweep(runs, kinds, names, knobs, measure, means, grouped.std(ddof=1).loc[means.index], list(told))
+
+
+def name(row: pd.Series, knobs: Sequence[str]) -> str:
+    """A run or configuration in one line: `width_mult=0.5 r=8`."""
+    told = [f"{short}={clipped(shown_value(row[knob]), 40)}" for knob, short in short_names(knobs).items()]
+    return " ".join(told) or "all alike"
+
+
+def short_names(knobs: Sequence[str]) -> dict[str, str]:
+    """`width_mult` for model.width_mult, unless another knob ends like this."""
+    short = {}
+    for knob in knobs:
+        parts = knob.split(".")
+        endings = (".".join(parts[-length:]) for length in range(1, len(parts) + 1))
+        short[knob] = next(
+            (ending for ending in endings if sum(f".{other}".endswith(f".{ending}") for other in knobs) == 1), knob
+        )
+    return short
+
+
+def pareto(cost: np.ndarray, goodness: np.ndarray) -> np.ndarray:
+    """(N,) bool: the points that no other beats, by costing no more and being no worse, and better in one of them."""
+    return np.array([
+        not ((cost <= c) & (goodness >= g) & ((cost < c) | (goodness > g))).any() for c, g in zip(cost, goodness)
+    ], dtype=bool)  # fmt: skip
+
+
+def _measure(prefix: str, metric: str, column: str) -> Measure:
+    known = METRICS.get(metric)
+    label = known.label if known else metric
+    label = {"": label, "improvement_": f"{label} improvement", "val/": f"validation {label}"}[prefix]
+    form = f"{{:.{known.digits + 1}f}}" if known else "{:.4g}"  # configurations differ by less than files do
+    return Measure(prefix + metric, column, label, form, more_is_better(prefix + metric))
+
+
+def _choose(runs: pd.DataFrame, metric: str | None) -> Measure | None:
+    found = measures(runs)
+    if not found:
+        return None
+    tested = [name for name, measure in found.items() if measure.column.startswith("test.enhanced_")]
+    monitored = [name for name in runs.get("monitor", pd.Series(dtype=str)).mode() if name in found]
+    preferred = [metric, "pesq_wb", *tested, *monitored, *found]
+    return next(found[name] for name in preferred if name in found)
+
+
+def shown_value(value) -> str:
+    if isinstance(value, str):
+        return value
+    if pd.isna(value):
+        return "–"
+    if isinstance(value, (bool, np.bool_)):
+        return str(value).lower()
+    return f"{value:.0f}" if value == round(value) and abs(value) < 1e6 else f"{value:.4g}"
+
+
+def clipped(text: str, length: int) -> str:
+    """Paths differ at their ends."""
+    return text if len(text) <= length else f"…{text[1 - length :]}"

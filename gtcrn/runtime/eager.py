@@ -1,0 +1,36 @@
+"""An enhancer in PyTorch as a numpy stream: the only place where the two meet."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from gtcrn.models.enhancer import Enhancer
+from gtcrn.runtime.framing import Stream
+
+
+class EnhancerStep:
+    """A step of `gtcrn.runtime.framing`, of any number of whole hops: (B, N) -> (B, N) float32.
+
+    streams: B, independent of one another. state: what the enhancer remembers of them.
+    Raises `UserError` naming the layer if the enhancer looks ahead.
+    """
+
+    def __init__(self, enhancer: Enhancer, streams: int = 1):
+        self.enhancer, self.streams = enhancer.eval(), streams
+        self.reset()
+
+    def reset(self) -> None:
+        self.state = self.enhancer.initial_state(self.streams)
+
+    @torch.inference_mode()
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        wave = torch.from_numpy(np.ascontiguousarray(x)).to(next(self.enhancer.parameters()).device)
+        enhanced, self.state = self.enhancer(wave, self.state)
+        return enhanced.cpu().numpy()
+
+
+def stream(enhancer: Enhancer, block_length: int | None = None) -> Stream:
+    """Return a new stream of one channel through an enhancer. Raises `UserError` if it looks ahead."""
+    sizes = enhancer.sample_rate, enhancer.hop_length, enhancer.latency
+    return Stream(EnhancerStep(enhancer), *sizes, block_length)

@@ -1,0 +1,110 @@
+"""A .tflite in integers as a step of spectra, with numpy alone: what the device's processor does in float around it.
+
+spectrum -> |S|, re, im -> ERB bands -> codes -> [the integers] -> codes -> mask -> bins -> mask · spectrum
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from gtcrn.errors import UserError
+from gtcrn.runtime.framing import Step, Stream, framed
+from gtcrn.runtime.integrity import read_parts
+
+_EPS = np.float32(1e-12)  # inside the root of the magnitude, as in training
+
+
+class IntegerStep:
+    """A step of spectra (1, F, 1, 2) around one of codes, (1, 1, bands, 6) -> (1, 1, bands, 2).
+
+    path: of the file that holds the integers, with the ERB matrices in its archive. metadata: what it says of itself.
+    Raises UserError if something is missing there.
+    """
+
+    def __init__(self, codes: Step, path: Path, metadata: Mapping[str, str]):
+        self._codes = codes
+        try:
+            quantization = json.loads(metadata["quantization"])
+            (scale, self._zero), (mask_scale, self._mask_zero) = quantization["input"], quantization["output"]
+            self._scale, self._mask_scale = np.float32(scale), np.float32(mask_scale)
+            self._rho, self._low_bins = np.float32(metadata["residual_gain"]), int(metadata["low_bins"])
+            bits = int(metadata["bits"])
+            self._limits = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+            members = read_parts(path).members
+            self._analysis, self._synthesis = (
+                np.load(io.BytesIO(members[f"{name}.npy"])).T for name in ("erb_analysis", "erb_synthesis")
+            )
+        except UserError:
+            raise
+        except Exception as error:  # numbers and matrices that somebody has changed may raise anything
+            raise UserError(f"{path}: integers whose metadata are damaged ({error}); export it again") from error
+
+    def reset(self) -> None:
+        self._codes.reset()
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        spectrum = x[0, :, 0].T  # (2, F)
+        magnitude = np.sqrt(spectrum[0] ** 2 + spectrum[1] ** 2 + _EPS)
+        bands = self._over_bands(np.stack([magnitude, *spectrum]), self._analysis)  # (3, bands)
+        codes = self._codes(self.encode(bands))[0, 0].T
+        mask = (codes.astype(np.float32) - self._mask_zero) * self._mask_scale
+        real, imaginary = self._over_bands(mask, self._synthesis)
+        y = real * spectrum[0] - imaginary * spectrum[1], real * spectrum[1] + imaginary * spectrum[0]
+        return np.stack(y, axis=-1)[None, :, None]
+
+    def encode(self, bands: np.ndarray) -> np.ndarray:
+        """(3, bands) -> (1, 1, bands, 6): the codes, and those of what they leave, multiplied by rho."""
+        high = (np.rint(bands / self._scale) + self._zero).clip(*self._limits)
+        residual = self._rho * (bands - (high - self._zero) * self._scale)
+        low = (np.rint(residual / self._scale) + self._zero).clip(*self._limits)
+        return np.concatenate([high, low]).T[None, None]
+
+    def _over_bands(self, x: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+        """Between bins and bands; the lowest are the same."""
+        return np.concatenate([x[:, : self._low_bins], x[:, self._low_bins :] @ matrix], axis=1)
+
+
+class TFLiteMicro:
+    """A step of codes in the interpreter that runs on microcontrollers, from the package tflite-micro."""
+
+    def __init__(self, path: Path, metadata: Mapping[str, str]):
+        try:
+            from tflite_micro import runtime
+        except ImportError as error:
+            raise UserError(
+                f"{path}: running it in TFLite Micro needs tflite-micro: pip install -e '.[device]'"
+            ) from error
+        self._interpreter = runtime.Interpreter.from_file(str(path), arena_size=1 << 20)
+        inputs = [self._interpreter.get_input_details(i) for i in range(1 + len(json.loads(metadata["states"])))]
+        self._first = [
+            np.full(node["shape"], node["quantization_parameters"]["zero_points"][0], node["dtype"]) for node in inputs
+        ]
+        self.reset()
+
+    def reset(self) -> None:
+        self._input, *self._states = self._first
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        for number, value in enumerate([x.astype(self._input.dtype), *self._states]):
+            self._interpreter.set_input(value, number)
+        self._interpreter.invoke()
+        self._states = [self._interpreter.get_output(1 + number) for number in range(len(self._states))]
+        return self._interpreter.get_output(0)
+
+
+def in_tflite_micro(path: str | Path) -> Stream:
+    """A stream through a file in integers as a microcontroller runs it. Raises UserError for a file of another kind."""
+    path = Path(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            metadata = json.loads(archive.read("metadata.json"))
+    except (OSError, zipfile.BadZipFile, KeyError) as error:
+        raise UserError(f"{path}: no file in integers of this framework ({error})") from error
+    step = IntegerStep(TFLiteMicro(path, metadata), path, metadata)
+    return Stream(*framed(step, metadata | {"kind": "spectrum"}))
