@@ -18,7 +18,8 @@ def remove_reparametrisations(module: nn.Module) -> nn.Module:
             trainable = any(part.requires_grad for part in parts.parameters())
             plain[name] = nn.Parameter(getattr(layer, name).detach().clone(), trainable)
         del layer.parametrizations
-        layer.__class__ = type(layer).__bases__[0]  # torch's parametrised classes derive from the layer's own
+        # torch gave the layer a class of its own, derived from the real one; its own way back fails as told above
+        layer.__class__ = type(layer).__bases__[0]
         for name, weight in plain.items():
             layer.register_parameter(name, weight)
     return module

@@ -13,7 +13,7 @@ import os
 import re
 import shlex
 from collections.abc import Callable, Sequence
-from functools import lru_cache, partial
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,6 @@ _NUMBERS = ("seconds", "steps", "data_wait")
 _FACTS = ("run", "path", "state", "error", "overrides", "tested_on", *_NUMBERS)
 _OUTPUTS = {"summary.json", "error.txt", "hparams.yaml", "metrics.csv"}
 _NO_KNOBS = ("run_dir", "run_name", "resume", "threads", "logger", "sweep")  # say nothing of a run's results
-_CHOICES = re.compile(r"^    choices:\n((?:      .*\n)+)", re.MULTILINE)  # in hydra.yaml, which is long
 
 
 def read_runs(*folders: Path | str) -> pd.DataFrame:
@@ -211,7 +210,7 @@ def _parsed(path: Path, parse: Callable[[str], Any]) -> Any:
     """What `parse` makes of a file's text. Raises UserError, which names the file, for one that can't be read."""
     try:
         return parse(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())[:120]
         raise UserError(f"{path.name} can't be read: {reason}") from None
 
@@ -232,26 +231,16 @@ def _configuration(folder: Path) -> dict[str, Any]:
 
 
 def _choices(text: str) -> dict[str, str]:
-    """The choice of every group of ours, by the group's name."""
-    found = _CHOICES.search(text)
-    choices = _flat_piece(found[1]) if found else {}
+    """Return the choice of every group of ours in the text of a hydra.yaml, by the group's name."""
+    choices = _load(text)["hydra"]["runtime"]["choices"]
     return {group.split("@")[0]: choice for group, choice in choices.items() if not group.startswith("hydra/")}
 
 
 def _flat_yaml(text: str) -> dict[str, Any]:
-    """Read key by key, because thousands of runs of a sweep have most of their keys in common."""
-    flat = {}
-    for piece in re.split(r"^(?=\w)", text, flags=re.MULTILINE):
-        flat |= _flat_piece(piece)
-    return flat
+    return _flat(_load(text) or {})
 
 
 _load = partial(yaml.load, Loader=yaml.CSafeLoader)  # ten times as fast as yaml.safe_load
-
-
-@lru_cache(maxsize=10_000)
-def _flat_piece(text: str) -> dict[str, Any]:
-    return _flat(_load(text) or {})
 
 
 def _summary(text: str) -> dict[str, Any]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import json
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -101,10 +100,10 @@ class TFLiteMicro:
 def in_tflite_micro(path: str | Path) -> Stream:
     """A stream through a file in integers as a microcontroller runs it. Raises UserError for a file of another kind."""
     path = Path(path)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            metadata = json.loads(archive.read("metadata.json"))
-    except (OSError, zipfile.BadZipFile, KeyError) as error:
-        raise UserError(f"{path}: no file in integers of this framework ({error})") from error
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; a .tflite of task=export in integers is needed")
+    metadata = read_parts(path).metadata
+    if metadata.get("kind") != "bands":
+        raise UserError(f"{path}: no file in integers of this framework; see task=export format=litert quantize=int8")
     step = IntegerStep(TFLiteMicro(path, metadata), path, metadata)
     return Stream(*framed(step, metadata | {"kind": "spectrum"}))

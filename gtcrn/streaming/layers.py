@@ -140,7 +140,7 @@ class _TimeFrequencyConvolution(_TimeConvolution):
 
 
 class CausalConv2d(_TimeFrequencyConvolution, nn.Conv2d):
-    __doc__ = f"Conv2d over time and frequency: {_TimeFrequencyConvolution.__doc__}"
+    """Conv2d over time and frequency that takes its past as an argument; see `_TimeFrequencyConvolution`."""
 
     @staticmethod
     def _padding_time(reach: int, causal: bool) -> int:
@@ -148,9 +148,10 @@ class CausalConv2d(_TimeFrequencyConvolution, nn.Conv2d):
 
 
 class CausalConvTranspose2d(_TimeFrequencyConvolution, nn.ConvTranspose2d):
-    __doc__ = f"""ConvTranspose2d with stride 1 in time: y[t] = sum_k w[k] · x[t - k · dilation], tap 0 the newest.
+    """ConvTranspose2d with stride 1 in time: y[t] = sum_k w[k] · x[t - k · dilation], tap 0 the newest.
 
-    {_TimeFrequencyConvolution.__doc__}"""
+    It takes its past as an argument; see `_TimeFrequencyConvolution`.
+    """
 
     @staticmethod
     def _padding_time(reach: int, causal: bool) -> int:

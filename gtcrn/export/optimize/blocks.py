@@ -99,17 +99,17 @@ class ShuffledBlock(Stateful):
 
 
 @replacement.register
-def _(block: gtcrn.GTConvBlock, recurrence: str) -> ShuffledBlock:
+def replace_gtcrn_gt_conv_block(block: gtcrn.GTConvBlock, recurrence: str) -> ShuffledBlock:
     return ShuffledBlock(block, recurrence)
 
 
 @replacement.register
-def _(block: micro.GTConvBlock, recurrence: str) -> ShuffledBlock:
+def replace_micro_gt_conv_block(block: micro.GTConvBlock, recurrence: str) -> ShuffledBlock:
     return ShuffledBlock(block, recurrence)
 
 
 @replacement.register
-def _(block: light_v3.GTConvLite, recurrence: str) -> light_v3.GTConvLite:
+def replace_gt_conv_lite(block: light_v3.GTConvLite, recurrence: str) -> light_v3.GTConvLite:
     """Depthwise and pointwise as one convolution: for so few channels an operator costs more than multiplications."""
     depthwise = block.ds
     dense = CausalConv2d(
@@ -128,7 +128,7 @@ def _(block: light_v3.GTConvLite, recurrence: str) -> light_v3.GTConvLite:
 
 
 @replacement.register
-def _(block: light_v3.SeparableBlock, recurrence: str) -> light_v3.SeparableBlock:
+def replace_separable_block(block: light_v3.SeparableBlock, recurrence: str) -> light_v3.SeparableBlock:
     """The same of these two."""
     depthwise, pointwise = block.dw, block.pw
     if isinstance(depthwise, nn.ConvTranspose2d):
@@ -194,7 +194,7 @@ class NormAdded(AddNormed):
 
 
 @replacement.register
-def _(block: gtcrn.DPGRNN, recurrence: str) -> DualPath:
+def replace_dpgrnn(block: gtcrn.DPGRNN, recurrence: str) -> DualPath:
     grus = block.intra_rnn.rnn1, block.intra_rnn.rnn2
     n_freqs = block.intra_ln.normalized_shape[0]
     up, down = ([gru_weights(gru, suffix) for gru in grus] for suffix in ("", "_reverse"))
@@ -211,7 +211,7 @@ def _(block: gtcrn.DPGRNN, recurrence: str) -> DualPath:
 
 
 @replacement.register
-def _(block: light_v3.BottleneckDPGRNN, recurrence: str) -> DualPath:
+def replace_bottleneck_dpgrnn(block: light_v3.BottleneckDPGRNN, recurrence: str) -> DualPath:
     """The projection into the bottleneck goes into the GRUs behind it."""
 
     def projected(gru: nn.GRU, suffix: str = "") -> GRUWeights:
@@ -254,5 +254,5 @@ class MaskNetwork(StreamingModel):
 
 
 @replacement.register
-def _(network: ERBMaskNetwork, recurrence: str) -> MaskNetwork:
+def replace_erb_mask_network(network: ERBMaskNetwork, recurrence: str) -> MaskNetwork:
     return MaskNetwork(network)

@@ -109,17 +109,17 @@ class OneSpectrum(OneFrame):
 
 
 @replacement.register
-def _(framing: Frames, recurrence: str) -> OneFrame:
+def replace_frames(framing: Frames, recurrence: str) -> OneFrame:
     return OneFrame(framing)
 
 
 @replacement.register
-def _(framing: STFT, recurrence: str) -> OneSpectrum:
+def replace_stft(framing: STFT, recurrence: str) -> OneSpectrum:
     return OneSpectrum(framing)
 
 
 @replacement.register
-def _(separation: Separation, recurrence: str) -> Separation:
+def replace_separation(separation: Separation, recurrence: str) -> Separation:
     separation.lstm = LSTMStep(separation.lstm)
     return separation
 
@@ -150,5 +150,5 @@ class OneStepDTLN(StreamingModel):
 
 
 @replacement.register
-def _(dtln: DTLN, recurrence: str) -> OneStepDTLN:
+def replace_dtln(dtln: DTLN, recurrence: str) -> OneStepDTLN:
     return OneStepDTLN(dtln)

@@ -31,13 +31,13 @@ def rewrite(module: nn.Module, recurrence: str) -> nn.Module:
 
 
 @replacement.register
-def _(act: nn.PReLU, recurrence: str) -> nn.Module:
+def replace_prelu(act: nn.PReLU, recurrence: str) -> nn.Module:
     """One slope for all channels: runtimes fuse a constant one into the convolution before it."""
     return nn.LeakyReLU(act.weight.item()) if act.num_parameters == 1 else act
 
 
 @replacement.register
-def _(conv: nn.Conv2d, recurrence: str) -> nn.Conv2d:
+def replace_conv2d(conv: nn.Conv2d, recurrence: str) -> nn.Conv2d:
     """Without groups, but for depthwise ones: runtimes have faster kernels for one group than for a few."""
     if 1 < conv.groups < conv.in_channels:
         conv.weight, conv.groups = nn.Parameter(ungrouped(conv)), 1
@@ -45,7 +45,7 @@ def _(conv: nn.Conv2d, recurrence: str) -> nn.Conv2d:
 
 
 @replacement.register
-def _(conv: nn.ConvTranspose2d, recurrence: str) -> nn.Module:
+def replace_conv_transpose2d(conv: nn.ConvTranspose2d, recurrence: str) -> nn.Module:
     """Over frequency alone: a plain convolution, with a stride only where the runtime has no transposed ones."""
     (_, stride), (_, kernel), (_, cut) = conv.stride, conv.kernel_size, conv.padding
     over_time = conv.kernel_size[0] > 1 or conv.stride[0] > 1
@@ -59,7 +59,7 @@ def _(conv: nn.ConvTranspose2d, recurrence: str) -> nn.Module:
 
 
 @replacement.register
-def _(conv: CausalConvTranspose2d, recurrence: str) -> CausalConv2d:
+def replace_causal_conv_transpose2d(conv: CausalConvTranspose2d, recurrence: str) -> CausalConv2d:
     plain = CausalConv2d(
         conv.in_channels,
         conv.out_channels,
