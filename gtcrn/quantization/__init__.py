@@ -4,7 +4,7 @@
     network.py      it in torch, over whole utterances, with every rounding of the integers
     rounding.py     the rounding, whose ranges can be learnt
     calibration.py  ranges chosen by recordings
-    checkpoint.py   networks that quantisation-aware training has left
+    checkpoint.py   networks that quantization-aware training has left
 
 `gtcrn.export.writers.flatbuffer` writes them, `gtcrn.export.check` compares the file with the simulation, and
 `gtcrn.runtime.integer_step` runs it.
