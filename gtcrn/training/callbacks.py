@@ -93,7 +93,7 @@ class ValidationScores(pl.Callback):
         line = "  ".join(f"{name} {value:.3f}" for name, value in shown.items())
         log.info("epoch %d, step %d: %s", trainer.current_epoch, trainer.global_step, line)
 
-    def _scores(self, pairs: list[Pair], module: pl.LightningModule) -> pd.DataFrame:
+    def _scores(self, pairs: list[WavePair], module: pl.LightningModule) -> pd.DataFrame:
         """Return the scores of the pairs of all devices, with `failed` 1 where any has no value, else 0."""
         scores = score_pairs(pairs, self.metrics, module.enhancer.sample_rate, self.workers, progress=False)
         roles = [f"{role}_{metric}" for role in ("noisy", "enhanced") for metric in self.metrics]
