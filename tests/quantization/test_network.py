@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from gtcrn.quantization.network import BITS, CODES, Network, key
+from gtcrn.quantization.network import CODES, Network, key
 from gtcrn.quantization.program import lower
 
 
@@ -81,5 +81,6 @@ def test_states_begin_with_zero(network, some_bands):
         torch.testing.assert_close(network(some_bands)[:, :, :1], first)
 
 
-def test_names_of_integers(network):
-    assert network.program.bits_by_name == BITS[network.name]
+def test_activations_have_the_widths_that_the_name_says(network):
+    widths = {network.program.bits[op.output] for op in network.program.ops}
+    assert widths == {"int8": {8}, "mixed": {8, 16}, "int16x8": {16}}[network.name]

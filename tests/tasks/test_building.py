@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from gtcrn import tasks
 from gtcrn.errors import UserError
 from gtcrn.models import dtln, gtcrn, light_v3, micro
-from gtcrn.models.pretrained import to_official
+from gtcrn.models.pretrained import load, to_official
 from gtcrn.tasks.building import build, load_or_build
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -90,7 +90,10 @@ def test_published_files_under_their_names(composed, references):
         ("dtln/model.h5", "dtln"),
         ("dtln/DTLN_norm_40h.h5", "dtln_norm"),
     ):
-        load_or_build(composed(f"ckpt={references / file}", f"model={named}"))
+        loaded = load_or_build(composed(f"ckpt={references / file}", f"model={named}"))
+        assert type(loaded.core) is type(load_or_build(composed(f"model={named}")).core)
+        weights, published = loaded.state_dict(), load(references / file).state_dict()
+        assert weights.keys() == published.keys() and all(torch.equal(weights[key], published[key]) for key in weights)
 
 
 def test_a_choice_that_builds_nothing_is_named(composed, checkpoint):
