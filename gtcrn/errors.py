@@ -25,7 +25,7 @@ class UserError(ValueError):
         super().__init__(_CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), line))
 
     def _render_traceback_(self) -> list[str]:
-        """What a notebook shows in its place."""
+        """Return what a notebook shows in its place."""
         return [str(self)]
 
 

@@ -32,7 +32,7 @@ RESULTS = ("cost.", "test.", "validation.")  # how the columns of results begin
 _NUMBERS = ("seconds", "steps", "data_wait")
 _FACTS = ("run", "path", "state", "error", "overrides", "tested_on", *_NUMBERS)
 _OUTPUTS = {"summary.json", "error.txt", "hparams.yaml", "metrics.csv"}
-_NO_KNOBS = ("run_dir", "run_name", "resume", "threads", "logger", "sweep")  # say nothing of a run's results
+NO_DIFFERENCE = ("run_dir", "run_name", "resume", "threads", "logger", "sweep")  # keys that leave results as they are
 
 
 def read_runs(*folders: Path | str) -> pd.DataFrame:
@@ -176,7 +176,7 @@ def differing(runs: pd.DataFrame) -> list[str]:
 
 def _may_differ(column: str) -> bool:
     parts = column.split(".")
-    return parts[0] not in _NO_KNOBS and not is_limit(column) and parts[-1] != "test_files"
+    return parts[0] not in NO_DIFFERENCE and not is_limit(column) and parts[-1] != "test_files"
 
 
 def _sets(key: str, column: str, groups: pd.DataFrame) -> bool:

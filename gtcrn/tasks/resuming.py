@@ -20,6 +20,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from gtcrn.errors import UserError
 from gtcrn.files import unwritable
 from gtcrn.models.pretrained import RECORD, read_checkpoint
+from gtcrn.reports.runs import NO_DIFFERENCE
 from gtcrn.tasks import in_sweep
 from gtcrn.tasks.building import model_record
 from gtcrn.training.checkpoints import LAST, PREVIOUS
@@ -30,7 +31,6 @@ log = logging.getLogger(__name__)
 CHECKPOINTS = "checkpoints"  # folder in that of a run
 SUMMARY = "summary.json"  # in the folder of a run that is finished
 _HPARAMS = "hparams.yaml"  # with what a run was last begun
-_MAY_DIFFER = ("resume", "run_dir", "run_name", "logger", "threads")  # between a run and its continuation
 _ORPHANS = 15  # s after which the loaders of a killed process have missed it, and ended
 
 
@@ -127,7 +127,7 @@ def check_continuation(module: pl.LightningModule, checkpoint: Path, content: di
 
 def comparable(config: Mapping[str, Any]) -> dict:
     """Return the configuration without what may differ between a run and its continuation."""
-    return {key: value for key, value in config.items() if key not in (*_MAY_DIFFER, "cost")}
+    return {key: value for key, value in config.items() if key not in (*NO_DIFFERENCE, "cost")}
 
 
 def _saved(run_dir: Path) -> bool:

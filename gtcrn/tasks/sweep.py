@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf, read_write
 
 from gtcrn.errors import UserError
 from gtcrn.metrics import more_is_better
+from gtcrn.reports.runs import NO_DIFFERENCE
 from gtcrn.tasks import FAILURE
 
 log = logging.getLogger(__name__)
@@ -27,7 +28,6 @@ PASTED = re.compile(r"[\w./+-]+", re.ASCII)  # what Hydra's grammar takes as a v
 EXTRAS = {"ray": "ray", "optuna": "optuna"}  # extras of pyproject.toml, by launcher or sweeper; others: sweep
 SQLITE = "sqlite:///"
 RECORD = "multirun.yaml"  # Hydra's own record of a sweep
-NO_DIFFERENCE = ("sweep", "run_dir", "run_name", "resume", "logger", "threads")  # to what comes of a trial
 
 
 class SweepCallback(Callback):

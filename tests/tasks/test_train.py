@@ -136,6 +136,15 @@ def test_resume_of_a_run_whose_configuration_is_gone(earlier):
     assert found(composed(f"resume={last}")) == last
 
 
+def test_a_job_of_a_resumed_sweep_goes_on_by_itself(earlier):
+    last = earlier()
+    here = ("run_name=job", "logger=csv", f"run_dir={last.parents[1]}", "resume=auto")
+    record = OmegaConf.to_container(composed(*here, "sweep.resume=true"), resolve=True)
+    (last.parents[1] / "hparams.yaml").write_text(yaml.safe_dump(record))
+    assert found(composed(*here)) == last
+    assert "another configuration (data.seed=1 there, 2 here" in refusal(found, composed(*here, "seed=2"))
+
+
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(earlier, caplog):
     last = earlier()
     shutil.copy(last, last.with_name("previous.ckpt"))
