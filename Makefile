@@ -1,4 +1,7 @@
-# make run   set up and train the demo        make test   set up and run the tests
+# make run            set up and train the demo
+# make test           set up and run the tests; make test-fast: without the slow ones
+# make lint           set up, then style, format and types
+# make test-plugins   set up an environment for Ray and one for Optuna, and run a sweep in each
 PYTHON ?= python3
 VENV := .venv
 
@@ -6,12 +9,28 @@ run: $(VENV)/installed
 	$(VENV)/bin/python run.py model=light_v3 loss=sisdr_mag
 
 test: $(VENV)/installed
-	$(VENV)/bin/python -m pytest --numprocesses auto --dist worksteal
+	$(VENV)/bin/python -m pytest --numprocesses auto --dist worksteal -rs
 
-$(VENV)/installed: pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt torch
-	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[demo,dev]"
+test-fast: $(VENV)/installed
+	$(VENV)/bin/python -m pytest --numprocesses auto --dist worksteal -rs -m "not slow"
+
+lint: $(VENV)/installed
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/mypy
+
+test-plugins: $(VENV)-ray/installed $(VENV)-optuna/installed
+	$(VENV)-ray/bin/python -m pytest tests/tasks/plugins.py -rs -k ray
+	$(VENV)-optuna/bin/python -m pytest tests/tasks/plugins.py -rs -k optuna
+
+$(VENV)/installed: EXTRAS = demo,dev
+$(VENV)-ray/installed: EXTRAS = demo,test,ray
+$(VENV)-optuna/installed: EXTRAS = demo,test,optuna
+
+$(VENV)/installed $(VENV)-ray/installed $(VENV)-optuna/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --constraint constraints.txt torch
+	$(@D)/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[$(EXTRAS)]"
 	touch $@
 
-.PHONY: run test
+.PHONY: run test test-fast lint test-plugins

@@ -4,10 +4,15 @@ enhancer = gtcrn.load("checkpoint")        # ours or a published one
 enhanced, state = enhancer(wave)           # (B, N) float32 at enhancer.sample_rate
 """
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gtcrn.models.pretrained import load
+
 __all__ = ["load"]
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> object:
     # lazily, so that `python run.py --help` need not import torch
     if name == "load":
         from gtcrn.models.pretrained import load

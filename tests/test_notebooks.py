@@ -15,6 +15,8 @@ from gtcrn.data import audio
 from gtcrn.models import light_v3
 from gtcrn.models.pretrained import CORE_PREFIX, RECORD
 
+pytestmark = pytest.mark.slow
+
 FOLDER = Path(__file__).parents[1] / "notebooks"
 ROOMS = ("gtcrn.plots.", "gtcrn.profiling.", "gtcrn.reports.")
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))

@@ -17,7 +17,8 @@ def erb_filterbank(n_fft: int, sample_rate: int, low_bins: int, bands: int) -> T
     """
     highest = n_fft // 2
     edges = np.array([low_bins / n_fft, 0.5]) * sample_rate  # Hz
-    erb_rates = np.linspace(*(21.4 * np.log10(1 + 0.00437 * edges)), bands)
+    lowest, highest_rate = 21.4 * np.log10(1 + 0.00437 * edges)
+    erb_rates = np.linspace(lowest, highest_rate, bands)
     peaks = np.round((10 ** (erb_rates / 21.4) - 1) / 0.00437 / sample_rate * n_fft)
     if len(np.unique(peaks)) < bands:
         raise UserError(

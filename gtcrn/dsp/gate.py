@@ -70,7 +70,7 @@ class SpectralGate:
             openness = uniform_filter1d(openness, size, axis=axis, mode="nearest")
         return self.closed + (1 - self.closed) * openness
 
-    def _noise_floor(self, power: np.ndarray) -> np.ndarray:
+    def _noise_floor(self, power: np.ndarray) -> np.ndarray | np.floating:
         """(T, F) -> (F,): mean power of the quietest frames, those of digital silence apart."""
         energy = power.sum(axis=1)
         sounding = np.flatnonzero(energy > SILENCE * self.n_fft**2 / 4)  # Parseval: half a spectrum, mean window² 1/2

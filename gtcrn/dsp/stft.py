@@ -24,6 +24,9 @@ class Frames(nn.Module):
     later by `delay` = n_fft - hop samples.
     """
 
+    window: Tensor
+    synthesis_window: Tensor
+
     def __init__(self, n_fft: int = 512, hop_length: int = 256):
         super().__init__()
         if not 4 <= n_fft <= LONGEST_FRAME or n_fft % 2:

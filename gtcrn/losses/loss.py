@@ -61,4 +61,4 @@ class Loss(nn.Module):
 
 
 def _at_least_float32(signals: Signals) -> Signals:
-    return Signals(*(x if x is None or x.dtype == torch.float64 else x.float() for x in signals))
+    return Signals._make(x if x is None or x.dtype == torch.float64 else x.float() for x in signals)

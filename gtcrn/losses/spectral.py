@@ -66,8 +66,8 @@ class CompressedMagnitude(SpectralTerm):
     """mean (|S|^c - |T|^c)²"""
 
     def forward(self, estimate: Signals, target: Signals) -> Tensor:
-        compressed = [magnitude(self.spectrum(signals)) ** self.compression for signals in (estimate, target)]
-        return F.mse_loss(*compressed)
+        ours, theirs = (magnitude(self.spectrum(signals)) ** self.compression for signals in (estimate, target))
+        return F.mse_loss(ours, theirs)
 
 
 class MultiResolutionSTFT(Term):
@@ -99,14 +99,16 @@ class MultiResolutionSTFT(Term):
                 )
         if not 0 <= hf_weight < float("inf"):
             raise UserError(f"hf_weight={hf_weight} of a loss term: must be a number of at least 0")
-        if hf_cutoff is not None and sample_rate is None:
-            raise UserError(
-                f"hf_cutoff={hf_cutoff} of a loss term is in Hz: it needs sample_rate=${{model.sample_rate}}"
-            )
-        if hf_cutoff is not None and not 0 < hf_cutoff < sample_rate / 2:
-            raise UserError(
-                f"hf_cutoff={hf_cutoff} of a loss term: must be above 0 and below half of sample_rate={sample_rate} Hz"
-            )
+        if hf_cutoff is not None:
+            if sample_rate is None:
+                raise UserError(
+                    f"hf_cutoff={hf_cutoff} of a loss term is in Hz: it needs sample_rate=${{model.sample_rate}}"
+                )
+            if not 0 < hf_cutoff < sample_rate / 2:
+                raise UserError(
+                    f"hf_cutoff={hf_cutoff} of a loss term: must be above 0 and below half of "
+                    f"sample_rate={sample_rate} Hz"
+                )
         self.resolutions = [tuple(resolution) for resolution in resolutions]
         self.hf_weight = hf_weight
         self.hf_cutoff = hf_cutoff
@@ -127,7 +129,7 @@ class MultiResolutionSTFT(Term):
     def _emphasis(self, magnitudes: Tensor, n_fft: int) -> Tensor:
         """The factor of every bin of (B, T, F): (F,)"""
         bins = torch.arange(magnitudes.shape[2], dtype=magnitudes.dtype, device=magnitudes.device)
-        if self.hf_cutoff is None:
+        if self.hf_cutoff is None or self.sample_rate is None:
             return torch.ones_like(bins)
         cutoff = int(self.hf_cutoff * n_fft / self.sample_rate)
         width = max(1, (len(bins) - cutoff) // 4)

@@ -33,7 +33,8 @@ def composite(pesq: float, llr: float, wss: float, segsnr: float) -> tuple[float
     csig = 3.093 - 1.029 * llr + 0.603 * pesq - 0.009 * wss
     cbak = 1.634 + 0.478 * pesq - 0.007 * wss + 0.063 * segsnr
     covl = 1.594 + 0.805 * pesq - 0.512 * llr - 0.007 * wss
-    return tuple(float(np.clip(rating, 1, 5)) for rating in (csig, cbak, covl))
+    csig, cbak, covl = (float(np.clip(rating, 1, 5)) for rating in (csig, cbak, covl))
+    return csig, cbak, covl
 
 
 def segmental_snr(clean: np.ndarray, enhanced: np.ndarray, sample_rate: int) -> float:
@@ -61,7 +62,7 @@ def weighted_spectral_slope(clean: np.ndarray, enhanced: np.ndarray, sample_rate
     """Klatt's distance of the slopes between neighbouring critical bands, mean over the best 95 %."""
     energies = [_band_energies(_frames(wave, sample_rate), sample_rate) for wave in (clean, enhanced)]
     slopes = [np.diff(energy, axis=1) for energy in energies]  # (T, 24)
-    weight = sum(_slope_weights(energy, slope) for energy, slope in zip(energies, slopes)) / 2
+    weight = np.mean([_slope_weights(energy, slope) for energy, slope in zip(energies, slopes)], axis=0)
     distance = (weight * (slopes[0] - slopes[1]) ** 2).sum(axis=1) / weight.sum(axis=1)
     return _mean_of_best(distance)
 

@@ -70,7 +70,8 @@ class _Measures:
     """Each measure is computed when it is asked for, and those that others build on only once."""
 
     def __init__(self, clean: np.ndarray | None, enhanced: np.ndarray, sample_rate: int):
-        self.clean = None if clean is None else clean.astype(np.float64)
+        # no measure that needs the reference runs without it, see `require_signals`
+        self.clean: np.ndarray = None if clean is None else clean.astype(np.float64)  # type: ignore[assignment]
         self.enhanced = enhanced.astype(np.float64)
         self.sample_rate = sample_rate
 
@@ -84,16 +85,17 @@ class _Measures:
         if reference and not self.clean.any():
             raise MetricFailure("silent reference")
 
-    def _at(self, sample_rate: int) -> tuple[np.ndarray | None, np.ndarray]:
+    def _at(self, sample_rate: int) -> tuple[np.ndarray, np.ndarray]:
         if sample_rate == self.sample_rate:
             return self.clean, self.enhanced
-        return tuple(
+        clean, enhanced = (
             wave if wave is None else soxr.resample(wave, self.sample_rate, sample_rate, "VHQ")
             for wave in (self.clean, self.enhanced)
         )
+        return clean, enhanced
 
     @cached_property
-    def _wideband(self) -> tuple[np.ndarray | None, np.ndarray]:
+    def _wideband(self) -> tuple[np.ndarray, np.ndarray]:
         if self.sample_rate < _WIDEBAND:
             raise MetricFailure(f"needs at least {_WIDEBAND} Hz")
         return self._at(_WIDEBAND)

@@ -80,10 +80,12 @@ def _score(pair: WavePair, metrics: tuple[str, ...], sample_rate: int | None) ->
         waves[role] = signal
     length = min(map(len, waves.values()))
     waves = {role: wave[:length] for role, wave in waves.items()}
-    values, failures = {}, {}
+    values: dict[str, float] = {}
+    failures: dict[str, str] = {}
     for role in ("noisy", "enhanced"):
         if role in waves:
-            scores = evaluate_pair(waves.get("clean"), waves[role], sample_rate, metrics)
+            # `_check` has seen that there is a rate
+            scores = evaluate_pair(waves.get("clean"), waves[role], sample_rate, metrics)  # type: ignore[arg-type]
             values |= {f"{role}_{metric}": value for metric, value in scores.values.items()}
             failures |= {f"{role}_{metric}": reason for metric, reason in scores.failures.items()}
     reasons = "; ".join(f"{column}: {reason}" for column, reason in failures.items())

@@ -59,7 +59,7 @@ def more_is_better(name: str) -> bool:
     An improvement is positive where something became better. What is no measure is a loss, a cost or a count of
     failures, of which less is better.
     """
-    condition, metric = re.fullmatch(r"(?:.*[./])?(improvement_|enhanced_|noisy_)?(.*)", name).groups()
+    condition, metric = re.fullmatch(r"(?:.*[./])?(improvement_|enhanced_|noisy_)?(.*)", name).groups()  # type: ignore[union-attr]
     if condition == "improvement_" or metric in _RATIOS:
         return True
     return metric in METRICS and METRICS[metric].more_is_better

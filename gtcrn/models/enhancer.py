@@ -45,12 +45,14 @@ def checked_rate(sample_rate: int) -> int:
 class Enhancer(StreamingModel):
     """Noisy waveform in, enhanced waveform out, (B, N) float32 in [-1, 1] at `sample_rate`.
 
+    core: the network, without what turns samples into its input and its output into samples.
     sample_rate: Hz. hop_length: samples; a stream is fed multiples of it.
     window_length: samples that one step of the core sees at a time, at least a hop.
     latency: samples by which the streamed output is later than the whole-utterance output.
     input_level: dBFS at which it was trained, RMS of noisy speech where speech is active; None if nobody knows.
     """
 
+    core: StreamingModel
     sample_rate: int
     hop_length: int
     window_length: int
@@ -141,10 +143,11 @@ class FrameEnhancer(Enhancer):
         """The inverse of `core_input`: (B, C, T, F) -> (B, length)."""
         return self._synthesise(frames, length)[0]
 
-    def spectra(self, wave: Tensor) -> None:
+    def spectra(self, wave: Tensor) -> Tensor | None:
         """None: losses see the waveform alone."""
+        return None
 
-    def estimate(self, wave: Tensor, masks: Callable[[Tensor], Tensor] | None = None) -> tuple[Tensor, None]:
+    def estimate(self, wave: Tensor, masks: Callable[[Tensor], Tensor] | None = None) -> tuple[Tensor, Tensor | None]:
         """For losses: the enhanced waveform (B, N).
 
         masks: applied to the spectrum of the noisy frames first, (B, 2, T, F) -> (B, 2, T, F).

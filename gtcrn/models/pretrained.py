@@ -471,7 +471,7 @@ def _rename(key: str, names, shift: int) -> str:
     """Replace the parts of `key`; authors count dual-path blocks from 1, a ModuleList from 0."""
     for old, new in names:
         pattern = r"\b" + re.escape(old).replace(r"\{\}", r"(\d+)")
-        key = re.sub(pattern, lambda match, new=new: new.format(*(int(n) + shift for n in match.groups())), key)
+        key = re.sub(pattern, lambda match, new=new: new.format(*(int(n) + shift for n in match.groups())), key)  # type: ignore[misc]
     return key
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from torch import nn
 from torch.nn.utils import parametrize
 
+Module = TypeVar("Module", bound=nn.Module)
 
-def remove_reparametrisations(module: nn.Module) -> nn.Module:
+
+def remove_reparametrisations(module: Module) -> Module:
     """Weight norm, and whatever else computes weights from others, made plain in place: the output stays.
 
     What is left are the layers themselves, with their own keys in the state_dict. Gives back `module`.

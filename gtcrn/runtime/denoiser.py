@@ -12,7 +12,7 @@ import ctypes
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,10 +28,10 @@ class TensorSpec(NamedTuple):
 
     name: str
     is_float: bool  # of 32 bits
-    shape: tuple[int | str, ...]
+    shape: tuple[Any, ...]
 
     def is_fixed(self) -> bool:
-        sizes = all(type(size) is int and size > 0 for size in self.shape)
+        sizes = all(isinstance(size, int) and size > 0 for size in self.shape)
         return self.is_float and sizes and math.prod(self.shape) <= LARGEST
 
 
@@ -278,7 +278,7 @@ def memory(view: np.ndarray) -> np.ndarray:
     It stays where it is until tensors are allocated anew, and shapes are fixed.
     """
     buffer = (ctypes.c_byte * view.nbytes).from_address(view.ctypes.data)
-    return np.frombuffer(buffer, view.dtype).reshape(view.shape)
+    return np.frombuffer(buffer, view.dtype).reshape(view.shape)  # type: ignore[call-overload]
 
 
 def _settings(model: _ONNX | _LiteRT, given: dict[str, int], path: Path) -> dict[str, str | int]:
@@ -289,14 +289,14 @@ def _settings(model: _ONNX | _LiteRT, given: dict[str, int], path: Path) -> dict
         raise UserError(f"{path}: its metadata can't be right: {error}") from error
     n_fft, hop_length = settings["n_fft"], settings["hop_length"]
     if in_integers(model.metadata):
-        return settings | {"kind": "spectrum", "latency": n_fft - hop_length}
+        return {**settings, "kind": "spectrum", "latency": n_fft - hop_length}
     inputs, outputs = ([node.shape for node in side if node.is_fixed()] for side in (model.inputs, model.outputs))
     if inputs == outputs and len(inputs) == len(model.inputs) == len(model.outputs):
         match model.inputs[0].shape:
             case (1, bins, 1, 2) if bins == n_fft // 2 + 1:
-                return settings | {"kind": "spectrum", "latency": n_fft - hop_length}
+                return {**settings, "kind": "spectrum", "latency": n_fft - hop_length}
             case (1, samples) if model.metadata.get("hop_length") in (None, str(samples)):
-                return settings | {"kind": "wave", "hop_length": samples}
+                return {**settings, "kind": "wave", "hop_length": samples}
     found = ", ".join(f"{node.name} {list(node.shape)}" for node in model.inputs)
     hop = model.metadata.get("hop_length", "N")
     raise UserError(

@@ -6,6 +6,8 @@ Time is always dimension 2 of a convolution's input: (B, C, T) or (B, C, T, F).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -18,6 +20,9 @@ class _TimeConvolution(Stateful):
     causal:      memory = reach, the past is concatenated in front       [ . . . . | x0 x1 ... ]
     not causal:  lookahead = reach / 2, torch pads zeros on both sides; no memory, since it cannot stream
     """
+
+    weight: Tensor
+    in_channels: int
 
     def _set_reach(self, reach: int, causal: bool) -> None:
         self.memory = reach if causal else 0
@@ -105,6 +110,8 @@ class _TimeFrequencyConvolution(_TimeConvolution):
     n_freqs: F of the input, for the state's shape.
     """
 
+    _padding_time: Callable[[int, bool], int]
+
     def __init__(
         self,
         in_channels: int,
@@ -139,7 +146,7 @@ class _TimeFrequencyConvolution(_TimeConvolution):
         return super().forward(x), next_past
 
 
-class CausalConv2d(_TimeFrequencyConvolution, nn.Conv2d):
+class CausalConv2d(_TimeFrequencyConvolution, nn.Conv2d):  # type: ignore[misc]
     """Conv2d over time and frequency that takes its past as an argument; see `_TimeFrequencyConvolution`."""
 
     @staticmethod
@@ -147,7 +154,7 @@ class CausalConv2d(_TimeFrequencyConvolution, nn.Conv2d):
         return 0 if causal else reach // 2
 
 
-class CausalConvTranspose2d(_TimeFrequencyConvolution, nn.ConvTranspose2d):
+class CausalConvTranspose2d(_TimeFrequencyConvolution, nn.ConvTranspose2d):  # type: ignore[misc]
     """ConvTranspose2d with stride 1 in time: y[t] = sum_k w[k] · x[t - k · dilation], tap 0 the newest.
 
     It takes its past as an argument; see `_TimeFrequencyConvolution`.
@@ -162,6 +169,8 @@ class CausalConvTranspose2d(_TimeFrequencyConvolution, nn.ConvTranspose2d):
 
 class CausalGRU(Stateful, nn.GRU):
     """GRU layers along time: (B, T, C), hidden state (B, layers, H) -> (B, T, H), next hidden state."""
+
+    weight_hh_l0: Tensor
 
     def __init__(self, input_size: int, hidden_size: int, num_layers: int = 1):
         super().__init__(input_size, hidden_size, num_layers, batch_first=True)
@@ -179,6 +188,8 @@ class CausalLSTM(Stateful, nn.LSTM):
 
     dropout: between layers, while training.
     """
+
+    weight_hh_l0: Tensor
 
     def __init__(self, input_size: int, hidden_size: int, num_layers: int = 1, dropout: float = 0.0):
         # torch warns where there is no between

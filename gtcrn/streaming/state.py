@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from gtcrn.errors import UserError
@@ -18,7 +20,7 @@ class Stateful(nn.Module):
 
     lookahead = 0  # frames of future that this layer itself needs
 
-    def initial_state(self, batch_size: int) -> State | Tensor:
+    def initial_state(self, batch_size: int) -> Any:  # the State of a composite, the Tensor of a leaf
         """Zeros: the past of a signal that has not begun."""
         return _initial_state_of_children(self, batch_size)
 
@@ -43,7 +45,7 @@ class Stateful(nn.Module):
 
 
 def _initial_state_of_children(module: nn.Module, batch_size: int) -> State:
-    state = {}
+    state: State = {}
     for name, child in module.named_children():
         if isinstance(child, Stateful):
             state[name] = child.initial_state(batch_size)
@@ -54,7 +56,7 @@ def _initial_state_of_children(module: nn.Module, batch_size: int) -> State:
 
 def flatten(state: State, prefix: str = "state") -> dict[str, Tensor]:
     """{"encoder": {"2": t}} -> {"state.encoder.2": t}: the names of an exported graph's inputs."""
-    flat = {}
+    flat: dict[str, Tensor] = {}
     for name, value in state.items():
         if isinstance(value, dict):
             flat |= flatten(value, f"{prefix}.{name}")

@@ -38,6 +38,7 @@ def streamed(enhancer, wave):
         ("tiny", "pt2", "torch"),
     ],
 )
+@pytest.mark.slow
 def test_python(exported, system, noisy, monkeypatch, name, format, package):
     pytest.importorskip(package)
     path, enhancer = exported(name, format), system(name)
@@ -50,6 +51,7 @@ def test_python(exported, system, noisy, monkeypatch, name, format, package):
     assert np.abs(heard - streamed(enhancer, wave)).max() <= 1e-4
 
 
+@pytest.mark.slow
 def test_python_of_spectra(exported, system, noisy, tmp_path, monkeypatch):
     """With sherpa-onnx's file, which is one of format=onnx with other states."""
     path, enhancer = exported("light_v3", "sherpa_onnx"), system("light_v3")

@@ -18,6 +18,8 @@ from gtcrn.errors import UserError
 from gtcrn.profiling.cost import count_macs
 from gtcrn.streaming import flatten
 
+pytestmark = pytest.mark.slow
+
 CONF = Path(__file__).parents[2] / "conf"
 # Minutes of the costliest restorer would take hours, and gigabytes at 48 kHz. What a stream can get wrong, it does
 # from one call to the next, and all that it remembers but for recurrent states is shorter than one.

@@ -10,6 +10,8 @@ from gtcrn.profiling import quantization_report
 from gtcrn.profiling.quantization import FLOAT, WEIGHTS, Variant, layer_errors, measure, work
 from gtcrn.quantization import calibration
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("ai_edge_litert")
 
 

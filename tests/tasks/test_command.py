@@ -11,6 +11,8 @@ import pandas as pd
 import pytest
 import soundfile
 
+pytestmark = pytest.mark.slow
+
 RUN = Path(__file__).parents[2] / "run.py"
 
 

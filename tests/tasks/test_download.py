@@ -67,6 +67,7 @@ def unknown(*names):
     return [f"download.archives.{name}.{key}=null" for name in names for key in ("bytes", "md5", "files")]
 
 
+@pytest.mark.slow
 def test_a_corpus_arrives(tmp_path, address):
     archives = unknown("clean_testset_wav", "noisy_testset_wav", "logfiles")
     overrides = ("output=corpus", "download.parts=[testset,logfiles]", f"download.url={address}", *archives)

@@ -356,6 +356,7 @@ def test_memory_does_not_grow_with_length(tmp_path, causal, speech):
     assert peaks[1] < 1.2 * peaks[0]
 
 
+@pytest.mark.slow
 def test_bad_files_do_not_stop_the_others(tmp_path, references, speech):
     inputs = tmp_path / "in"
     (inputs / "deep").mkdir(parents=True)

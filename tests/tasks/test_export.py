@@ -57,6 +57,7 @@ def folder(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_file_and_its_card(folder):
     told = ("licence=CC0", "origin=made up", "name=mine", "output=out")
     command = [sys.executable, RUN, "task=export", "ckpt=dtln.ckpt", "format=onnx_wave", "audio=noise.wav", *told]
@@ -79,6 +80,7 @@ def test_a_file_and_its_card(folder):
     assert "| CC0 |" in (folder / "out" / "mine_wave.onnx.MODEL_CARD.md").read_text()
 
 
+@pytest.mark.slow
 def test_integers(folder, monkeypatch, caplog):
     """The file runs, and what it cost is told: never as if it were exact."""
     pytest.importorskip("ai_edge_litert")
@@ -270,6 +272,7 @@ def test_failures_leave_what_was_there(tmp_path, monkeypatch, failure, complaint
     assert [path.read_text() for path in tmp_path.iterdir()] == ["an earlier export"]
 
 
+@pytest.mark.slow
 def test_a_wrong_file_is_refused(tmp_path, monkeypatch):
     def spoilt(enhancer, recurrence):
         enhancer = lean(enhancer, recurrence)

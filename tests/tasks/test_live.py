@@ -295,6 +295,7 @@ def test_silent_death_is_noticed(monkeypatch, published):
     assert card.streams[0].closed
 
 
+@pytest.mark.slow
 def test_it_ends_after_seconds_or_with_ctrl_c(monkeypatch, caplog, published):
     def play(self):
         while not self.ended.wait(0.001):
@@ -361,6 +362,7 @@ def test_exact_names_come_first(monkeypatch):
     assert choose(card, "output", "Head")["index"] == 3
 
 
+@pytest.mark.slow
 def test_missing_packages_are_one_line(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "sounddevice", None)
     with pytest.raises(UserError, match=r"pip install -e '.\[live\]'"):

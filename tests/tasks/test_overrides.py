@@ -29,6 +29,7 @@ def wrong(setting: str) -> list[str]:
 @seed(1)
 @settings(max_examples=60, deadline=None)
 @given(st.sampled_from(SETTINGS), st.randoms(use_true_random=False))
+@pytest.mark.slow
 def test_refused_in_a_line(setting, random):
     text = random.choice(wrong(setting))
     try:

@@ -140,6 +140,7 @@ def test_input_and_output_lie_apart(run, folder, output):
     assert not list(folder.rglob(".prepare"))
 
 
+@pytest.mark.slow
 def test_the_command(folder):
     """The step chosen on the command line, in processes of its own, with its exit code."""
     command = [sys.executable, str(ROOT / "run.py"), "task=prepare", "prepare=resample"]

@@ -206,6 +206,7 @@ def latency(references, tmp_path):
     return ["profile=latency", f"files={file}", f"run_dir={tmp_path / 'out'}", "seconds=0.5"]
 
 
+@pytest.mark.slow
 def test_latency(profiled, latency, references, recordings, tmp_path, capsys, caplog):
     caplog.set_level("INFO")
     pairs = tmp_path / "pairs"
@@ -280,6 +281,7 @@ def quantization(references, recordings, tmp_path):
     return [*keys, f"run_dir={tmp_path / 'out'}", "metrics.workers=1"]
 
 
+@pytest.mark.slow
 def test_quantization(profiled, quantization, recordings, tmp_path, capsys):
     for package in ("ai_edge_litert", "onnxscript"):
         pytest.importorskip(package)

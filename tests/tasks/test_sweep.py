@@ -54,6 +54,7 @@ def jobs(folder: Path) -> dict[str, Path]:
     return {path.parent.name: path.parent for path in record.parent.glob("*/.hydra")}
 
 
+@pytest.mark.slow
 def test_failure_is_told_and_only_what_is_missing_runs_again(training, tmp_path):
     command = [*training, "evaluate=false", "model.width_mult=0.5,0.75,0.1"]
     result = sweep(tmp_path, *command)
@@ -85,6 +86,7 @@ def test_failure_is_told_and_only_what_is_missing_runs_again(training, tmp_path)
 
 
 @pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
+@pytest.mark.slow
 def test_launchers(launcher, tmp_path):
     pytest.importorskip("hydra_plugins.hydra_" + launcher.split("_")[0] + "_launcher")
     result = sweep(tmp_path, "task=profile", "model=light_v3", "model.width_mult=0.5,0.1", f"hydra/launcher={launcher}")
@@ -100,6 +102,7 @@ def test_missing_plugin_is_named(tmp_path):
     assert 'pip install -e ".[sweep]"' in result.stderr and "Traceback" not in result.stderr
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_at_once_leaves_nothing(tmp_path):
     result = run(tmp_path, "model=light_v3", "model.width_mult=0.1")
     assert result.returncode == 2 and "model.width_mult=0.1: must lie between" in result.stderr

@@ -25,6 +25,7 @@ def run(folder: Path, task: str, *overrides: str) -> None:
     importlib.import_module(f"gtcrn.tasks.{task}").run(cfg)
 
 
+@pytest.mark.slow
 def test_a_model_outside_the_framework(tmp_path, monkeypatch, caplog):
     """One test, since what is read back must be trained first."""
     (tmp_path / "my_se.py").write_text("from gtcrn.models.dtln import build as tiny\n")

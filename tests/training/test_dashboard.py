@@ -25,6 +25,8 @@ from gtcrn.revision import revision
 from gtcrn.training import dashboard
 from gtcrn.training.dashboard import Dashboard
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = Path(__file__).parents[2]
 BLOCK = 32768
 

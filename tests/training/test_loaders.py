@@ -31,6 +31,7 @@ ROOT = Path(__file__).parents[2]
     ],
     ids=["killed", "stopped"],
 )
+@pytest.mark.slow
 def test_a_loader_process_that_ends_or_hangs_ends_the_run_in_a_line(mini_data, tmp_path, monkeypatch, number, told):
     data = mini_data(num_workers=1, worker_timeout=1.0)
     items = type(data.dataset("train"))
@@ -59,6 +60,7 @@ def test_a_loader_process_that_ends_or_hangs_ends_the_run_in_a_line(mini_data, t
         assert not process.is_alive()
 
 
+@pytest.mark.slow
 def test_killed_trainings_end_as_undisturbed_ones():
     """A short form of the campaign: two kills, of the training that counts in steps and calibrates first."""
     scenario = "kind='qat', workers=2, schedule='short'"

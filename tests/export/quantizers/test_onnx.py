@@ -39,6 +39,7 @@ def files(exported, calibration, tmp_path_factory):
 
 
 @pytest.mark.parametrize(("name", "quantize"), SNR)
+@pytest.mark.slow
 def test_it_sounds_as_before(files, heard, name, quantize):
     expected, given = (Denoiser(path).process(heard) for path in files(name, quantize))
     assert SNR[name, quantize] < measured_snr(given, expected) < 60

@@ -26,6 +26,7 @@ def whole(enhancer, wave, padding):
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
+@pytest.mark.slow
 def test_online_denoiser_is_our_stream(exported, system, noisy, name):
     """In blocks of any length: without the delay, and as long as the recording."""
     config = sherpa_onnx.OnlineSpeechDenoiserConfig(model_of(exported(name, "sherpa_onnx")))
