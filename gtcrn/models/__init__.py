@@ -1,1 +1,1 @@
-"""One file per system, each a page: `build(...)` takes the knobs of its YAML and gives an `Enhancer`."""
+"""The systems, one file each: `build(...)` takes the parameters of its YAML file and returns an `Enhancer`."""

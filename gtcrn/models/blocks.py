@@ -1,4 +1,4 @@
-"""Sequences of causal blocks that several models are made of; each block has its own part of the state."""
+"""Sequences of causal blocks that several models share; each block keeps its own part of the state."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from gtcrn.streaming.state import State
 
 
 class StreamingSequential(Stateful, nn.ModuleList):
-    """Blocks one after the other, each with its own part of the state."""
+    """Blocks that run one after the other, each with its own part of the state."""
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         next_state = {}
@@ -19,7 +19,7 @@ class StreamingSequential(Stateful, nn.ModuleList):
 
 
 class Encoder(Stateful, nn.ModuleList):
-    """Blocks one after the other; every output is kept for the decoder."""
+    """Blocks that run one after the other and whose outputs are all kept for the decoder."""
 
     def forward(self, x: Tensor, state: State) -> tuple[list[Tensor], State]:
         outputs, next_state = [], {}
@@ -30,7 +30,7 @@ class Encoder(Stateful, nn.ModuleList):
 
 
 class Decoder(Stateful, nn.ModuleList):
-    """The encoder's mirror image: to every block's input the encoder output of its own size is added."""
+    """The encoder's mirror image: every block adds the encoder output of the same size to its input."""
 
     def forward(self, x: Tensor, skips: list[Tensor], state: State) -> tuple[Tensor, State]:
         next_state = {}

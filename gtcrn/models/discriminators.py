@@ -1,9 +1,9 @@
-"""Discriminators: waveform in, judgements out. They are trained to score clean speech 1 and a generator's output 0.
+"""Discriminators, which take a waveform and are trained to score clean speech 1 and a generator's output 0.
 
     MultiScaleDiscriminator     the wave at full rate, half of it, a quarter (Kumar et al., MelGAN, 2019)
     MultiPeriodDiscriminator    the wave folded into rows of p samples (Kong et al., HiFi-GAN, 2020)
 
-All convolutions have spectral norm: a step of its power iteration is taken whenever a weight is used while training.
+All convolutions have spectral norm, whose power iteration takes a step whenever a weight is used in training.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from gtcrn.errors import UserError
 
 
 class Judgement(NamedTuple):
-    """What one discriminator makes of a batch.
+    """The scores and features that one discriminator gives a batch.
 
-    score: (B, *), one for every place it looked at. features: of its hidden layers, first to last, each (B, C, …).
+    score: (B, *), one for every position in time. features: outputs of its hidden layers, first to last, (B, C, …).
     """
 
     score: Tensor
@@ -30,7 +30,7 @@ class Judgement(NamedTuple):
 
 
 class ConvolutionalDiscriminator(nn.Module):
-    """A stack of convolutions with leaky ReLUs between them: (B, 1, …) -> Judgement."""
+    """A stack of convolutions with leaky ReLUs between them, which maps (B, 1, …) to a `Judgement`."""
 
     def __init__(self, layers: Sequence[nn.Module]):
         super().__init__()
@@ -46,9 +46,9 @@ class ConvolutionalDiscriminator(nn.Module):
 
 
 class MultiScaleDiscriminator(nn.Module):
-    """One discriminator per scale; every scale has half the rate of the one before. (B, N) -> a Judgement per scale.
+    """One discriminator per scale, which maps (B, N) to a `Judgement` per scale, each at half the rate of the last.
 
-    channels: of the first layer, and of the strided ones after it. kernel_size: of the strided layers.
+    channels: of the first layer, then of the strided layers after it. kernel_size: of the strided layers.
     """
 
     def __init__(self, scales: int = 3, channels: Sequence[int] = (64, 128, 256, 512, 1024), kernel_size: int = 5):
@@ -73,7 +73,7 @@ class MultiScaleDiscriminator(nn.Module):
     def _layers(channels: Sequence[int], kernel_size: int) -> list[nn.Module]:
         first, last = channels[0], channels[-1]
         strided = [
-            # four times the groups with every layer, as far as the channels can be divided
+            # every layer has four times as many groups as the last, as far as they divide the channels
             nn.Conv1d(c, d, kernel_size, stride=2, padding=kernel_size // 2, groups=math.gcd(4**depth, c, d))
             for depth, (c, d) in enumerate(zip(channels, channels[1:]))
         ]
@@ -86,9 +86,9 @@ class MultiScaleDiscriminator(nn.Module):
 
 
 class MultiPeriodDiscriminator(nn.Module):
-    """One discriminator per period; each sees every p-th sample. (B, N) -> a Judgement per period.
+    """One discriminator per period p, which sees every p-th sample: it maps (B, N) to a `Judgement` per period.
 
-    periods: samples. channels: of the strided layers. kernel_size: of them, along time.
+    periods: in samples. channels: of the strided layers. kernel_size: of the strided layers along time.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class MultiPeriodDiscriminator(nn.Module):
 
     @staticmethod
     def _fold(wave: Tensor, period: int) -> Tensor:
-        """(B, N) -> (B, 1, ceil(N / period), period), mirrored at the end."""
+        """Fold (B, N) into (B, 1, ceil(N / period), period); the signal is mirrored at its end to fill the last row."""
         padded = F.pad(wave, (0, -wave.shape[1] % period), mode="reflect")
         return padded.unflatten(1, (1, -1, period))
 
@@ -134,7 +134,7 @@ class MultiPeriodDiscriminator(nn.Module):
 
 
 class CombinedDiscriminator(nn.Module):
-    """Several discriminators side by side: (B, N) -> the judgements of them all. discriminators: by name."""
+    """Several discriminators, by name, that judge the same wave (B, N): it returns the judgements of all of them."""
 
     def __init__(self, discriminators: Mapping[str, nn.Module]):
         super().__init__()

@@ -3,8 +3,8 @@
     frame -> spectrum -> |S| -> separation -> mask · spectrum -> frame
           -> learned basis -> norm -> separation -> mask · basis -> frame
 
-Two stages, each with a mask of its own: the first on the magnitude, which leaves the phase as it is,
-the second on a learned basis of the samples, which can mend it. Windows are rectangular.
+It has two stages, each with its own mask: the first masks the magnitude and keeps the noisy phase, the second
+masks a learned basis of the samples and can correct the phase. Windows are rectangular.
 """
 
 from __future__ import annotations
@@ -14,29 +14,29 @@ from torch import Tensor, nn
 
 from gtcrn.dsp import Frames, irfft, magnitude, rfft
 from gtcrn.errors import UserError
-from gtcrn.models.enhancer import DEEPEST, FrameEnhancer, StreamingModel
+from gtcrn.models.enhancer import MAX_LAYERS, FrameEnhancer, StreamingModel
 from gtcrn.streaming import CausalLSTM, Stateful
 from gtcrn.streaming.state import State
 
 
 class InstantLayerNorm(nn.LayerNorm):
-    """Layer normalisation of every frame by itself: (…, size) -> (…, size)."""
+    """A layer normalisation of each frame alone: (…, size) -> (…, size)."""
 
     def __init__(self, size: int):
         super().__init__(size, eps=1e-7)
 
 
 class LogInstantLayerNorm(InstantLayerNorm):
-    """The same of a logarithm, on which a level has no influence: magnitudes (…, size) -> (…, size)."""
+    """A layer normalisation of log magnitudes (…, size), which removes the influence of the level."""
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(torch.log(x + 1e-7))
 
 
 class Separation(Stateful):
-    """A separation core: LSTMs along time, then a mask between 0 and 1.
+    """A separation core, which estimates a mask between 0 and 1 by LSTMs along time.
 
-    (B, T, size), {"lstm": nested} -> mask (B, T, size), next state.
+    It maps (B, T, size), {"lstm": nested} to a mask (B, T, size) and the next state.
     """
 
     def __init__(self, size: int, lstm_size: int, layers: int, dropout: float):
@@ -50,10 +50,10 @@ class Separation(Stateful):
 
 
 class DTLN(StreamingModel):
-    """frames (B, 1, T, n_fft), state -> enhanced frames (B, 1, T, n_fft), next state.
+    """The core of DTLN: frames (B, 1, T, n_fft), state -> enhanced frames (B, 1, T, n_fft), next state.
 
-    The published decoder was trained on frames that are summed where they overlap; `gain` = n_fft / hop
-    makes up for the mean that overlap-add with perfect reconstruction takes.
+    The published decoder was trained on frames that are summed where they overlap. Our overlap-add has perfect
+    reconstruction and so averages them; `gain` = n_fft / hop makes up for this.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class DTLN(StreamingModel):
     def forward(self, frames: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         state = self.start(frames.shape[0], state)
         spec = rfft(frames)  # (B, 2, T, n_fft // 2 + 1)
-        features = self.magnitude_norm(magnitude(spec, eps=1e-20))  # a larger eps would show in the logarithm
+        features = self.magnitude_norm(magnitude(spec, eps=1e-20))  # a larger eps would change the logarithm
         mask, first = self.magnitude_separation(features, state["magnitude_separation"])
         basis = self.encoder(irfft(mask[:, None] * spec)[:, 0])  # (B, T, basis_size)
         mask, second = self.basis_separation(self.basis_norm(basis), state["basis_separation"])
@@ -98,18 +98,18 @@ def build(
     causal: bool = True,
     padding: str | None = None,
 ) -> FrameEnhancer:
-    """DTLN with the published sizes as defaults.
+    """Build DTLN, with the published sizes as defaults.
 
-    lstm_size, layers: of the LSTMs of each separation core. basis_size: of the learned basis. dropout:
-    between LSTMs while training. norm_stft: normalise the log magnitude of every frame, published as
-    DTLN_norm, against variations of level. n_fft, hop_length: samples of a frame and its step.
+    lstm_size, layers: of the LSTMs in each separation core. basis_size: of the learned basis. dropout:
+    between LSTMs in training. norm_stft: normalise the log magnitude of every frame against variations of
+    level, published as DTLN_norm. n_fft, hop_length: samples of a frame and between frames.
     causal: must be True. Raises `UserError` naming the key that is out of range.
     """
     for key, value in {"lstm_size": lstm_size, "layers": layers, "basis_size": basis_size}.items():
         if value < 1:
             raise UserError(f"model.{key}={value}: must be at least 1")
-    if layers > DEEPEST:
-        raise UserError(f"model.layers={layers}: must be at most {DEEPEST}")
+    if layers > MAX_LAYERS:
+        raise UserError(f"model.layers={layers}: must be at most {MAX_LAYERS}")
     if not 0 <= dropout < 1:
         raise UserError(f"model.dropout={dropout}: must be at least 0 and less than 1")
     if not causal:

@@ -14,20 +14,20 @@ from gtcrn.streaming import Stateful
 from gtcrn.streaming.state import State
 
 PADDINGS = ("zeros", "reflect", "none")
-RATES = 1000, 768000  # Hz, the lowest and the highest
-DEEPEST = 32  # blocks or layers of one kind
+SAMPLE_RATES = 1000, 768000  # Hz, the lowest and the highest
+MAX_LAYERS = 32  # blocks or layers of one kind
 
 
 class StreamingModel(Stateful):
-    """A whole model: the only level at which `state=None` means "from the beginning"."""
+    """A whole model, the only level at which `state=None` means "from the beginning"."""
 
     def initial_state(self, batch_size: int) -> State:
-        """The state of a stream that begins. Raises `UserError` if the model looks ahead."""
+        """Return the state in which a stream begins. Raises `UserError` if the model looks ahead."""
         self.require_causal()
         return super().initial_state(batch_size)
 
     def start(self, batch_size: int, state: State | None) -> State:
-        """`state`, or zeros if there is none; a whole utterance may start where a stream may not."""
+        """Return `state`, or zeros if it is None: a model that looks ahead takes whole utterances alone."""
         if state is None:
             return super().initial_state(batch_size)
         self.require_causal()
@@ -35,21 +35,22 @@ class StreamingModel(Stateful):
 
 
 def checked_rate(sample_rate: int) -> int:
-    """Give back a sample rate in Hz. Raises `UserError` for one that no sound has."""
-    lowest, highest = RATES
+    """Return the sample rate in Hz. Raises `UserError` if it lies outside `SAMPLE_RATES`."""
+    lowest, highest = SAMPLE_RATES
     if not lowest <= sample_rate <= highest:
         raise UserError(f"model.sample_rate={sample_rate}: must lie between {lowest} and {highest} Hz")
     return sample_rate
 
 
 class Enhancer(StreamingModel):
-    """Noisy waveform in, enhanced waveform out, (B, N) float32 in [-1, 1] at `sample_rate`.
+    """A model that maps noisy to enhanced waveforms, (B, N) float32 in [-1, 1] at `sample_rate`.
 
-    core: the network, without what turns samples into its input and its output into samples.
-    sample_rate: Hz. hop_length: samples; a stream is fed multiples of it.
+    core: the network, without the analysis of samples before it and the synthesis after it.
+    sample_rate: in Hz. hop_length: in samples; a stream takes multiples of it.
     window_length: samples that one step of the core sees at a time, at least a hop.
     latency: samples by which the streamed output is later than the whole-utterance output.
-    input_level: dBFS at which it was trained, RMS of noisy speech where speech is active; None if nobody knows.
+    input_level: level in dBFS at which it was trained, as the RMS of noisy speech where speech is active; None if
+        it is not known.
     """
 
     core: StreamingModel
@@ -60,14 +61,16 @@ class Enhancer(StreamingModel):
     input_level: float | None = None
 
     def forward(self, wave: Tensor, state: State | None = None) -> tuple[Tensor, State | None]:
-        """Whole utterance (state None): output aligned with the input, any N. The state given back is
-        that of the stream after the utterance and the `latency` samples that flushed it, None if the
-        model looks ahead.
+        """Enhance whole utterances (B, N), or the next chunk of a stream.
 
-        Stream (state from `initial_state` or from the last call): N a multiple of `hop_length`;
-        the same signal, later by `latency` samples.
+        Without a state, the waves are whole utterances of any N, and the output is aligned with the input. The
+        returned state is that of the stream after the utterance and the `latency` samples that flush it, None if
+        the model looks ahead.
 
-        Raises `UserError` for a wrong shape or chunk length, or when asked to stream while looking ahead.
+        With a state, from `initial_state` or from the last call, N is a multiple of `hop_length`. The output is the
+        same signal, later by `latency` samples.
+
+        Raises `UserError` for a wrong shape or chunk length, and if a model that looks ahead is to stream.
         """
         self._check(wave)
         if state is None:
@@ -80,15 +83,18 @@ class Enhancer(StreamingModel):
         return self._enhance_chunk(wave, state)
 
     def estimate(self, wave: Tensor, masks: Callable[[Tensor], Tensor] | None = None) -> tuple[Tensor, Tensor | None]:
-        """For losses: the enhanced waveform (B, N) of whole utterances, and its spectrum (B, 2, T, F) if any."""
+        """Return the enhanced waveform (B, N) of whole utterances, and its spectrum (B, 2, T, F) or None, for losses.
+
+        masks: applied to the noisy spectrum before the core, (B, 2, T, F) -> (B, 2, T, F).
+        """
         raise NotImplementedError
 
     def spectra(self, wave: Tensor) -> Tensor | None:
-        """For losses: the spectrum of whole utterances (B, N) to compare that of `estimate` with, if it gives one."""
+        """Return the spectrum of whole utterances (B, N) that losses compare with that of `estimate`, or None."""
         raise NotImplementedError
 
     def core_input(self, wave: Tensor) -> Tensor:
-        """What the core sees of whole utterances (B, N): (B, C, T, …), time in dimension 2."""
+        """Return the input (B, C, T, …) of the core for whole utterances (B, N), with time in dimension 2."""
         raise NotImplementedError
 
     def _enhance_whole(self, wave: Tensor) -> tuple[Tensor, State | None]:
@@ -106,12 +112,12 @@ class Enhancer(StreamingModel):
 
 
 class FrameEnhancer(Enhancer):
-    """Frames, a core that maps frames to frames of the same shape, overlap-add.
+    """An enhancer of frames: framing, a core that maps frames to frames of the same shape, and overlap-add.
 
-    padding: what stands beyond the ends of a whole utterance. `zeros` is what a stream has, so
-    both give the same samples; `reflect` mirrors n_fft - hop samples at either end, as
-    torch.stft(center=True) does and as the published scores of GTCRN's family were made; `none` takes
-    whole frames of the signal alone, as DTLN's were: its ends are overlapped by fewer frames and fade.
+    padding: continues a whole utterance beyond its ends. `zeros` is what a stream has, so both give the same
+    samples; `reflect` mirrors n_fft - hop samples at either end, as torch.stft(center=True) does and as the
+    published scores of the GTCRN family were made; `none` takes whole frames of the signal alone, as the scores of
+    DTLN were made: fewer frames overlap at its ends, which fade.
     """
 
     def __init__(self, core: StreamingModel, framing: Frames, sample_rate: int, padding: str | None = None):
@@ -130,25 +136,25 @@ class FrameEnhancer(Enhancer):
         return self.framing.delay + self.total_lookahead() * self.hop_length
 
     def initial_state(self, batch_size: int) -> State:
-        """{"analysis": (B, n_fft - hop), "core": nested, "synthesis": (B, n_fft - hop)}, zeros."""
+        """Return zeros: {"analysis": (B, n_fft - hop), "core": nested, "synthesis": (B, n_fft - hop)}."""
         past = self.framing.initial_state(batch_size)
         return {"analysis": past, "core": self.core.initial_state(batch_size), "synthesis": past}
 
     def core_input(self, wave: Tensor) -> Tensor:
-        """The frames of whole utterances: (B, N) -> (B, C, T, F)."""
+        """Return the frames of whole utterances: (B, N) -> (B, C, T, F)."""
         past, padded = self._pad(wave)
         return self.framing.analysis(padded, past)[0]
 
     def waveform(self, frames: Tensor, length: int) -> Tensor:
-        """The inverse of `core_input`: (B, C, T, F) -> (B, length)."""
+        """Return the waves of frames, as the inverse of `core_input`: (B, C, T, F) -> (B, length)."""
         return self._synthesise(frames, length)[0]
 
     def spectra(self, wave: Tensor) -> Tensor | None:
-        """None: losses see the waveform alone."""
+        """Return None, since losses compare the waveform alone."""
         return None
 
     def estimate(self, wave: Tensor, masks: Callable[[Tensor], Tensor] | None = None) -> tuple[Tensor, Tensor | None]:
-        """For losses: the enhanced waveform (B, N).
+        """Return the enhanced waveform (B, N) for losses, and no spectrum.
 
         masks: applied to the spectrum of the noisy frames first, (B, 2, T, F) -> (B, 2, T, F).
         """
@@ -157,13 +163,13 @@ class FrameEnhancer(Enhancer):
         return self.waveform(frames, wave.shape[1]), None
 
     def _synthesise(self, frames: Tensor, length: int) -> tuple[Tensor, Tensor]:
-        """(B, C, T, F) -> (B, length) aligned with the input, and the overlap that a stream would go on with."""
+        """Return the wave (B, length) of frames (B, C, T, F), aligned with the input, and the stream's next overlap."""
         wave, overlap = self.framing.synthesis(frames, self.framing.initial_state(frames.shape[0]))
         if self.padding == "none":
             wave = torch.cat([wave, overlap], dim=1)
             return F.pad(wave, (0, length - wave.shape[1])), overlap
-        # reflect ends with a frame that nothing overlaps: what it left in the overlap lacks the
-        # next window's share, which is given back by division, as torch.istft does
+        # with reflect, nothing overlaps the end of the last frame; dividing by the sum of the windows that do reach
+        # there makes up for the missing one, as torch.istft does
         missing = length + self.framing.delay - wave.shape[1]
         if missing > 0:
             tail = overlap[:, :missing] / self.framing.tail_gain(frames.shape[2])[:missing]
@@ -186,7 +192,7 @@ class FrameEnhancer(Enhancer):
         return enhanced, {"analysis": past, "core": core_state, "synthesis": overlap}
 
     def _pad(self, wave: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, N) -> what comes before it (B, n_fft - hop), and it with what comes after: whole hops."""
+        """Return the samples (B, n_fft - hop) before waves (B, N), and the waves padded at their end to whole hops."""
         delay, hop, length = self.framing.delay, self.hop_length, wave.shape[1]
         if self.padding == "zeros":
             return self.framing.initial_state(wave.shape[0]), F.pad(wave, (0, -length % hop + delay))
@@ -209,14 +215,14 @@ class FrameEnhancer(Enhancer):
 
 
 class SpectralEnhancer(FrameEnhancer):
-    """STFT, a core that maps spectra to spectra, inverse STFT: the frames are spectra (B, 2, T, F)."""
+    """An enhancer of spectra: STFT, a core that maps spectra (B, 2, T, F) to spectra, and inverse STFT."""
 
     def spectra(self, wave: Tensor) -> Tensor:
-        """The spectrum of whole utterances as the core sees it: (B, N) -> (B, 2, T, F)."""
+        """Return the spectrum of whole utterances as the core sees it: (B, N) -> (B, 2, T, F)."""
         return self.core_input(wave)
 
     def estimate(self, wave: Tensor, masks: Callable[[Tensor], Tensor] | None = None) -> tuple[Tensor, Tensor]:
-        """For losses: the enhanced waveform (B, N) and the core's own spectrum (B, 2, T, F).
+        """Return the enhanced waveform (B, N) and the core's own spectrum (B, 2, T, F), for losses.
 
         masks: applied to the noisy spectrum first, (B, 2, T, F) -> (B, 2, T, F).
         """
@@ -226,9 +232,9 @@ class SpectralEnhancer(FrameEnhancer):
 
 
 class WaveEnhancer(Enhancer):
-    """A core that maps samples to samples, (B, 1, N) -> (B, 1, N), each from itself and those before it.
+    """An enhancer of samples, whose causal core maps (B, 1, N) to (B, 1, N) for N a multiple of `hop_length`.
 
-    N of the core is a multiple of `hop_length`. Beyond the ends of a whole utterance stand zeros.
+    Whole utterances are continued by zeros beyond their ends.
     """
 
     latency = 0
@@ -241,14 +247,14 @@ class WaveEnhancer(Enhancer):
         self.hop_length = self.window_length = hop_length
 
     def core_input(self, wave: Tensor) -> Tensor:
-        """Whole utterances with zeros up to whole hops: (B, N) -> (B, 1, N')."""
+        """Return whole utterances with zeros up to whole hops: (B, N) -> (B, 1, N')."""
         return F.pad(wave, (0, -wave.shape[1] % self.hop_length))[:, None]
 
     def spectra(self, wave: Tensor) -> None:
-        """None: losses see the waveform alone."""
+        """Return None, since losses compare the waveform alone."""
 
     def estimate(self, wave: Tensor, masks: Callable[[Tensor], Tensor] | None = None) -> tuple[Tensor, None]:
-        """For losses: the enhanced waveform (B, N). Raises `UserError` for masks: there is no spectrum."""
+        """Return the enhanced waveform (B, N) for losses. Raises `UserError` for masks, since there is no spectrum."""
         if masks:
             raise UserError("training/masks: spectrum masks need a spectral model; set training/masks=none")
         return self._enhance_whole(wave)[0], None

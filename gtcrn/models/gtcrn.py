@@ -3,7 +3,7 @@
     spectrum -> |S|, re, im -> ERB bands -> subband neighbours -> encoder -> dual-path GRUs -> decoder
              -> complex mask <- bins <------------------------------------------------------------┘
 
-Every block maps (B, C, T, F), state -> (B, C', T, F'), next state.
+Every block maps (B, C, T, F), state to (B, C', T, F'), next state.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from gtcrn.dsp import ERB, STFT
 from gtcrn.errors import UserError
 from gtcrn.models.blocks import Decoder, Encoder, StreamingSequential
-from gtcrn.models.enhancer import DEEPEST, SpectralEnhancer
+from gtcrn.models.enhancer import MAX_LAYERS, SpectralEnhancer
 from gtcrn.models.masking import ERBMaskNetwork, quartered_bands
 from gtcrn.streaming import CausalConv2d, CausalConvTranspose2d, CausalGRU, Stateful, grouped_gru
 from gtcrn.streaming.state import State
@@ -24,9 +24,9 @@ DILATIONS = (1, 2, 5)
 
 
 class SubbandFeatures(nn.Module):
-    """SFE: every band beside its two neighbours (section 2.2), zeros beyond the ends.
+    """Subband feature extraction (SFE), which stacks every band with its two neighbours (section 2.2).
 
-    (B, C, T, F) -> (B, 3C, T, F), ordered (channel, neighbour).
+    It maps (B, C, T, F) to (B, 3C, T, F), ordered (channel, neighbour), with zeros beyond the ends.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -35,7 +35,7 @@ class SubbandFeatures(nn.Module):
 
 
 class ConvBlock(Stateful):
-    """Convolution over frequency alone, stride 2 (transposed: upsampling), BatchNorm, activation."""
+    """A convolution of stride 2 over frequency alone (transposed: upsampling), BatchNorm and an activation."""
 
     def __init__(
         self, in_channels: int, out_channels: int, groups: int = 1, transposed: bool = False, last: bool = False
@@ -51,7 +51,7 @@ class ConvBlock(Stateful):
 
 
 class TemporalRecurrentAttention(Stateful):
-    """TRA: a gate per channel and frame, from a GRU over the frame energies (section 2.3)."""
+    """TRA, a gate per channel and frame that a GRU computes from the frame energies (section 2.3)."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -66,8 +66,8 @@ class TemporalRecurrentAttention(Stateful):
 
 
 class GTConvBlock(Stateful):
-    """Grouped temporal convolution: half the channels pass a dilated depthwise 3×3, the other half
-    pass by, then both are shuffled like cards (section 2.3)."""
+    """A grouped temporal convolution (section 2.3): a dilated depthwise 3×3 processes half of the channels, the other
+    half bypass it, then a channel shuffle interleaves both."""
 
     def __init__(self, channels: int, n_freqs: int, dilation: int, transposed: bool, causal: bool):
         super().__init__()
@@ -95,17 +95,17 @@ class GTConvBlock(Stateful):
         self.tra = TemporalRecurrentAttention(half)
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        x, passing = x.chunk(2, dim=1)  # (B, C/2, T, F) each
+        x, bypass = x.chunk(2, dim=1)  # (B, C/2, T, F) each
         x = self.point_act(self.point_bn1(self.point_conv1(self.sfe(x))))
         x, depth_conv = self.depth_conv(x, state["depth_conv"])
         x = self.point_bn2(self.point_conv2(self.depth_act(self.depth_bn(x))))
         x, tra = self.tra(x, state["tra"])
-        x = torch.stack([x, passing], dim=2).flatten(1, 2)  # channels 0, C/2, 1, C/2 + 1, …
+        x = torch.stack([x, bypass], dim=2).flatten(1, 2)  # channels 0, C/2, 1, C/2 + 1, …
         return x, {"depth_conv": depth_conv, "tra": tra}
 
 
 class GroupedGRU(Stateful):
-    """Two GRUs, each over half of the channels: over frequency in both directions, or over time."""
+    """Two GRUs that process half of the channels each, over frequency in both directions or over time."""
 
     def __init__(self, input_size: int, hidden_size: int, n_freqs: int, over_time: bool):
         super().__init__()
@@ -116,14 +116,14 @@ class GroupedGRU(Stateful):
         self.rnn2 = nn.GRU(input_size // 2, hidden_size, batch_first=True, bidirectional=not over_time)
 
     def initial_state(self, batch_size: int) -> State:
-        """Hidden states (B, F, H / 2); over frequency there is no past and the state stays empty."""
+        """Return the hidden states (B, F, H / 2) over time; a GRU over frequency has no past, and an empty state."""
         if not self.over_time:
             return {}
         shape = batch_size, self.n_freqs, self.rnn1.hidden_size
         return {name: self.rnn1.weight_hh_l0.new_zeros(shape) for name in ("rnn1", "rnn2")}
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """(B, T, F, C) -> (B, T, F, H)"""
+        """Run both GRUs and concatenate their outputs: (B, T, F, C) -> (B, T, F, H)."""
         grus = self.rnn1, self.rnn2
         if not self.over_time:
             return grouped_gru(grus, x.flatten(0, 1))[0].unflatten(0, x.shape[:2]), state
@@ -135,7 +135,7 @@ class GroupedGRU(Stateful):
 
 
 class DPGRNN(Stateful):
-    """Grouped dual-path RNN: along frequency inside a frame, then along time inside a band."""
+    """A grouped dual-path RNN, which runs along frequency within a frame, then along time within a band."""
 
     def __init__(self, channels: int, hidden_size: int, n_freqs: int):
         super().__init__()
@@ -171,17 +171,17 @@ def build(
     causal: bool = True,
     padding: str | None = None,
 ) -> SpectralEnhancer:
-    """GTCRN with the published sizes as defaults.
+    """Build GTCRN, with the published sizes as defaults.
 
     channels: of encoder and decoder, a multiple of 2. dpgrnn_count: dual-path blocks, 1 to 32.
-    hidden_size: of their GRUs, a multiple of 4. erb_low_bins + erb_bands: 4k + 1, so that halving
-    the bands twice and doubling them again ends where it began. causal: False pads time
-    symmetrically. Raises `UserError` naming the key that is out of range.
+    hidden_size: of their GRUs, a multiple of 4. erb_low_bins + erb_bands: 4k + 1, so that two downsamplings
+    and two upsamplings by 2 restore the number of bands. causal: False pads time symmetrically.
+    Raises `UserError` naming the key that is out of range.
     """
     if channels < 2 or channels % 2:
         raise UserError(f"model.channels={channels}: must be a positive multiple of 2 (half of them pass by)")
-    if not 1 <= dpgrnn_count <= DEEPEST:
-        raise UserError(f"model.dpgrnn_count={dpgrnn_count}: must lie between 1 and {DEEPEST}")
+    if not 1 <= dpgrnn_count <= MAX_LAYERS:
+        raise UserError(f"model.dpgrnn_count={dpgrnn_count}: must lie between 1 and {MAX_LAYERS}")
     if hidden_size < 4 or hidden_size % 4:
         raise UserError(f"model.hidden_size={hidden_size}: must be a positive multiple of 4 (2 groups, 2 directions)")
     n_freqs = quartered_bands(erb_low_bins, erb_bands)

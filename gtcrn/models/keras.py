@@ -1,4 +1,4 @@
-"""DTLN's weights as Keras saves them (HDF5), under the names and in the layouts of its PyTorch port."""
+"""Reader of DTLN's weights as Keras saves them (HDF5), which gives them the names and layouts of its PyTorch port."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ def is_hdf5(path: Path) -> bool:
 
 
 def read_dtln(path: Path) -> dict[str, Tensor]:
-    """Raises `UserError` if h5py is missing, the file is damaged or it holds another network's layers."""
+    """Return DTLN's weights from a Keras file, by their names in its PyTorch port.
+
+    Raises `UserError` if h5py is missing, the file is damaged or it holds another network's layers.
+    """
     layers = _read_layers(path)
     lstms = [layer for layer in layers if "recurrent_kernel" in layer]
     dense = [layer for layer in layers if layer.keys() == {"kernel", "bias"} and layer["kernel"].dim() == 2]
@@ -31,7 +34,7 @@ def read_dtln(path: Path) -> dict[str, Tensor]:
         )
     weights = {}
     per_core = len(lstms) // 2
-    for index, lstm in enumerate(lstms):  # gates in the order of torch's, but one bias where torch has two
+    for index, lstm in enumerate(lstms):  # gates are in torch's order, but there is one bias where torch has two
         prefix = f"sep{1 + index // per_core}.rnn{1 + index % per_core}"
         weights[f"{prefix}.weight_ih_l0"] = lstm["kernel"].T
         weights[f"{prefix}.weight_hh_l0"] = lstm["recurrent_kernel"].T
@@ -48,14 +51,14 @@ def read_dtln(path: Path) -> dict[str, Tensor]:
 
 
 def _read_layers(path: Path) -> list[dict[str, Tensor]]:
-    """{"kernel": …, "bias": …} of every layer that has weights, in the order of the network."""
+    """Return {"kernel": …, "bias": …} of every layer that has weights, in the order of the network."""
     try:
         import h5py
     except ImportError:
         raise UserError(f"checkpoint {path}: a Keras file (HDF5), which takes h5py to read: pip install h5py") from None
     try:
         with h5py.File(path) as file:
-            root = file.get("model_weights", file)  # where whole models are saved, not just weights
+            root = file.get("model_weights", file)  # a file of a whole model keeps its weights in this group
             groups = [root[name] for name in root.attrs["layer_names"]]
             layers = [
                 {

@@ -1,7 +1,7 @@
 """GTCRN-Light v3: GTCRN with every operator slimmed (zerong7777-boop/gtcrn-light, 2025).
 
-The pipeline of `gtcrn.models.gtcrn` with depthwise separable convolutions, a gate without a GRU and
-dual-path GRUs in a bottleneck of r channels. Published with symmetric padding in time, which looks 22
+It is the pipeline of `gtcrn.models.gtcrn` with depthwise separable convolutions, a gate without a GRU and
+dual-path GRUs in a bottleneck of r channels. It was published with symmetric padding in time, which looks 22
 frames (352 ms) ahead; `causal=True` is the streamable variant, a different model that needs its own
 training.
 """
@@ -26,7 +26,7 @@ DILATIONS = (1, 2, 5)
 
 
 class SeparableBlock(Stateful):
-    """Depthwise 1×3 of stride 2 over frequency (transposed: upsampling), pointwise, BatchNorm, PReLU."""
+    """A depthwise 1×3 of stride 2 over frequency (transposed: upsampling), a pointwise one, BatchNorm and PReLU."""
 
     def __init__(self, in_channels: int, out_channels: int, transposed: bool = False):
         super().__init__()
@@ -43,7 +43,7 @@ class SeparableBlock(Stateful):
 
 
 class TemporalGate(Stateful):
-    """TRALite: a gate per channel and frame, from a short convolution over the frame energies."""
+    """TRALite, a gate per channel and frame that a short convolution computes from the frame energies."""
 
     def __init__(self, channels: int, causal: bool):
         super().__init__()
@@ -57,7 +57,7 @@ class TemporalGate(Stateful):
 
 
 class GTConvLite(Stateful):
-    """Dilated depthwise 3×3, pointwise, BatchNorm, PReLU, gate, residual."""
+    """A residual block: dilated depthwise 3×3, pointwise convolution, BatchNorm, PReLU and a temporal gate."""
 
     def __init__(self, channels: int, n_freqs: int, dilation: int, causal: bool):
         super().__init__()
@@ -84,7 +84,7 @@ class GTConvLite(Stateful):
 
 
 class BottleneckDPGRNN(Stateful):
-    """Dual-path RNN in r of C channels: along frequency inside a frame, then along time inside a band."""
+    """A dual-path RNN in r of C channels, which runs along frequency within a frame, then along time within a band."""
 
     def __init__(self, channels: int, r: int, n_freqs: int, bidirectional: bool):
         super().__init__()
@@ -122,7 +122,7 @@ def build(
     causal: bool = True,
     padding: str | None = None,
 ) -> SpectralEnhancer:
-    """Light v3 with the published sizes as defaults.
+    """Build GTCRN-Light v3, with the published sizes as defaults.
 
     width_mult: channels C = max(8, round(12 · width_mult)), the published rule. r: channels of the
     dual-path bottleneck, None for the published max(8, ceil(0.75 · C)). use_two_dpgrnn: a second

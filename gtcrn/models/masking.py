@@ -1,4 +1,4 @@
-"""What the GTCRN family shares: a U-shaped network over ERB bands that predicts a complex mask."""
+"""The U-shaped network over ERB bands that predicts a complex mask, which the GTCRN family shares."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gtcrn.streaming.state import State
 
 
 class ERBMaskNetwork(StreamingModel):
-    """spectrum (B, 2, T, bins), state -> enhanced spectrum (B, 2, T, bins), next state.
+    """A masking network: spectrum (B, 2, T, bins), state -> enhanced spectrum (B, 2, T, bins), next state.
 
     |S|, re, im -> ERB bands -> features -> encoder -> dual path -> decoder -> bins -> mask · spectrum
                                                └────────── skips ───────┘
@@ -34,7 +34,8 @@ class ERBMaskNetwork(StreamingModel):
         return apply_complex_mask(self.erb.synthesis(mask), spec), next_state
 
     def mask(self, bands: Tensor, state: State) -> tuple[Tensor, State]:
-        """All that is learnt, and all that integers can do: |S|, re, im (B, 3, T, bands) -> mask (B, 2, T, bands)."""
+        """Predict the mask (B, 2, T, bands) from |S|, re and im (B, 3, T, bands), the part that is trained and
+        quantized."""
         skips, encoder = self.encoder(self.features(bands), state["encoder"])
         x, dual_path = self.dual_path(skips[-1], state["dual_path"])  # (B, C, T, about bands / 4)
         mask, decoder = self.decoder(x, skips, state["decoder"])
@@ -42,7 +43,7 @@ class ERBMaskNetwork(StreamingModel):
 
 
 def quartered_bands(erb_low_bins: int, erb_bands: int) -> int:
-    """Bands left after two downsamplings by 2. Raises `UserError` if upsampling would not come back."""
+    """Return the bands after two downsamplings by 2. Raises `UserError` if upsampling would not restore them."""
     bands = erb_low_bins + erb_bands
     if bands % 4 != 1:
         raise UserError(

@@ -1,8 +1,8 @@
 """GTCRN-Micro: GTCRN without recurrence, for microcontrollers (bglid/GTCRN-Micro, 2025).
 
-The pipeline of `gtcrn.models.gtcrn` with the subband features and the gate of Light v3, no dilation in
-encoder and decoder, and stacks of temporal convolutions in place of the dual-path GRUs. Fewer parameters
-than GTCRN, yet more multiplications by every count: the decoder's 3×3 convolutions are dense.
+It is the pipeline of `gtcrn.models.gtcrn` with the subband features and the gate of Light v3, no dilation in
+encoder and decoder, and stacks of temporal convolutions in place of the dual-path GRUs. It has fewer parameters
+than GTCRN, yet more multiplications by every count, since the decoder's 3×3 convolutions are dense.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from gtcrn.dsp import ERB, STFT
 from gtcrn.errors import UserError
 from gtcrn.models.blocks import Decoder, Encoder, StreamingSequential
-from gtcrn.models.enhancer import DEEPEST, SpectralEnhancer
+from gtcrn.models.enhancer import MAX_LAYERS, SpectralEnhancer
 from gtcrn.models.light_v3 import TemporalGate
 from gtcrn.models.masking import ERBMaskNetwork, quartered_bands
 from gtcrn.streaming import CausalConv2d, CausalConvTranspose2d, Stateful
@@ -24,7 +24,7 @@ LONGEST_MEMORY = 3750  # frames that one convolution may remember: a minute at t
 
 
 class ConvBlock(Stateful):
-    """Convolution over frequency alone, halving or doubling the bands; BatchNorm, activation."""
+    """A convolution over frequency alone that halves or doubles the bands, BatchNorm and an activation."""
 
     def __init__(self, conv: nn.Module, channels: int, activation: type[nn.Module]):
         super().__init__()
@@ -37,21 +37,21 @@ class ConvBlock(Stateful):
 
 
 def halving(in_channels: int, out_channels: int) -> nn.Module:
-    """(B, C, T, 2F - 1) -> (B, C', T, F)"""
+    """Return a convolution that halves the bands: (B, C, T, 2F - 1) -> (B, C', T, F)."""
     return nn.Conv2d(in_channels, out_channels, (1, 5), stride=(1, 2), padding=(0, 2))
 
 
 def doubling(in_channels: int, out_channels: int, transposed: bool) -> nn.Module:
-    """(B, C, T, F) -> (B, C', T, 2F - 1)"""
+    """Return a convolution that doubles the bands: (B, C, T, F) -> (B, C', T, 2F - 1)."""
     if transposed:
         return nn.ConvTranspose2d(in_channels, out_channels, (1, 5), stride=(1, 2), padding=(0, 2))
-    # of bands that stand twice, four taps see as many on either side, five would not
+    # where every band is repeated, four taps see as many bands on either side; five would not
     return nn.Sequential(nn.Upsample(scale_factor=(1, 2)), nn.Conv2d(in_channels, out_channels, (1, 4), padding=(0, 1)))
 
 
 class GTConvBlock(Stateful):
-    """GTCRN's grouped temporal convolution without dilation: half the channels pass a 3×3 convolution
-    and a gate, the other half pass by, then both are shuffled like cards."""
+    """GTCRN's grouped temporal convolution without dilation: a 3×3 convolution and a gate process half of the
+    channels, the other half bypass them, then a channel shuffle interleaves both."""
 
     def __init__(
         self,
@@ -79,17 +79,17 @@ class GTConvBlock(Stateful):
         self.tra = TemporalGate(half, causal)
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        x, passing = x.chunk(2, dim=1)  # (B, C/2, T, F) each
+        x, bypass = x.chunk(2, dim=1)  # (B, C/2, T, F) each
         x = self.point_act(self.point_bn1(self.point_conv1(x)))
         x, depth_conv = self.depth_conv(x, state["depth_conv"])
         x = self.point_bn2(self.point_conv2(self.depth_act(self.depth_bn(x))))
         x, tra = self.tra(x, state["tra"])
-        x = torch.stack([x, passing], dim=2).flatten(1, 2)  # channels 0, C/2, 1, C/2 + 1, …
+        x = torch.stack([x, bypass], dim=2).flatten(1, 2)  # channels 0, C/2, 1, C/2 + 1, …
         return x, {"depth_conv": depth_conv, "tra": tra}
 
 
 class TemporalBlock(Stateful):
-    """TCN: pointwise, dilated depthwise over time alone, pointwise, added to the input."""
+    """A residual TCN block: a pointwise, a dilated depthwise (over time alone) and a pointwise convolution."""
 
     def __init__(
         self, channels: int, n_freqs: int, kernel: int, dilation: int, activation: type[nn.Module], causal: bool
@@ -135,14 +135,13 @@ def build(
     causal: bool = True,
     padding: str | None = None,
 ) -> SpectralEnhancer:
-    """GTCRN-Micro with the published sizes as defaults.
+    """Build GTCRN-Micro, with the published sizes as defaults.
 
-    channels: of every layer, a multiple of 2. stacks: of temporal convolutions, each with `blocks` of
-    them, which see `kernel` frames spaced 1, g, g², … apart for g = dilation_growth. encoder_groups,
-    decoder_groups: of the 3×3 convolutions, divisors of `channels`, None for depthwise. transposed:
-    the decoder's convolutions are transposed; False repeats bands and convolves plainly. activation:
-    prelu or relu. causal: False pads time symmetrically. Raises `UserError` naming the key that is out
-    of range.
+    channels: of every layer, a multiple of 2. stacks: stacks of `blocks` temporal convolutions each, which see
+    `kernel` frames spaced 1, g, g², … apart for g = dilation_growth. encoder_groups, decoder_groups: of the 3×3
+    convolutions, divisors of `channels`, None for depthwise. transposed: the decoder's convolutions are
+    transposed; False repeats bands and convolves without transposition. activation: prelu or relu. causal: False
+    pads time symmetrically. Raises `UserError` naming the key that is out of range.
     """
     if channels < 2 or channels % 2:
         raise UserError(f"model.channels={channels}: must be a positive multiple of 2 (half of them pass by)")
@@ -150,8 +149,8 @@ def build(
         if value < 1:
             raise UserError(f"model.{key}={value}: must be at least 1")
     for key, value in dict(stacks=stacks, blocks=blocks).items():
-        if value > DEEPEST:
-            raise UserError(f"model.{key}={value}: must be at most {DEEPEST}")
+        if value > MAX_LAYERS:
+            raise UserError(f"model.{key}={value}: must be at most {MAX_LAYERS}")
     if not causal and kernel % 2 == 0:
         raise UserError(f"model.kernel={kernel}: must be odd where time is padded on both sides (streaming=offline)")
     memory = (kernel - 1) * dilation_growth ** (blocks - 1)

@@ -1,4 +1,4 @@
-"""Checkpoints: ours and the authors', recognised by what is in the file, never by its name."""
+"""Checkpoints of this framework and of the models' authors, recognised by their content, never by their name."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from gtcrn.models.reparametrisation import remove_reparametrisations
 
 log = logging.getLogger(__name__)
 
-# all that a checkpoint may ask for by its name without being trusted
+# the only builders that a checkpoint may name without being trusted
 BUILDERS = {f"{system.__name__}.build": system.build for system in (gtcrn, light_v3, micro, dtln, timbre)}
-RECORD = "gtcrn"  # key of our own checkpoints: {"model": {"build": dotted name, "knobs": {…}}}
+RECORD = "gtcrn"  # key of this framework's checkpoints: {"model": {"build": dotted name, "knobs": {…}}}
 CORE_PREFIX = "enhancer.core."  # of the core's tensors among a LightningModule's
 EXPECTED = "a PyTorch checkpoint (.ckpt, .tar, .pth) or DTLN's Keras weights (.h5)"
-_HEAD = 512  # bytes that tell what a file is
+_HEAD = 512  # first bytes, by which the type of a file is recognised
 _FOREIGN = (
     (4, b"TFL3", "a TFLite file"),
     (0, b"\xff\xd8\xff", "a JPEG picture"),
@@ -47,10 +47,10 @@ StateDict = dict[str, Tensor]
 
 
 class Layout(NamedTuple):
-    """A tensor that authors lay out otherwise: theirs to ours, and back."""
+    """The conversions of a tensor whose layout differs in the authors' code."""
 
-    ours: Callable[[Tensor], Tensor]
-    theirs: Callable[[Tensor], Tensor]
+    from_official: Callable[[Tensor], Tensor]
+    to_official: Callable[[Tensor], Tensor]
 
 
 TRANSPOSED = Layout(Tensor.t, Tensor.t)
@@ -60,21 +60,24 @@ VECTOR = Layout(Tensor.flatten, lambda vector: vector[None, None])
 
 @dataclass(frozen=True)
 class Published:
-    """A published format: how to know it, how its authors name things, how to read its sizes off its shapes.
+    """A published checkpoint format: how it is recognised, and how its keys and shapes are translated.
 
-    input_level: dBFS at which it was trained (see `Enhancer`). Of VCTK-DEMAND it is the middle of what six of its
-        training files measure (-19 to -26), of mixtures by the DNS Challenge's recipe the middle of the recipe's
-        range. GTCRN was trained on either; they are 3 dB apart.
+    signature: a key that only this system has. knobs: infers the arguments of `build` from the tensors' shapes.
+    names: pairs of parts of keys, the authors' and this framework's, where {} stands for a number.
+    layouts: of the tensors that are laid out otherwise, by the authors' key.
+    input_level: level in dBFS at which it was trained (see `Enhancer`). For VCTK-DEMAND it is the middle of what six
+        of its training files measure (-19 to -26), for mixtures by the DNS Challenge's recipe the middle of the
+        recipe's range. GTCRN was trained on either; they are 3 dB apart.
     """
 
     name: str
     core: type
     build: Callable[..., Enhancer]
-    signature: str  # a key that only this system has
+    signature: str
     knobs: Callable[[StateDict], dict]
-    names: tuple[tuple[str, str], ...]  # (authors', ours), parts of keys; {} stands for a number
+    names: tuple[tuple[str, str], ...]
     input_level: float
-    layouts: dict[str, Layout] = field(default_factory=dict)  # by authors' key
+    layouts: dict[str, Layout] = field(default_factory=dict)
 
 
 def _gtcrn_knobs(state: StateDict) -> dict:
@@ -221,10 +224,10 @@ PUBLISHED = (
 
 
 class Checkpoint(NamedTuple):
-    """What a file holds: a system, what builds it, and its weights.
+    """The content of a checkpoint file: a system, the function that builds it, and its weights.
 
-    knobs: arguments of `build`. weights: of the core, under our names and as they were trained, that is with
-    their reparametrisations. input_level: see `Enhancer`.
+    knobs: arguments of `build`. weights: of the core, under this framework's names and as they were trained, that is
+    with their reparametrisations. input_level: see `Enhancer`.
     """
 
     path: Path
@@ -237,10 +240,10 @@ class Checkpoint(NamedTuple):
     def blank(self, padding: str | None = None) -> Enhancer:
         """Return the model that the weights belong to, without them.
 
-        Raises `UserError` if they do not fit it, or are no numbers.
+        Raises `UserError` if the weights do not fit it, or if some are NaN or infinite.
         """
         knobs = self.knobs | ({"padding": padding} if padding else {})
-        with torch.device("meta"):  # takes no memory, whatever sizes the file asks for
+        with torch.device("meta"):  # checked without memory first, whatever sizes the file asks for
             self._check(self._built(knobs).core.state_dict())
         return self._built(knobs)
 
@@ -258,7 +261,7 @@ class Checkpoint(NamedTuple):
         return enhancer
 
     def enhancer(self, padding: str | None = None) -> Enhancer:
-        """The model with its weights, in evaluation mode."""
+        """Return the model with its weights, in evaluation mode."""
         enhancer = self.blank(padding)
         enhancer.core.load_state_dict(self.weights)
         enhancer.input_level = self.input_level
@@ -286,7 +289,7 @@ class Checkpoint(NamedTuple):
 
 
 def require_finite(weights: StateDict, path: str | Path) -> None:
-    """Raise `UserError` if weights of the checkpoint `path` are no numbers: they turn every sound to noise."""
+    """Raise `UserError` if weights of the checkpoint `path` are NaN or infinite."""
     if bad := [key for key, weight in weights.items() if not weight.isfinite().all()]:
         raise UserError(
             f"checkpoint {path}: NaN or infinity in {len(bad)} of {len(weights)} tensors, e.g. {bad[0]}; the training "
@@ -295,22 +298,22 @@ def require_finite(weights: StateDict, path: str | Path) -> None:
 
 
 def load(path: str | Path, padding: str | None = None, trust: bool | str = False) -> Enhancer:
-    """An enhancer in evaluation mode from one of our checkpoints or a published one.
+    """Return an enhancer in evaluation mode from a checkpoint of this framework or a published one.
 
-    padding: `zeros`, `reflect` or `none` at the ends of whole utterances; None keeps what one of our
-    checkpoints was trained with, zeros for a published one. trust: True imports the model that a checkpoint names
-    though it is code outside this framework, and says so in the log; a dotted name does so for that one alone. In no
-    case is code read from the file itself. Raises `UserError` in one line if the file is missing, is no checkpoint,
-    holds code, names a model that is not trusted, or does not fit any known system.
+    padding: `zeros`, `reflect` or `none` at the ends of whole utterances; None keeps that of the training, or zeros
+    for a published checkpoint. trust: True imports the model that a checkpoint names although it is code outside this
+    framework, with a line in the log; a dotted name allows that model alone. Code in the file itself never runs.
+    Raises `UserError` if the file is missing, is no checkpoint, holds code, names a model that is not trusted, or
+    does not fit any known system.
     """
     return open_checkpoint(path, trust).enhancer(padding)
 
 
 def open_checkpoint(path: str | Path, trust: bool | str = False) -> Checkpoint:
-    """What is in the file, ours or a published one. trust, and `UserError` in one line, as in `load`."""
+    """Read a checkpoint of this framework or a published one. trust and errors are those of `load`."""
     path = checkpoint_file(path)
     content = read_checkpoint(path)
-    return _open_ours(path, content, trust) if RECORD in content else _open_published(path, content)
+    return _open_own(path, content, trust) if RECORD in content else _open_published(path, content)
 
 
 def checkpoint_file(path: str | Path) -> Path:
@@ -323,7 +326,10 @@ def checkpoint_file(path: str | Path) -> Path:
 
 
 def read_checkpoint(path: str | Path) -> dict:
-    """The file's dict, read without ever running code in it (`weights_only=True`). path: as `checkpoint_file`."""
+    """Return the dict in a checkpoint file, without running code in it (`weights_only=True`).
+
+    path: a file or a run's folder, as in `checkpoint_file`. Raises `UserError` if it is missing or no checkpoint.
+    """
     path = checkpoint_file(path)
     if not path.is_file():
         raise UserError(f"checkpoint {path}: no such file")
@@ -337,9 +343,9 @@ def read_checkpoint(path: str | Path) -> dict:
     if kind := _foreign_kind(head):
         raise UserError(f"checkpoint {path}: {kind}; expected {EXPECTED}")
     try:
-        with warnings.catch_warnings():  # what is to be said is said below
+        with warnings.catch_warnings():  # errors below say what the user needs to know
             warnings.simplefilter("ignore")
-            # mapped, a storage ends with the file, however long a damaged record says that it is
+            # a mapped storage ends where the file ends, even if a damaged record states a larger size
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_intact_zip(path))
     except UserError:
         raise
@@ -358,7 +364,10 @@ def read_checkpoint(path: str | Path) -> dict:
 
 
 def to_official(enhancer: Enhancer) -> StateDict:
-    """The weights under the authors' own key names and layouts, as their code loads them."""
+    """Return the weights under the authors' own key names and layouts, as their code loads them.
+
+    Raises `UserError` for a model without a published format.
+    """
     for published in PUBLISHED:
         if isinstance(enhancer.core, published.core):
             break
@@ -366,12 +375,12 @@ def to_official(enhancer: Enhancer) -> StateDict:
         raise UserError(f"{type(enhancer.core).__name__}: no published format to convert to")
     official = {}
     for key, value in enhancer.core.state_dict().items():
-        key = _rename(key, [(ours, theirs) for theirs, ours in published.names], shift=1)
-        official[key] = published.layouts[key].theirs(value).contiguous() if key in published.layouts else value
+        key = _rename(key, [(own, authors) for authors, own in published.names], shift=1)
+        official[key] = published.layouts[key].to_official(value).contiguous() if key in published.layouts else value
     return official
 
 
-def _open_ours(path: Path, content: dict, trust: bool | str) -> Checkpoint:
+def _open_own(path: Path, content: dict, trust: bool | str) -> Checkpoint:
     try:
         record = content[RECORD]["model"]
         name, knobs = record["build"], {**record["knobs"]}
@@ -390,7 +399,10 @@ def _open_ours(path: Path, content: dict, trust: bool | str) -> Checkpoint:
 
 
 def _imported(path: Path, name: str, trust: bool | str) -> Callable[..., Enhancer]:
-    """A model outside this framework: only whoever trusts the file lets it choose what is imported."""
+    """Import the builder of a model outside this framework, which runs its code.
+
+    Raises `UserError` unless the user trusts the file, or if it can't be imported.
+    """
     module_name, _, function = name.rpartition(".")
     if name.startswith("gtcrn."):
         raise UserError(
@@ -405,7 +417,7 @@ def _imported(path: Path, name: str, trust: bool | str) -> Callable[..., Enhance
         log.warning("trust=true: importing %s, which %s asks for", name, path)
     try:
         return getattr(importlib.import_module(module_name), function)
-    except Exception as error:  # whatever the code raises when it is run
+    except Exception as error:  # foreign code may raise anything while it is imported
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise UserError(
             f"checkpoint {path}: {name} can't be imported ({reason}); put its folder on PYTHONPATH"
@@ -413,7 +425,7 @@ def _imported(path: Path, name: str, trust: bool | str) -> Callable[..., Enhance
 
 
 def _check_types(build: Callable[..., Enhancer], knobs: dict[str, Any]) -> None:
-    """Raise `UserError` for a knob that is not of the plain types its parameter is annotated with."""
+    """Raise `UserError` for an argument of `build` whose type is not among the plain ones it is annotated with."""
     for key, hint in get_type_hints(build).items():
         allowed = get_args(hint) if isinstance(hint, UnionType) else (hint,)
         if key not in knobs or not {*allowed} <= {int, float, bool, str, type(None)}:
@@ -437,7 +449,7 @@ def _open_published(path: Path, content: dict) -> Checkpoint:
     try:
         knobs = published.knobs(state)
         weights = {
-            _rename(key, published.names, shift=-1): published.layouts[key].ours(value)
+            _rename(key, published.names, shift=-1): published.layouts[key].from_official(value)
             if key in published.layouts
             else value
             for key, value in state.items()
@@ -455,20 +467,21 @@ def _state_dict_in(content: dict) -> StateDict:
             content = content[wrapper]
             break
     return {
-        key.removeprefix("module."): value  # left there by DistributedDataParallel
+        key.removeprefix("module."): value  # DistributedDataParallel adds this prefix
         for key, value in content.items()
         if isinstance(key, str) and isinstance(value, Tensor)
     }
 
 
 def _converts(value: Tensor, expected: Tensor) -> bool:
-    """Whether numbers of a file can stand in a model's tensor: not sparse ones, nor complex ones in a real tensor."""
+    """Return whether a tensor of a file can be copied into a model's: no sparse one, nor a complex one into a real."""
     same_kind = (value.is_floating_point(), value.is_complex()) == (expected.is_floating_point(), expected.is_complex())
     return same_kind and value.layout is torch.strided and value.device.type == "cpu" and not value.is_quantized
 
 
 def _rename(key: str, names, shift: int) -> str:
-    """Replace the parts of `key`; authors count dual-path blocks from 1, a ModuleList from 0."""
+    """Replace the parts of `key` by `names`, and add `shift` to numbers: authors count dual-path blocks from 1, a
+    ModuleList from 0."""
     for old, new in names:
         pattern = r"\b" + re.escape(old).replace(r"\{\}", r"(\d+)")
         key = re.sub(pattern, lambda match, new=new: new.format(*(int(n) + shift for n in match.groups())), key)  # type: ignore[misc]
@@ -476,9 +489,10 @@ def _rename(key: str, names, shift: int) -> str:
 
 
 def _is_intact_zip(path: Path) -> bool:
-    """Whether a file is a zip archive of `torch.save`; False for the older format, a bare pickle.
+    """Return whether a file is a zip archive of `torch.save`; False for the older format, a bare pickle.
 
-    Raises BadZipFile for an archive with bytes that are not what was written: torch does not compare the checksums.
+    Raises BadZipFile if a checksum in the archive does not fit, which torch does not check, and `UserError` for a
+    TorchScript program.
     """
     if not zipfile.is_zipfile(path):
         return False
@@ -494,7 +508,7 @@ def _is_intact_zip(path: Path) -> bool:
 
 
 def _foreign_kind(head: bytes) -> str | None:
-    """What a file with another meaning is, by its first bytes."""
+    """Return what type a file that is no checkpoint has by its first bytes, in words; None if it is not known."""
     for offset, signature, kind in _FOREIGN:
         if head[offset:].startswith(signature):
             return kind

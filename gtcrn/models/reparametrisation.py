@@ -1,4 +1,4 @@
-"""Plain weights in place of parametrised ones."""
+"""Removal of weight norm and other parametrisations."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 def remove_reparametrisations(module: Module) -> Module:
-    """Weight norm, and whatever else computes weights from others, made plain in place: the output stays.
+    """Replace weights that weight norm or the like computes by plain ones, in place, and return `module`.
 
-    What is left are the layers themselves, with their own keys in the state_dict. Gives back `module`.
-    torch's own removal edits the layer's class, which breaks copies of it, and leaves buffers for frozen weights.
+    Its output stays the same, and its state_dict has the layers' own keys. torch's own removal edits the layer's
+    class, which breaks copies of it, and leaves buffers for frozen weights.
     """
     for layer in [layer for layer in module.modules() if parametrize.is_parametrized(layer)]:
         plain = {}
@@ -22,7 +22,8 @@ def remove_reparametrisations(module: Module) -> Module:
             trainable = any(part.requires_grad for part in parts.parameters())
             plain[name] = nn.Parameter(getattr(layer, name).detach().clone(), trainable)
         del layer.parametrizations
-        # torch gave the layer a class of its own, derived from the real one; its own way back fails as told above
+        # torch derived a class for this layer alone from the real one, which is restored here; see above for why not
+        # by torch's own removal
         layer.__class__ = type(layer).__bases__[0]
         for name, weight in plain.items():
             layer.register_parameter(name, weight)

@@ -1,11 +1,11 @@
-"""Timbre restoration: a causal U-Net on samples that gives back what a denoiser took away (infometa/train, 2025).
+"""Timbre restoration: a causal U-Net on samples that restores what a denoiser removed (infometa/train, 2025).
 
     wave -> conv -> encoder (convolutions of stride s, residual blocks) -> GRU ─┐
      │       └────────────── skips, concatenated ────────────┐                  │
      └─ + ── scale · gate · conv <- decoder (transposed convolutions, residual blocks)
 
-It predicts what is to be added to its input. The published code carried its GRU's state alone, so that its
-stream drifted from its whole-utterance output; here every convolution has a past.
+It predicts a correction that is added to its input. The published code carried only the state of its GRU from
+chunk to chunk, so its stream drifted from its whole-utterance output; here every convolution has a state too.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch.nn.utils.parametrizations import weight_norm as normalise_weight
 
 from gtcrn.errors import UserError
 from gtcrn.models.blocks import Encoder, StreamingSequential
-from gtcrn.models.enhancer import DEEPEST, StreamingModel, WaveEnhancer
+from gtcrn.models.enhancer import MAX_LAYERS, StreamingModel, WaveEnhancer
 from gtcrn.streaming import CausalConv1d, CausalConvTranspose1d, CausalGRU, CausalLSTM, Stateful
 from gtcrn.streaming.state import State
 
@@ -31,7 +31,7 @@ CONVOLUTIONS = (nn.Conv1d, nn.ConvTranspose1d)
 
 
 class ActivatedConv(Stateful):
-    """Convolution, LeakyReLU."""
+    """A convolution and a LeakyReLU."""
 
     def __init__(self, conv: CausalConv1d | CausalConvTranspose1d):
         super().__init__()
@@ -43,7 +43,7 @@ class ActivatedConv(Stateful):
 
 
 class ResidualBlock(Stateful):
-    """x + conv(LeakyReLU(conv(x))), of 3 samples each: (B, C, T) -> (B, C, T)."""
+    """A residual block x + conv(LeakyReLU(conv(x))) with kernels of 3 samples: (B, C, T) -> (B, C, T)."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -57,7 +57,7 @@ class ResidualBlock(Stateful):
 
 
 class RecurrentBottleneck(Stateful):
-    """Recurrent layers along time and a projection: (B, C, T) -> (B, C, T)."""
+    """Recurrent layers along time with a projection: (B, C, T) -> (B, C, T)."""
 
     def __init__(self, rnn: CausalGRU | CausalLSTM, channels: int):
         super().__init__()
@@ -70,7 +70,7 @@ class RecurrentBottleneck(Stateful):
 
 
 class DecoderBlock(Stateful):
-    """Upsampling, the encoder's output of the same size beside it, both merged: (B, C, T) -> (B, C', T · stride)."""
+    """An upsampling that is merged with the encoder's output of its size: (B, C, T) -> (B, C', T · stride)."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int):
         super().__init__()
@@ -86,10 +86,11 @@ class DecoderBlock(Stateful):
 
 
 class Timbre(StreamingModel):
-    """wave (B, 1, N), state -> restored wave (B, 1, N), next state; N a multiple of all strides' product.
+    """The core of the timbre restorer: wave (B, 1, N), state -> restored wave (B, 1, N), next state.
 
-    gate: slope g of tanh(g · |wave|), by which the correction is multiplied: what is silent stays so. None for
-    no gate. limiter: l of the soft limit y / (1 + l · |y|); in evaluation the output is clamped to [-1, 1] too.
+    N is a multiple of the product of all strides. gate: slope g of tanh(g · |wave|), which multiplies the correction,
+    so that silence stays silent; None for no gate. limiter: l of the soft limit y / (1 + l · |y|); in evaluation the
+    output is clamped to [-1, 1] too.
     """
 
     def __init__(
@@ -143,11 +144,11 @@ def build(
     causal: bool = True,
     padding: str | None = None,
 ) -> WaveEnhancer:
-    """The timbre restorer with the published sizes as defaults.
+    """Build the timbre restorer, with the published sizes as defaults.
 
-    channels: at the full rate and after each stride. kernel: samples that every convolution sees, but for the
-    residual blocks. bottleneck: `gru`, `lstm` or `none`, of the last number of channels. weight_norm: of all
-    convolutions. gate, limiter: see `Timbre`. hop_length: samples that a stream is fed at a time.
+    channels: at the full rate and after each stride. kernel: samples that every convolution sees, except in the
+    residual blocks. bottleneck: `gru`, `lstm` or `none`, as wide as the last of `channels`. weight_norm: normalise
+    the weights of all convolutions. gate, limiter: see `Timbre`. hop_length: samples that a stream takes at a time.
     causal: must be True. padding: None or `zeros`. Raises `UserError` naming the key that is out of range.
     """
     _check(channels, strides, kernel, bottleneck, bottleneck_layers, gate, limiter, hop_length, causal, padding)
@@ -175,8 +176,8 @@ def _check(channels, strides, kernel, bottleneck, bottleneck_layers, gate, limit
         whole = isinstance(values, Sequence) and all(type(value) is int and value > 0 for value in values)
         if not whole or not values:
             raise UserError(f"model.{key}={values}: must be a list of whole numbers of at least 1")
-    if len(channels) > DEEPEST:
-        raise UserError(f"model.channels: {len(channels)} numbers, and there may be {DEEPEST}")
+    if len(channels) > MAX_LAYERS:
+        raise UserError(f"model.channels: {len(channels)} numbers, and there may be {MAX_LAYERS}")
     if len(channels) != len(strides) + 1:
         raise UserError(
             f"model.channels={list(channels)}: must be one number more than model.strides={list(strides)}, "
@@ -186,8 +187,8 @@ def _check(channels, strides, kernel, bottleneck, bottleneck_layers, gate, limit
         raise UserError(f"model.kernel={kernel}: must be at least the largest stride, {max(strides)}")
     if bottleneck not in BOTTLENECKS:
         raise UserError(f"model.bottleneck={bottleneck}: must be one of {', '.join(BOTTLENECKS)}")
-    if not 1 <= bottleneck_layers <= DEEPEST:
-        raise UserError(f"model.bottleneck_layers={bottleneck_layers}: must lie between 1 and {DEEPEST}")
+    if not 1 <= bottleneck_layers <= MAX_LAYERS:
+        raise UserError(f"model.bottleneck_layers={bottleneck_layers}: must lie between 1 and {MAX_LAYERS}")
     if gate is not None and not 0 < gate < math.inf:
         raise UserError(f"model.gate={gate}: must be above 0, or null for no gate")
     if not 0 <= limiter < math.inf:

@@ -30,7 +30,7 @@ from gtcrn.metrics import WavePair, score_pairs
 from gtcrn.models.enhancer import Enhancer
 from gtcrn.runtime import eager
 from gtcrn.runtime.framing import Runner, Stream
-from gtcrn.runtime.runners import RUNNERS, PlainRun, bare_step, is_framed, open_runner
+from gtcrn.runtime.runners import RUNNERS, PlainRun, file_step, has_outer_stft, open_runner
 
 PYTORCH = "PyTorch, eager"
 PROCESS = "process()"
@@ -81,7 +81,7 @@ def participants(
     if reference:
         found.append(Participant(" + ".join(names[: len(reference)]), open_runner(*reference), tuple(reference)))
     if enhancer:
-        found.append(Participant(PYTORCH, eager.stream(enhancer)))
+        found.append(Participant(PYTORCH, eager.open_stream(enhancer)))
     found += [Participant(name, open_runner(path), (path,)) for name, path in zip(names[len(reference) :], others)]
     first = found[0]
     for other in found:
@@ -137,7 +137,7 @@ def entries(taking_part: Sequence[Participant], signal: np.ndarray) -> list[Entr
     for part in taking_part:
         hop = part.runner.hop_length
         hops = signal[: len(signal) // hop * hop].reshape(-1, hop)
-        framed = isinstance(part.runner, Stream) and is_framed(part.runner)
+        framed = isinstance(part.runner, Stream) and has_outer_stft(part.runner)
         stft = "PyTorch" if part.name == PYTORCH else "numpy" if framed or len(part.paths) > 1 else "inside"
         facts = part.hop_ms, part.file_bytes
         found.append(Entry(part.name, PROCESS, stft, *facts, part.runner.process, hops))
@@ -146,7 +146,7 @@ def entries(taking_part: Sequence[Participant], signal: np.ndarray) -> list[Entr
         inputs = _spectra(hops, part.runner.latency + hop) if framed else hops[:, None]
         (path,) = part.paths
         steps = {PLAIN_RUN: PlainRun(path)} if path.suffix == ".onnx" else {}
-        steps[BARE_CALLS[path.suffix]] = bare_step(part.runner)
+        steps[BARE_CALLS[path.suffix]] = file_step(part.runner)
         stft = "left out" if framed else stft
         found += [Entry(part.name, call, stft, *facts, step, inputs) for call, step in steps.items()]
     return found

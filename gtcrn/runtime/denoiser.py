@@ -1,8 +1,8 @@
-"""Exported models as streams, with numpy and onnxruntime or ai-edge-litert alone.
+"""Exported models as streams, which need only numpy and onnxruntime or ai-edge-litert.
 
 denoiser = Denoiser("gtcrn.onnx")                     # or gtcrn.tflite
 enhanced = denoiser.process(samples)                  # again and again, blocks of any size
-left, right = denoiser.stream(), denoiser.stream()    # more streams, each with a past of its own
+left, right = denoiser.stream(), denoiser.stream()    # more streams, each with its own state
 callback = denoiser.stream(block_length=1)            # as many samples out as in, at every call
 """
 
@@ -17,17 +17,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gtcrn.errors import UserError
-from gtcrn.runtime.framing import Step, Stream, framed, sizes
+from gtcrn.runtime.framing import Step, Stream, checked_sizes, stream_arguments
 from gtcrn.runtime.integrity import is_sealed_onnx, read_parts, require_harmless
 
 LARGEST = 2**26  # numbers of an input or output
 
 
 class TensorSpec(NamedTuple):
-    """An input or output of a model. shape: sizes that are not fixed are names in ONNX and -1 in LiteRT."""
+    """An input or output of a model. shape: a size that is not fixed is a name in ONNX and -1 in LiteRT."""
 
     name: str
-    is_float: bool  # of 32 bits
+    is_float: bool  # float32
     shape: tuple[Any, ...]
 
     def is_fixed(self) -> bool:
@@ -36,19 +36,20 @@ class TensorSpec(NamedTuple):
 
 
 class Denoiser(Stream):
-    """A model of one hop in a file, ONNX or LiteRT (.tflite), and a stream through it.
+    """A stream through a model file, ONNX or LiteRT (.tflite), that processes one hop at a time.
 
     The model's first input is either one frame's spectrum (1, F, 1, 2), real and imaginary parts, or one hop of
     samples (1, hop_length); every further input is a state, zeros at first. Its outputs are the enhanced spectrum
-    or samples and the next states, in the same order. A .tflite of this framework in integers, from ERB bands to mask,
-    is fed with spectra all the same.
+    or samples and the next states, in the same order. A .tflite of this framework in integers, which maps ERB bands to
+    a mask, gets its bands from spectra here.
 
-    sample_rate, n_fft, hop_length: Hz and samples, where the file's metadata does not say; the latter two are of
-        spectra, between square-root Hann windows.
-    block_length: see `Stream`, as for the attributes `sample_rate`, `hop_length` and `latency`, `process`, `reset`.
+    sample_rate, n_fft, hop_length: Hz and samples, used where the file's metadata does not state them; the latter two
+        describe an STFT with square-root Hann windows.
+    block_length: see `Stream`, which also describes the attributes `sample_rate`, `hop_length` and `latency`, and the
+        methods `process` and `reset`.
 
-    Raises UserError in one line if the file is missing, damaged or not of this kind, and without the package that
-    runs it. A pickled denoiser begins anew, with the file opened again.
+    Raises UserError if the file is missing, damaged or no such model, or if the package that runs it is missing. A
+    denoiser that is unpickled opens the file again and begins a new stream.
     """
 
     def __init__(
@@ -66,19 +67,19 @@ class Denoiser(Stream):
         self._model = (_LiteRT if self.path.suffix.lower() == ".tflite" else _ONNX)(self.path)
         given = {"sample_rate": sample_rate, "n_fft": n_fft, "hop_length": hop_length, "latency": 0}
         self._settings = _settings(self._model, given, self.path)
-        super().__init__(*self._parts(), block_length)
+        super().__init__(*self._stream_arguments(), block_length)
 
     def stream(self, block_length: int | None = None) -> Stream:
-        """Another stream through the same model: independent of all others, in any thread.
+        """Return another stream through the same model, independent of all others and usable in any thread.
 
-        The weights of an ONNX model are shared; each stream of a LiteRT model has an interpreter, which holds
+        Streams of an ONNX model share its weights; each stream of a LiteRT model has its own interpreter, which holds
         its buffers.
         """
-        return Stream(*self._parts(), block_length)
+        return Stream(*self._stream_arguments(), block_length)
 
-    def _parts(self) -> tuple[Step, int, int, int]:
+    def _stream_arguments(self) -> tuple[Step, int, int, int]:
         try:
-            return framed(self._model.step(), self._settings)
+            return stream_arguments(self._model.step(), self._settings)
         except UserError as error:
             raise UserError(f"{self.path}: {error}") from None
 
@@ -87,7 +88,7 @@ class Denoiser(Stream):
 
 
 def open_onnx(path: Path):
-    """A session of onnxruntime on one thread: matrices this small lose more than they gain with two.
+    """Return an onnxruntime session on one thread, which is the fastest for matrices this small.
 
     Raises UserError if the file is missing or damaged, and without onnxruntime.
     """
@@ -100,7 +101,7 @@ def open_onnx(path: Path):
 
 
 def require_intact_onnx(path: Path) -> None:
-    """Raise UserError if an ONNX file is missing, has a broken seal, or has none and ends badly when it is tried."""
+    """Raise UserError if an ONNX file is missing, has a broken seal, or has no seal and fails when it is tried out."""
     if not path.is_file():
         raise UserError(f"{path}: no such file; an ONNX model of task=export is needed")
     if not is_sealed_onnx(path):
@@ -110,24 +111,24 @@ def require_intact_onnx(path: Path) -> None:
 def _session(onnxruntime, path: Path):
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    # every tensor in memory of its own: a twentieth faster, for some hundred KB
+    # giving every tensor its own memory is 5 % faster and costs some hundred KB
     options.enable_mem_reuse = options.enable_cpu_mem_arena = False
-    options.log_severity_level = 4  # what goes wrong is raised
+    options.log_severity_level = 4  # errors are raised anyway
     try:
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime has a dozen kinds, none of them public
+    except Exception as error:  # onnxruntime raises a dozen types, none of them public
         reason = str(error).partition("\n")[0]
         raise UserError(f"{path}: damaged, or not an ONNX model: {reason}") from error
 
 
 def try_out(path: Path) -> None:
-    """Open a file and run it on zeros: in a process of its own, see `gtcrn.runtime.integrity`.
+    """Open a file and run it on zeros, which `gtcrn.runtime.integrity` does in a process of its own.
 
-    Raises UserError as far as the runtime says what is wrong.
+    Raises UserError if the runtime reports what is wrong.
     """
     if path.suffix.lower() == ".tflite":
         interpreter = _interpreter(path)
-        for _ in range(2):  # what the first leaves behind, the second meets
+        for _ in range(2):  # the second run meets memory that the first may have damaged
             interpreter.invoke()
         return
     import onnxruntime
@@ -152,7 +153,7 @@ class _ONNX:
 
 
 class _ONNXStep:
-    """All buffers are bound once; the next states become the states by taking turns between two sets of them."""
+    """A step whose buffers are bound once; two sets of states alternate as the current and the next ones."""
 
     def __init__(self, model: _ONNX):
         (self._input, *states), (self._output, *next_states) = (
@@ -209,7 +210,7 @@ class _LiteRT:
 
     def step(self) -> Step:
         step = LiteRTStep(self.interpreter(), self.path)
-        if not in_integers(self.metadata):
+        if not is_integer_model(self.metadata):
             return step
         from gtcrn.runtime.integer_step import IntegerStep
 
@@ -229,19 +230,19 @@ def _interpreter(path: Path):
     try:
         interpreter = interpreter_of(str(path), num_threads=1)
         interpreter.allocate_tensors()
-    except Exception as error:  # of whatever kind the package's code in C++ raises
+    except Exception as error:  # the package's C++ code may raise anything
         reason = " ".join(str(error).split())
         raise UserError(f"{path}: damaged, or not a LiteRT model: {reason}") from error
     return interpreter
 
 
-def in_integers(metadata: Mapping[str, str]) -> bool:
-    """Whether a file holds integers from bands to mask, see `gtcrn.quantization`."""
+def is_integer_model(metadata: Mapping[str, str]) -> bool:
+    """Return whether a file holds a network in integers from ERB bands to mask, see `gtcrn.quantization`."""
     return metadata.get("kind") == "bands"
 
 
 class LiteRTStep:
-    """States begin with the code of zero, which in float is zero."""
+    """A step in LiteRT, whose states begin with the code that stands for zero, which in float is zero itself."""
 
     def __init__(self, interpreter, path: Path):
         self._interpreter, self._path = interpreter, path
@@ -249,12 +250,12 @@ class LiteRTStep:
         (self._input, *states), (self._output, *next_states) = (
             [memory(interpreter.tensor(node["index"])()) for node in nodes] for nodes in (inputs, outputs)
         )
-        self._moves = list(zip(states, next_states))
-        self._first = [(state, node["quantization"][1]) for state, node in zip(states, inputs[1:])]
+        self._state_pairs = list(zip(states, next_states))
+        self._initial = [(state, node["quantization"][1]) for state, node in zip(states, inputs[1:])]
         self.reset()
 
     def reset(self) -> None:
-        for state, zero in self._first:
+        for state, zero in self._initial:
             state.fill(zero)
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
@@ -263,7 +264,7 @@ class LiteRTStep:
             self._interpreter.invoke()
         except RuntimeError as error:
             raise _failed(self._path, error) from error
-        for state, next_state in self._moves:
+        for state, next_state in self._state_pairs:
             state[:] = next_state
         return self._output
 
@@ -273,22 +274,22 @@ def _failed(path: Path, error: Exception) -> UserError:
 
 
 def memory(view: np.ndarray) -> np.ndarray:
-    """The same memory without a reference to the interpreter, which else refuses to run.
+    """Return an array on the same memory without a reference to the interpreter, which otherwise refuses to run.
 
-    It stays where it is until tensors are allocated anew, and shapes are fixed.
+    The memory stays valid until tensors are allocated again, which does not happen since shapes are fixed.
     """
     buffer = (ctypes.c_byte * view.nbytes).from_address(view.ctypes.data)
     return np.frombuffer(buffer, view.dtype).reshape(view.shape)  # type: ignore[call-overload]
 
 
 def _settings(model: _ONNX | _LiteRT, given: dict[str, int], path: Path) -> dict[str, str | int]:
-    """What `framed` needs to know, by the file's metadata and signature, or else as given."""
+    """Return the metadata that `stream_arguments` needs, from the file's metadata and signature, or else as given."""
     try:
-        settings = sizes(given | {key: model.metadata[key] for key in given if key in model.metadata})
+        settings = checked_sizes(given | {key: model.metadata[key] for key in given if key in model.metadata})
     except UserError as error:
         raise UserError(f"{path}: its metadata can't be right: {error}") from error
     n_fft, hop_length = settings["n_fft"], settings["hop_length"]
-    if in_integers(model.metadata):
+    if is_integer_model(model.metadata):
         return {**settings, "kind": "spectrum", "latency": n_fft - hop_length}
     inputs, outputs = ([node.shape for node in side if node.is_fixed()] for side in (model.inputs, model.outputs))
     if inputs == outputs and len(inputs) == len(model.inputs) == len(model.outputs):

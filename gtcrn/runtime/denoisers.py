@@ -1,8 +1,8 @@
-"""Denoisers as functions of a wave.
+"""Denoisers as functions of whole waves.
 
-A denoiser is anything that turns (N,) float32 into (N,) float32 at a rate that it was told: deterministic, with no
-memory from one wave to the next, picklable, and usable in worker processes. `gtcrn.dsp.gate.SpectralGate` is one too;
-`gtcrn.dsp.alignment.Aligned` takes out their delay.
+A denoiser is any callable that maps (N,) float32 to (N,) float32 at the sample rate it was built for: deterministic,
+without memory from one wave to the next, picklable, and usable in worker processes. `gtcrn.dsp.gate.SpectralGate` is
+one too; `gtcrn.dsp.alignment.Aligned` removes their delay.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from gtcrn.runtime.denoiser import Denoiser
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """One thread of torch: a forked process waits forever for others, and more threads would round differently."""
+    """Run torch on one thread: in a forked process more would deadlock, and elsewhere they would round differently."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -34,13 +34,12 @@ def _one_thread() -> Iterator[None]:
 
 
 class ModelDenoiser:
-    """A model at a rate of its own, among waves of another: (N,) float32 -> (N,) float32.
+    """A denoiser of waves (N,) float32 whose model has a sample rate of its own.
 
-    open_model: gives a function that denoises one wave, and its rate in Hz. It is called here, so that a bad file
-        is known now, and again in every other process that denoises: what a fork copies of threads and sessions
-        is of no use. All that is pickled is `open_model`.
-    sample_rate: Hz of the waves. Where the model's own is lower, what lies above half of it is lost: that is
-        part of what the denoiser does to a wave.
+    open_model: returns a function that denoises one wave, and its rate in Hz. It is called here, so that a bad file
+        is found now, and again in every other process that denoises, since threads and sessions do not survive a
+        fork. Only `open_model` is pickled.
+    sample_rate: of the waves, in Hz. If the model's own is lower, the denoiser removes everything above half of it.
     """
 
     def __init__(self, open_model: Callable[[], tuple[Denoise, int]], sample_rate: int):
@@ -65,9 +64,9 @@ class ModelDenoiser:
 
 
 def enhancer(ckpt: str | None, sample_rate: int = 48000, trust: bool = False) -> ModelDenoiser:
-    """A checkpoint of ours or a published one, given whole waves. trust: see `gtcrn.load`.
+    """Return a denoiser that enhances whole waves by a checkpoint of this framework or a published one.
 
-    Raises UserError if it can't be loaded.
+    trust: see `gtcrn.load`. Raises UserError if the checkpoint can't be loaded.
     """
     if ckpt is None:
         raise UserError(
@@ -89,9 +88,9 @@ def _open_enhancer(ckpt: str, trust: bool) -> tuple[Denoise, int]:
 def onnx(
     path: str | None, sample_rate: int = 48000, model_rate: int = 16000, n_fft: int = 512, hop_length: int = 256
 ) -> ModelDenoiser:
-    """An exported model, streamed: its output is late by its latency, as in a call.
+    """Return a denoiser that streams waves through an exported model, whose output is late by its latency as in a call.
 
-    model_rate, n_fft, hop_length: Hz and samples, for files whose metadata does not say. Raises UserError as
+    model_rate, n_fft, hop_length: Hz and samples, for files whose metadata does not state them. Raises UserError as
     `gtcrn.runtime.Denoiser` does.
     """
     if path is None:
@@ -115,14 +114,14 @@ def deepfilternet(
     attenuation_limit_db: float | None = None,
     sample_rate: int = 48000,
 ) -> ModelDenoiser:
-    """DeepFilterNet (Schröter et al.), by its authors' package.
+    """Return DeepFilterNet (Schröter et al.) as a denoiser, by its authors' package.
 
     model: DeepFilterNet, DeepFilterNet2 or DeepFilterNet3, whose weights the package downloads from its GitHub
         repository into the user's cache folder the first time, or a folder with `config.ini` and `checkpoints/`.
-    post_filter: turn very noisy parts down a little more.
-    attenuation_limit_db: noise is lowered by this much at most; None is without limit.
+    post_filter: attenuate very noisy parts a little more.
+    attenuation_limit_db: the most by which noise is attenuated; None for no limit.
 
-    Raises UserError without the package, or if the weights can't be had.
+    Raises UserError without the package, or if the weights can't be loaded.
     """
     return ModelDenoiser(partial(_open_deepfilternet, model, post_filter, attenuation_limit_db), sample_rate)
 
@@ -135,10 +134,10 @@ def _open_deepfilternet(model: str, post_filter: bool, attenuation_limit_db: flo
             f"data/denoiser=deepfilternet: its package is missing or does not fit ({error}); in Python 3.11 or older: "
             "pip install deepfilternet 'torch<2.9' 'torchaudio<2.9'"
         ) from error
-    os.environ["DEVICE"] = "cpu"  # the package's only switch: a forked worker can't use a GPU
+    os.environ["DEVICE"] = "cpu"  # the package has no other switch, and a forked worker can't use a GPU
     try:
         network, state, _ = init_df(model, post_filter, log_level="ERROR", log_file=None)
-    except (Exception, SystemExit) as error:  # it leaves the process when a download fails
+    except (Exception, SystemExit) as error:  # the package exits the process when a download fails
         reason = f"{type(error).__name__}: {error}".partition("\n")[0]
         raise UserError(
             f"data.denoiser.model={model}: can't be loaded ({reason}); name DeepFilterNet, DeepFilterNet2 or "

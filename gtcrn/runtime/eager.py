@@ -1,4 +1,4 @@
-"""An enhancer in PyTorch as a numpy stream: the only place where the two meet."""
+"""The adapter that makes an enhancer in PyTorch a stream of numpy arrays."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from gtcrn.runtime.framing import Stream
 
 
 class EnhancerStep:
-    """A step of `gtcrn.runtime.framing`, of any number of whole hops: (B, N) -> (B, N) float32.
+    """A step of any number of whole hops through an enhancer: (B, N) -> (B, N) float32.
 
-    streams: B, independent of one another. state: what the enhancer remembers of them.
+    streams: B, the number of independent streams. state: the enhancer's state of all of them.
     Raises `UserError` naming the layer if the enhancer looks ahead.
     """
 
@@ -30,7 +30,7 @@ class EnhancerStep:
         return enhanced.cpu().numpy()
 
 
-def stream(enhancer: Enhancer, block_length: int | None = None) -> Stream:
+def open_stream(enhancer: Enhancer, block_length: int | None = None) -> Stream:
     """Return a new stream of one channel through an enhancer. Raises `UserError` if it looks ahead."""
     sizes = enhancer.sample_rate, enhancer.hop_length, enhancer.latency
     return Stream(EnhancerStep(enhancer), *sizes, block_length)

@@ -1,7 +1,7 @@
-"""From a model of one hop to a stream of samples, with numpy alone: what every runtime has around its model.
+"""Streams of samples through models of one hop, in numpy alone; every runtime has them around its model.
 
-A step is a callable with a past of its own and `reset()`, which forgets it. What it gives may be an array that its
-next call overwrites.
+A step is a callable with a state, and `reset()`, which clears it. The array that it returns may be overwritten by its
+next call.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from gtcrn.errors import UserError
 
 log = logging.getLogger(__name__)
 
-# what a file may state: Hz, and samples
+# the range of each size that a file may state, in Hz and samples
 SIZES = {"sample_rate": (1000, 768000), "n_fft": (1, 2**16), "hop_length": (1, 2**16), "latency": (0, 2**20)}
-LOUDEST = 10.0  # times full scale, as of files in gtcrn.data.audio: what is beyond is no sound
+LOUDEST = 10.0  # times full scale, as for files in gtcrn.data.audio: samples beyond are invalid
 
 
 class Step(Protocol):
-    """One hop: a float32 array -> one of the same shape, samples (1, hop_length) or a spectrum (1, F, 1, 2)."""
+    """A model that maps one hop to one of the same shape, float32 samples (1, hop_length) or spectrum (1, F, 1, 2)."""
 
     def __call__(self, x: np.ndarray, /) -> np.ndarray: ...
 
@@ -31,7 +31,7 @@ class Step(Protocol):
 
 
 class Runner(Protocol):
-    """What runs a file as a stream."""
+    """A stream through a model, as every runtime offers it."""
 
     sample_rate: int
     hop_length: int
@@ -42,10 +42,10 @@ class Runner(Protocol):
     def reset(self) -> None: ...
 
 
-class Framed:
-    """A step of samples (1, hop_length) around one of spectra (1, F, 1, 2), F = n_fft // 2 + 1.
+class STFTStep:
+    """A step of samples (1, hop_length) that runs a step of spectra (1, F, 1, 2), F = n_fft // 2 + 1, within an STFT.
 
-    Square-root Hann windows on the way in and out, and overlap-add: later by n_fft - hop_length samples.
+    Analysis and synthesis windows are square-root Hann; overlap-add delays the output by n_fft - hop_length samples.
     Raises UserError unless hop_length divides n_fft and is smaller.
     """
 
@@ -54,7 +54,7 @@ class Framed:
             raise UserError(f"hop_length={hop_length} must divide n_fft={n_fft} and be smaller")
         self.step, self._hop_length = step, hop_length
         self._window = np.sin(np.pi * np.arange(n_fft) / n_fft).astype(np.float32)
-        # frames that overlap add up to the same constant everywhere
+        # scaled so that overlapping frames add up to one everywhere
         self._synthesis_window = self._window * np.float32(2 * hop_length / n_fft)
         self._frame, self._overlap = np.zeros((2, n_fft), np.float32)
         self._spectrum = np.zeros((1, n_fft // 2 + 1, 1, 2), np.float32)
@@ -77,10 +77,10 @@ class Framed:
         return overlap[None, :hop]
 
 
-def sizes(metadata: Mapping[str, str | int]) -> dict[str, int]:
-    """Return the numbers of `SIZES` that a file states, in their order.
+def checked_sizes(metadata: Mapping[str, str | int]) -> dict[str, int]:
+    """Return the numbers that a file's metadata states for the keys of `SIZES`, in their order.
 
-    Raises UserError for one that is missing, no whole number, or one that no model has.
+    Raises UserError for a number that is missing, not whole, or out of range.
     """
     numbers = {}
     for key, (lowest, highest) in SIZES.items():
@@ -94,26 +94,26 @@ def sizes(metadata: Mapping[str, str | int]) -> dict[str, int]:
     return numbers
 
 
-def framed(step: Step, metadata: Mapping[str, str | int]) -> tuple[Step, int, int, int]:
-    """What a `Stream` is made of, from the step that a file holds and what its metadata says.
+def stream_arguments(step: Step, metadata: Mapping[str, str | int]) -> tuple[Step, int, int, int]:
+    """Return the arguments of a `Stream` through the step of a file with this metadata, of kind spectrum or wave.
 
-    Raises UserError as `sizes`.
+    Raises UserError as `checked_sizes` does.
     """
-    sample_rate, n_fft, hop_length, latency = sizes(metadata).values()
+    sample_rate, n_fft, hop_length, latency = checked_sizes(metadata).values()
     if metadata["kind"] == "spectrum":
-        step = Framed(n_fft, hop_length, step)
+        step = STFTStep(n_fft, hop_length, step)
     return step, sample_rate, hop_length, latency
 
 
 class Stream:
-    """Blocks of samples through a step of whole hops.
+    """A stream of blocks of samples through a step of whole hops.
 
-    sample_rate: Hz. latency: samples by which the output is later than the input, all that is inside the step
-    included. block_length: None, and every call gives as many samples as whole hops are complete, the rest
-    waits; or what every block is a multiple of (1: blocks of any size), and every call gives exactly as many
-    samples as it was given, as an audio callback must: `latency` then grows by hop_length - gcd(hop_length,
-    block_length), nothing where blocks are whole hops.
-    silenced: how many samples were no sound so far, see `heard`.
+    sample_rate: in Hz. latency: samples by which the output is later than the input, the step's own delay included.
+    block_length: with None, every call returns the samples of the hops that are complete, and the rest waits. With a
+        number, of which every block is a multiple (1: blocks of any size), every call returns exactly as many samples
+        as it is given, as an audio callback must; `latency` then grows by hop_length - gcd(hop_length, block_length),
+        which is 0 where blocks are whole hops.
+    invalid_samples: count of the samples that were replaced so far, see `replace_invalid`.
     """
 
     def __init__(self, step: Step, sample_rate: int, hop_length: int, latency: int, block_length: int | None = None):
@@ -121,28 +121,30 @@ class Stream:
             raise UserError(f"block_length={block_length}: must be at least 1, or None")
         self.sample_rate, self.hop_length, self.block_length = sample_rate, hop_length, block_length
         self.step = step
-        self.silenced = 0
+        self.invalid_samples = 0
         self._ahead = hop_length - gcd(hop_length, block_length) if block_length else 0
         self.latency = latency + self._ahead
         self._begin()
 
     def _begin(self) -> None:
-        self._pending = np.zeros(0, np.float32)  # less than a hop that waits for the rest
-        self._ready = np.zeros(self._ahead, np.float32)  # enhanced, and not given out yet
+        self._pending = np.zeros(0, np.float32)  # samples that wait for the rest of their hop
+        self._ready = np.zeros(self._ahead, np.float32)  # enhanced samples that are not returned yet
 
     def reset(self) -> None:
-        """Begins a new stream."""
+        """Begin a new stream."""
         self.step.reset()
         self._begin()
 
     def process(self, samples: np.ndarray) -> np.ndarray:
-        """The next (N,) samples, floating point in [-1, 1] -> (N',) float32, N' as told by `block_length`.
+        """Enhance the next (N,) samples, floating point in [-1, 1]; return (N',) float32, N' as `block_length` says.
 
-        All outputs together depend on the samples only, not on how they were cut. Samples that are no sound are heard
-        as silence, see `heard`. Raises UserError, and forgets nothing, for another shape, integers, and blocks that
-        are no multiple of `block_length`; and, upon which the stream begins anew, if the model fails or gives NaN.
+        The whole output depends on the samples alone, not on how they are cut into blocks. Invalid samples count as
+        silence, see `replace_invalid`.
+
+        Raises UserError for another shape, integers, and blocks that are no multiple of `block_length`, which leaves
+        the stream as it was; and if the model fails or its output is not finite, which begins a new stream.
         """
-        samples = self.heard(samples)
+        samples = self.replace_invalid(samples)
         if self.block_length and len(samples) % self.block_length:
             raise UserError(
                 f"block of {len(samples)} samples: this stream was told that all are multiples of "
@@ -156,22 +158,22 @@ class Stream:
         try:
             for source, target in zip(range(0, whole, hop), range(len(self._ready), len(enhanced), hop)):
                 enhanced[target : target + hop] = step(hops[None, source : source + hop])[0]
-            if not np.isfinite(np.vdot(enhanced, enhanced)):  # several times faster than a look at each
+            if not np.isfinite(np.vdot(enhanced, enhanced)):  # several times faster than checking each sample
                 raise UserError("the model gives NaN or infinity: its file is damaged, or its training went wrong")
         except UserError:
-            self.reset()  # its states hold NaN, or a part of the block
+            self.reset()  # the states hold NaN, or a part of the block
             raise
-        # copies, lest a short rest keep a long block in memory
+        # a view of a few samples would keep a long block in memory, so they are copied
         self._pending = hops[whole:].copy()
-        given = len(enhanced) if self.block_length is None else len(samples)
-        self._ready = enhanced[given:].copy()
-        return enhanced[:given]
+        returned = len(enhanced) if self.block_length is None else len(samples)
+        self._ready = enhanced[returned:].copy()
+        return enhanced[:returned]
 
-    def heard(self, samples: np.ndarray) -> np.ndarray:
+    def replace_invalid(self, samples: np.ndarray) -> np.ndarray:
         """Return (N,) samples with zeros for those that are NaN, infinite or beyond `LOUDEST`.
 
-        A model would never forget them: what follows is what follows a moment of silence. They are counted in
-        `silenced`, and the first ones are told in the log. Raises UserError for another shape, and integers.
+        They would stay in the model's states for ever. `invalid_samples` counts them, and a warning in the log names
+        the first. Raises UserError for another shape, and integers.
         """
         try:
             samples = np.asarray(samples)
@@ -187,21 +189,21 @@ class Stream:
                 f"samples of type {samples.dtype}: expected floating point in [-1, 1]; "
                 "divide 16-bit integers by 32768 first"
             )
-        if np.vdot(samples, samples) <= LOUDEST**2:  # so all of them are; of a short block this is the fastest look
+        if np.vdot(samples, samples) <= LOUDEST**2:  # then each sample is valid; the fastest check of a short block
             return samples
-        sound = np.abs(samples) <= LOUDEST
-        if sound.all():
+        valid = np.abs(samples) <= LOUDEST
+        if valid.all():
             return samples
-        if not self.silenced:
+        if not self.invalid_samples:
             log.warning(
                 "samples that are NaN, infinite or over %g times full scale are heard as silence, the first: %g",
                 LOUDEST,
-                samples[~sound][0],
+                samples[~valid][0],
             )
-        self.silenced += int(np.count_nonzero(~sound))
-        return np.where(sound, samples, 0)
+        self.invalid_samples += int(np.count_nonzero(~valid))
+        return np.where(valid, samples, 0)
 
 
 def _complex(spectrum: np.ndarray) -> np.ndarray:
-    """A view: (1, F, 1, 2) float32 -> (F,) complex64."""
+    """Return a complex view of a spectrum: (1, F, 1, 2) float32 -> (F,) complex64."""
     return spectrum.reshape(-1).view(np.complex64)

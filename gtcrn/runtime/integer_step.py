@@ -1,4 +1,4 @@
-"""A .tflite in integers as a step of spectra, with numpy alone: what the device's processor does in float around it.
+"""A .tflite in integers as a step of spectra, with the float computations around it in numpy, as on the device.
 
 spectrum -> |S|, re, im -> ERB bands -> codes -> [the integers] -> codes -> mask -> bins -> mask · spectrum
 """
@@ -13,16 +13,16 @@ from pathlib import Path
 import numpy as np
 
 from gtcrn.errors import UserError
-from gtcrn.runtime.framing import Step, Stream, framed
+from gtcrn.runtime.framing import Step, Stream, stream_arguments
 from gtcrn.runtime.integrity import read_parts
 
 _EPS = np.float32(1e-12)  # inside the root of the magnitude, as in training
 
 
 class IntegerStep:
-    """A step of spectra (1, F, 1, 2) around one of codes, (1, 1, bands, 6) -> (1, 1, bands, 2).
+    """A step of spectra (1, F, 1, 2) that runs a step of integer codes, (1, 1, bands, 6) -> (1, 1, bands, 2).
 
-    path: of the file that holds the integers, with the ERB matrices in its archive. metadata: what it says of itself.
+    path: the file that holds the integers, with the ERB matrices in its archive. metadata: that of the file.
     Raises UserError if something is missing there.
     """
 
@@ -41,7 +41,7 @@ class IntegerStep:
             )
         except UserError:
             raise
-        except Exception as error:  # numbers and matrices that somebody has changed may raise anything
+        except Exception as error:  # damaged numbers and matrices may raise anything
             raise UserError(f"{path}: integers whose metadata are damaged ({error}); export it again") from error
 
     def reset(self) -> None:
@@ -58,19 +58,19 @@ class IntegerStep:
         return np.stack(y, axis=-1)[None, :, None]
 
     def encode(self, bands: np.ndarray) -> np.ndarray:
-        """(3, bands) -> (1, 1, bands, 6): the codes, and those of what they leave, multiplied by rho."""
+        """Return the codes of (3, bands), then those of their rounding errors times rho: (1, 1, bands, 6)."""
         high = (np.rint(bands / self._scale) + self._zero).clip(*self._limits)
         residual = self._rho * (bands - (high - self._zero) * self._scale)
         low = (np.rint(residual / self._scale) + self._zero).clip(*self._limits)
         return np.concatenate([high, low]).T[None, None]
 
     def _over_bands(self, x: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-        """Between bins and bands; the lowest are the same."""
+        """Map bins to bands or back by a matrix; the lowest bins are bands themselves."""
         return np.concatenate([x[:, : self._low_bins], x[:, self._low_bins :] @ matrix], axis=1)
 
 
 class TFLiteMicro:
-    """A step of codes in the interpreter that runs on microcontrollers, from the package tflite-micro."""
+    """A step of integer codes in the interpreter for microcontrollers, from the package tflite-micro."""
 
     def __init__(self, path: Path, metadata: Mapping[str, str]):
         try:
@@ -97,8 +97,8 @@ class TFLiteMicro:
         return self._interpreter.get_output(0)
 
 
-def in_tflite_micro(path: str | Path) -> Stream:
-    """A stream through a file in integers as a microcontroller runs it. Raises UserError for a file of another kind."""
+def open_in_tflite_micro(path: str | Path) -> Stream:
+    """Return a stream through a file in integers as a microcontroller runs it. Raises UserError for other files."""
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such file; a .tflite of task=export in integers is needed")
@@ -106,4 +106,4 @@ def in_tflite_micro(path: str | Path) -> Stream:
     if metadata.get("kind") != "bands":
         raise UserError(f"{path}: no file in integers of this framework; see task=export format=litert quantize=int8")
     step = IntegerStep(TFLiteMicro(path, metadata), path, metadata)
-    return Stream(*framed(step, metadata | {"kind": "spectrum"}))
+    return Stream(*stream_arguments(step, metadata | {"kind": "spectrum"}))

@@ -1,7 +1,7 @@
-"""Whether a model file may be opened: runtimes in C++ believe what a file says of its sizes, and end the process.
+"""Checks whether a model file may be opened: runtimes in C++ trust the sizes in a file, and a wrong one crashes them.
 
-Files of this framework are sealed: their metadata hold a SHA-256 of all the rest, and damage is told before any
-runtime sees it. Other files are tried in a process of their own first. Needs no package at all.
+Files of this framework are sealed: their metadata hold a SHA-256 of everything else, so damage is found before any
+runtime opens them. Other files are tried out in a process of their own first. No package is needed.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from typing import NamedTuple
 
 from gtcrn.errors import UserError
 
-SEAL = "sha256"  # among a file's metadata
-MARK = b"gtcrn, with metadata.json at the end"  # of a .tflite, lest one that has lost its end pass for another's
+SEAL = "sha256"  # key of a file's metadata
+MARK = b"gtcrn, with metadata.json at the end"  # in a .tflite of ours, so that one whose end is cut off is recognised
 METADATA = "metadata.json"
 _BLANK = "0" * 64
-_ONNX_SEAL = re.compile(rb"\x06sha256\x12\x40([0-9a-f]{64})")  # as protobuf has a pair of strings
+_ONNX_SEAL = re.compile(rb"\x06sha256\x12\x40([0-9a-f]{64})")  # as protobuf encodes a pair of strings
 _LARGEST = 2**28  # bytes of all members of an archive, unpacked
-_WORK = 20  # s of CPU time that a file may take to open and to run a hop
-_PATIENCE = 300.0  # s by the clock, on a machine that has much else to do
-_MEMORY = 8 * 2**30  # bytes of addresses that it may take
+_CPU_LIMIT = 20  # s of CPU time that a file may take to open and to run a hop
+_TIMEOUT = 300.0  # s of wall-clock time, for a machine that is busy
+_MEMORY_LIMIT = 8 * 2**30  # bytes of address space that it may take
 _TRIAL = """
 import sys
 from pathlib import Path
@@ -64,7 +64,7 @@ def seal_onnx(content: bytes) -> bytes:
 
 
 def is_sealed_onnx(path: Path) -> bool:
-    """Whether an ONNX file has a seal. Raises UserError if it is broken."""
+    """Return whether an ONNX file has a seal. Raises UserError if the seal is broken."""
     content = path.read_bytes()
     found = _ONNX_SEAL.search(content)
     if found:
@@ -74,8 +74,10 @@ def is_sealed_onnx(path: Path) -> bool:
 
 
 class Parts(NamedTuple):
-    """A .tflite. content: the model alone. metadata, members: of the archive at its end; empty where there is none.
-    sealed: whether the metadata have held a seal.
+    """The parts of a .tflite.
+
+    content: the model alone. metadata, members: of the archive at its end, empty where there is none. sealed: whether
+    the metadata held a seal.
     """
 
     content: bytes
@@ -94,7 +96,7 @@ def write_parts(path: Path, content: bytes, metadata: Mapping[str, str], members
 
 
 def read_parts(path: Path) -> Parts:
-    """Take a .tflite apart. Raises UserError if its seal is broken, or if its archive is damaged or gone."""
+    """Read the parts of a .tflite. Raises UserError if its seal is broken, or if its archive is damaged or missing."""
     content = path.read_bytes()
     try:
         archive = zipfile.ZipFile(io.BytesIO(content))
@@ -110,7 +112,7 @@ def read_parts(path: Path) -> Parts:
             content = content[: min((member.header_offset for member in archive.infolist()), default=len(content))]
         metadata = json.loads(members.pop(METADATA, b"{}"))
         seal = metadata.pop(SEAL, None)
-    except Exception as error:  # zipfile meets damage with a dozen kinds
+    except Exception as error:  # zipfile raises a dozen types for damage
         raise UserError(f"{path}: damaged: the archive at its end can't be read ({error}); export it again") from error
     if seal:
         _compare(seal, (content,), path)
@@ -120,13 +122,13 @@ def read_parts(path: Path) -> Parts:
 
 
 def seal_folder(folder: Path, metadata: Mapping[str, str], files: tuple[str, ...]) -> None:
-    """Write the metadata of a model of several files, sealed with all of them."""
+    """Write the metadata of a model of several files, with a seal over all of them."""
     text = json.dumps({**metadata, SEAL: _digest(_contents(folder, metadata, files))}, indent=2)
     (folder / METADATA).write_text(text)
 
 
 def read_folder(folder: Path, files: tuple[str, ...]) -> dict:
-    """Read the metadata of such a model. Raises UserError without a seal, or if it is broken."""
+    """Read the metadata of a model of several files. Raises UserError if its seal is missing or broken."""
     try:
         metadata = json.loads((folder / METADATA).read_text())
         seal = metadata.pop(SEAL)
@@ -153,23 +155,23 @@ def _compare(seal: str, parts: tuple[bytes, ...], path: Path) -> None:
 
 
 def require_harmless(path: Path) -> None:
-    """Open and run a file in a process of its own, once in this one. Raises UserError, which says how that ended."""
+    """Try out a file in a process of its own, the first time that it is opened. Raises UserError if that fails."""
     facts = path.stat()
     _try(str(path.absolute()), facts.st_size, facts.st_mtime_ns)
 
 
 @lru_cache
 def _try(path: str, size: int, modified: int) -> None:
-    command = [sys.executable, "-c", _TRIAL, path, str(_MEMORY), str(_WORK)]
+    command = [sys.executable, "-c", _TRIAL, path, str(_MEMORY_LIMIT), str(_CPU_LIMIT)]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     try:
-        done = subprocess.run(command, capture_output=True, env=environment, timeout=_PATIENCE)
+        done = subprocess.run(command, capture_output=True, env=environment, timeout=_TIMEOUT)
     except subprocess.TimeoutExpired as error:
-        raise UserError(f"{path}: takes more than {_PATIENCE:g} s to open and to run a hop; refused") from error
+        raise UserError(f"{path}: takes more than {_TIMEOUT:g} s to open and to run a hop; refused") from error
     if done.returncode in (-signal.SIGKILL, -getattr(signal, "SIGXCPU", 0)):
-        raise UserError(f"{path}: takes more than {_WORK} s of CPU time to open and to run a hop; refused")
-    said = done.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"]
+        raise UserError(f"{path}: takes more than {_CPU_LIMIT} s of CPU time to open and to run a hop; refused")
+    lines = done.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"]
     if done.returncode < 0 or done.returncode not in (0, 1):
         raise UserError(f"{path}: damaged: the runtime crashed on it in a process of its own; take another file")
     if done.returncode:
-        raise UserError(said[-1])
+        raise UserError(lines[-1])

@@ -1,7 +1,7 @@
 """ncnn models as streams: a folder with `model.ncnn.param`, `model.ncnn.bin` and `metadata.json`.
 
 Blobs are named as pnnx names them, in the graph's order: in0 is the input, in1, in2, … the states as `metadata.json`
-lists them, out0 the output, out1, out2, … the next states. All are vectors, each the elements of its tensor in order.
+lists them, out0 the output, out1, out2, … the next states. All are vectors of their tensor's elements in order.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from pathlib import Path
 import numpy as np
 
 from gtcrn.errors import UserError
-from gtcrn.runtime.framing import Stream, framed
+from gtcrn.runtime.framing import Stream, stream_arguments
 from gtcrn.runtime.integrity import METADATA, read_folder
 
 PARAM, BIN = "model.ncnn.param", "model.ncnn.bin"
 
 
 class NcnnDenoiser(Stream):
-    """A stream through a folder of task=export format=ncnn, on one thread in 32 bits.
+    """A stream through a folder of task=export format=ncnn, which runs on one thread in float32.
 
     Raises UserError if a file is missing or damaged, and without ncnn.
     """
@@ -34,7 +34,7 @@ class NcnnDenoiser(Stream):
         net = _load(path)
         try:
             sizes = [math.prod(shape) for _, shape in json.loads(metadata["states"])]
-            super().__init__(*framed(_Step(net, sizes), metadata))
+            super().__init__(*stream_arguments(_Step(net, sizes), metadata))
         except UserError:
             raise
         except (KeyError, TypeError, ValueError) as error:
@@ -42,7 +42,7 @@ class NcnnDenoiser(Stream):
 
 
 class _Step:
-    """The network on one hop, (1, hop_length) or (1, F, 1, 2) float32, with its states."""
+    """A step of one hop, (1, hop_length) or (1, F, 1, 2) float32, through the network, whose states it keeps."""
 
     def __init__(self, net, sizes: list[int]):
         self._net, self._sizes = net, sizes
@@ -60,7 +60,7 @@ class _Step:
 
         vector = x.ravel()
         extractor = self._net.create_extractor()
-        # a copy: layers write into memory that is not ncnn's own
+        # copied, since layers write into memory that is not ncnn's own
         for i, blob in enumerate([ncnn.Mat(vector).clone(), *self._states]):
             extractor.input(f"in{i}", blob)
         failures, outputs = zip(*(extractor.extract(f"out{i}") for i in range(1 + len(self._sizes))))

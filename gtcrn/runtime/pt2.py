@@ -1,4 +1,4 @@
-"""torch.export programs (.pt2) as streams: looked at for code before they are opened."""
+"""torch.export programs (.pt2) as streams, which are searched for code before they are opened."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import numpy as np
 import torch
 
 from gtcrn.errors import UserError
-from gtcrn.runtime.framing import Stream, framed
+from gtcrn.runtime.framing import Stream, stream_arguments
 from gtcrn.runtime.silence import silence
 
-METADATA = "metadata.json"  # among a program's extra files
-# What a program of ours consists of. Everything else a program may hold can run code: pickles, libraries, guards,
-# functions of any module, names that are pasted into source text.
+METADATA = "metadata.json"  # one of a program's extra files
+# The members of a program that task=export writes. Everything else that a program may hold can run code: pickles,
+# libraries, guards, functions of any module, names that are pasted into source text.
 _PROGRAM = "models/model.json"
 _TABLES = ("data/weights/model_weights_config.json", "data/constants/model_constants_config.json")
 _EXAMPLE = "data/sample_inputs/model.pt"
@@ -28,11 +28,11 @@ _MEMBERS = re.compile(
 )
 _NAME = r"(?!__)[A-Za-z_]\w*"
 _DOTTED = rf"{_NAME}(\.(\d+|{_NAME}))*"
-_TEXTS = {  # by key
+_TEXTS = {  # the texts that a key may have
     "target": rf"torch\.ops\.aten\.(?!from_file){_NAME}\.{_NAME}",
     **dict.fromkeys(("name", "forward_arg_names"), _NAME),
     **dict.fromkeys(("fqn", "buffer_name", "parameter_name", "path_name", "type"), rf"({_DOTTED})?"),
-    # of these no code is made
+    # torch makes no code of these
     **dict.fromkeys(("nn_module_stack", "torch_fn", "in_spec", "out_spec", "torch_version", "verifiers"), "(?s:.*)"),
     "as_string": rf"{_NAME}",
 }
@@ -51,13 +51,13 @@ class Pt2Denoiser(Stream):
         try:
             metadata = json.loads(text)
             shapes = [shape for _, shape in json.loads(metadata["states"])]
-            super().__init__(*framed(_Step(module, shapes), metadata))
+            super().__init__(*stream_arguments(_Step(module, shapes), metadata))
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{path}: its {METADATA} does not say how it is fed ({error!r})") from error
 
 
 class _Step:
-    """The program on one hop, (1, hop_length) or (1, F, 1, 2) float32, with its states."""
+    """A step of one hop, (1, hop_length) or (1, F, 1, 2) float32, through the program, whose states it keeps."""
 
     def __init__(self, module: torch.nn.Module, shapes: list[list[int]]):
         self._module, self._shapes = module, shapes
@@ -68,20 +68,20 @@ class _Step:
 
     @torch.inference_mode()
     def __call__(self, x: np.ndarray) -> np.ndarray:
-        # a copy: what is kept must not change with the caller's buffer
+        # copied, since a state that shares the input's memory would change with the caller's buffer
         y, *self._states = self._module(torch.tensor(x), *self._states)
         return y.numpy()
 
 
 def _load(path: Path) -> tuple[torch.nn.Module, str]:
-    """The program and the text of its metadata."""
+    """Return the program and the text of its metadata. Raises UserError if the file is missing, damaged or unsafe."""
     if not path.is_file():
         raise UserError(f"{path}: no such file; a .pt2 file of task=export is needed")
-    plain = _plain(path)
+    archive = _checked_archive(path)
     extra = {METADATA: ""}
     try:
         with silence():
-            program = torch.export.load(plain, extra_files=extra)
+            program = torch.export.load(archive, extra_files=extra)
     except Exception as error:  # of many kinds: no archive, a part missing, an operator of another version
         raise UserError(f"{path}: damaged, or no torch.export program: {str(error).partition(chr(10))[0]}") from error
     if not extra[METADATA]:
@@ -89,11 +89,11 @@ def _load(path: Path) -> tuple[torch.nn.Module, str]:
     return program.module(), extra[METADATA]
 
 
-def _plain(path: Path) -> io.BytesIO:
-    """Return an archive of the members that were looked at, and of no others, for torch to open.
+def _checked_archive(path: Path) -> io.BytesIO:
+    """Return an archive of exactly the members that were checked, for torch to open.
 
-    Raises UserError for a program with parts that run code when it is opened or called, which ours have not, and for a
-    damaged one: torch does not compare checksums.
+    Raises UserError for a program with parts that could run code when it is opened or called, which those of
+    task=export have not, and for a damaged one, since torch does not check checksums.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -103,7 +103,7 @@ def _plain(path: Path) -> io.BytesIO:
         foreign = next((name for name in members if not _MEMBERS.fullmatch(name)), None)
         program, *tables = (json.loads(members[name]) for name in (_PROGRAM, *_TABLES))
         example = members[_EXAMPLE]
-    except Exception as error:  # zipfile meets damage with a dozen kinds
+    except Exception as error:  # zipfile raises a dozen types for damage
         raise UserError(f"{path}: damaged, or no torch.export program of this framework: {error}") from error
     problem = f"it holds {foreign}" if foreign else next(filter(None, map(_code_in, (program, *tables))), None)
     if not problem:
@@ -122,7 +122,7 @@ def _plain(path: Path) -> io.BytesIO:
 
 
 def _code_in(value: Any, key: str = "") -> str | None:
-    """What of a program's description could become code, in a few words."""
+    """Return which part of a program's description could become code, in a few words; None if there is none."""
     if key in _UNWANTED or (key in _EMPTY and value) or (key == "use_pickle" and value):
         return f"{key}: {str(value)[:50]}"
     if isinstance(value, str):

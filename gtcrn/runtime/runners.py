@@ -1,4 +1,4 @@
-"""Exported files in their runtimes behind one interface, and files as others use them."""
+"""Exported files in their runtimes behind one interface, and published files as their authors run them."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import numpy as np
 
 from gtcrn.errors import UserError
 from gtcrn.runtime import denoiser, ncnn, pt2
-from gtcrn.runtime.framing import Framed, Runner, Step
+from gtcrn.runtime.framing import Runner, Step, STFTStep
 
-RUNNERS = {  # by suffix; ncnn's files are a folder
+RUNNERS = {  # by suffix; ncnn's runner opens the folder of the file
     ".onnx": denoiser.Denoiser,
     ".tflite": denoiser.Denoiser,
     ".param": lambda path: ncnn.NcnnDenoiser(path.parent),
@@ -19,8 +19,10 @@ RUNNERS = {  # by suffix; ncnn's files are a folder
 
 
 class PlainRun:
-    """One step of an ONNX file by `session.run()`, as scripts beside published files do: an array of the shape of its
-    first input -> its first output. The other inputs are states, zeros at first; the other outputs the next ones.
+    """A step of an ONNX file by `session.run()`, as the scripts beside published files do it.
+
+    It maps an array of the shape of the file's first input to its first output. The other inputs are states, zeros at
+    first; the other outputs are the next states.
     """
 
     def __init__(self, path: Path):
@@ -44,8 +46,8 @@ class PlainRun:
         return y
 
 
-class TwoParts:
-    """DTLN as its author publishes it: a file that masks magnitudes, and one that filters samples; numpy in between.
+class TwoFileDTLN:
+    """A stream through DTLN as its author publishes it: one file masks magnitudes, one filters samples.
 
     It takes whole hops only.
     """
@@ -76,7 +78,7 @@ class TwoParts:
 
 
 def open_runner(*paths: Path) -> Runner:
-    """What runs an exported file, or the two of DTLN's author. It is tried on a hop.
+    """Return a runner of an exported file, or of the two of DTLN's author, after trying it on a hop.
 
     Raises `UserError` if a file is missing, of an unknown suffix, or does not run.
     """
@@ -86,22 +88,22 @@ def open_runner(*paths: Path) -> Runner:
         if path.suffix not in RUNNERS:
             raise UserError(f"{path}: a file of this kind can't be run; exported ones end in {', '.join(RUNNERS)}")
     try:
-        runner = TwoParts(*paths) if len(paths) > 1 else RUNNERS[paths[0].suffix](paths[0])
+        runner = TwoFileDTLN(*paths) if len(paths) > 1 else RUNNERS[paths[0].suffix](paths[0])
         runner.process(np.zeros(runner.hop_length, np.float32))
         runner.reset()
     except UserError:
         raise
-    except Exception as error:  # every runtime has kinds of its own
+    except Exception as error:  # every runtime raises types of its own
         reason = str(error).strip().partition("\n")[0]
         raise UserError(f"{' with '.join(map(str, paths))}: does not run: {reason}") from error
     return runner
 
 
-def is_framed(runner: Runner) -> bool:
-    """Whether the STFT is outside its file, in numpy."""
-    return isinstance(runner.step, Framed)
+def has_outer_stft(runner: Runner) -> bool:
+    """Return whether the runner computes the STFT in numpy, outside its file."""
+    return isinstance(runner.step, STFTStep)
 
 
-def bare_step(runner: Runner) -> Step:
-    """What its file does, without the framing around it: of spectra (1, F, 1, 2) if `is_framed`, else (1, hop)."""
-    return runner.step.step if is_framed(runner) else runner.step
+def file_step(runner: Runner) -> Step:
+    """Return the step that the file alone computes: of spectra (1, F, 1, 2) if `has_outer_stft`, else (1, hop)."""
+    return runner.step.step if has_outer_stft(runner) else runner.step

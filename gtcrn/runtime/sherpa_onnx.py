@@ -1,4 +1,4 @@
-"""Files for sherpa-onnx (k2-fsa) as streams, through its own online denoiser."""
+"""Files for sherpa-onnx (k2-fsa) as streams through its own online denoiser."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from gtcrn.errors import UserError
 
 
 class SherpaDenoiser:
-    """A file as a stream through sherpa-onnx's online denoiser: its output is late by the first hop, which it does
-    not give. Raises UserError without the package.
+    """A stream through sherpa-onnx's online denoiser, which omits the first hop of its output.
+
+    Raises UserError without the package.
     """
 
     latency = 0
@@ -22,7 +23,7 @@ class SherpaDenoiser:
         self.hop_length = self._denoiser.frame_shift_in_samples
 
     def process(self, samples: np.ndarray) -> np.ndarray:
-        """(N,) -> (N',) float32, N' as many as are ready."""
+        """Enhance the next (N,) samples and return the (N',) float32 that are ready."""
         return np.array(self._denoiser.run(samples, self.sample_rate).samples, np.float32)
 
     def reset(self) -> None:

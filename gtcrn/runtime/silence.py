@@ -1,4 +1,4 @@
-"""Libraries kept quiet where their warnings are about themselves."""
+"""Suppression of warnings that libraries emit about themselves."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def open_model(cfg: DictConfig) -> Callable[..., Stream]:
         return Denoiser(cfg.ckpt).stream
     model = load_or_build(cfg)
     require_float(cfg)
-    return partial(eager.stream, model)
+    return partial(eager.open_stream, model)
 
 
 def play(cfg: DictConfig, sounddevice: Any, open_stream: Callable[..., Stream]) -> None:
@@ -154,7 +154,7 @@ class Callback:
     def __call__(self, indata: np.ndarray, outdata: np.ndarray, frames: int, clock: Any, status: Any) -> None:
         """indata, outdata: (frames, channels) float32. status: flags of what was lost before this block."""
         began = time.perf_counter()
-        noisy = self.stream.heard(indata[:, 0])
+        noisy = self.stream.replace_invalid(indata[:, 0])
         try:
             enhanced = self.stream.process(noisy)
             outdata[:] = (noisy if self.bypass else enhanced)[:, None]
@@ -188,8 +188,8 @@ class Callback:
     def summary(self) -> str:
         heard = self.frames / self.stream.sample_rate
         failure = f" (the last: {self.failure})" if self.failures else ""
-        if self.stream.silenced:
-            failure += f", samples that were no sound {self.stream.silenced}"
+        if self.stream.invalid_samples:
+            failure += f", samples that were no sound {self.stream.invalid_samples}"
         return (
             f"{heard:.1f} s in {self.blocks} blocks; processing took {self.busy / max(heard, 1e-9):.1%} of the time, "
             f"{1000 * self.longest:.1f} ms at most, too long {self.late} times; {self._losses()}{failure}"

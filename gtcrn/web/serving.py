@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from gtcrn.errors import UserError
 from gtcrn.runtime.denoiser import open_onnx
-from gtcrn.runtime.framing import sizes
+from gtcrn.runtime.framing import checked_sizes
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ def describe(path: Path) -> dict:
         )
     try:
         # frames are of no interest here, since they are inside the file
-        numbers = sizes({"n_fft": 1, **metadata})
+        numbers = checked_sizes({"n_fft": 1, **metadata})
         del numbers["n_fft"]
     except UserError as error:
         raise UserError(f"{path}: its metadata can't be right: {error}; export it again") from error

@@ -23,7 +23,7 @@ from gtcrn.export.device.model_file import read_model_file
 from gtcrn.export.metadata import Weights, describe
 from gtcrn.models import micro
 from gtcrn.models.enhancer import SpectralEnhancer
-from gtcrn.runtime.framing import Framed
+from gtcrn.runtime.framing import STFTStep
 from gtcrn.runtime.integrity import read_parts, write_parts
 
 pytest.importorskip("ai_edge_litert")
@@ -136,7 +136,7 @@ class Device:
             return network(x)
 
         n_fft, hop_length = (int(self.metadata[key]) for key in ("n_fft", "hop_length"))
-        step = Framed(n_fft, hop_length, IntegerStep(called, self.file, self.metadata))
+        step = STFTStep(n_fft, hop_length, IntegerStep(called, self.file, self.metadata))
         samples = [step(hop[None])[0].copy() for hop in hops]
         return {"input": np.array(codes), "samples": np.array(samples)}
 
@@ -205,7 +205,7 @@ def test_codes_are_pythons_but_for_ties(device, heard, expected):
 
 def test_samples_of_the_same_masks(device, heard, hops):
     masks = iter(heard["mask"].reshape(-1, 1, 1, BANDS, 2))
-    step = Framed(2 * HOP, HOP, IntegerStep(lambda codes: next(masks), device.file, device.metadata))
+    step = STFTStep(2 * HOP, HOP, IntegerStep(lambda codes: next(masks), device.file, device.metadata))
     samples = [step(hop[None])[0].copy() for hop in hops]
     assert np.abs(heard["samples"]).max() > 0.4
     np.testing.assert_allclose(heard["samples"], samples, rtol=0, atol=CLOSE)

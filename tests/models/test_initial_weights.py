@@ -54,7 +54,7 @@ def test_the_same_model_begins_with_all_of_it(published, enhancer):
     fresh = checkpoint.blank()
     report = initialise(fresh, checkpoint)
     assert report.parameters == report.all_parameters
-    assert not report.unknown and not report.unused and not report.unlike and not report.notes
+    assert not report.missing and not report.unused and not report.mismatched and not report.notes
     for key, value in fresh.core.state_dict().items():
         assert torch.equal(value, enhancer.core.state_dict()[key]), key
 
@@ -71,7 +71,7 @@ def test_causal_model_from_the_published_offline_one_says_so(references):
     before = snapshot(enhancer)
     report = initialise(enhancer, checkpoint)
     assert (report.parameters, report.all_parameters) == (5540, 7640)
-    assert report.unknown == {"dual_path.1": 19} and not report.unused and not report.unlike
+    assert report.missing == {"dual_path.1": 19} and not report.unused and not report.mismatched
     assert report.notes == ("the file's model is not causal (offline: it looks 22 frames ahead), this one is",)
     assert_as_reported(enhancer, before, checkpoint, report)
     assert enhancer.total_lookahead() == 0
@@ -83,9 +83,9 @@ def test_causal_model_from_the_published_offline_one_says_so(references):
 def test_more_and_fewer_blocks(published):
     checkpoint = published(gtcrn.build(dpgrnn_count=2))
     report = initialise(gtcrn.build(dpgrnn_count=1), checkpoint)
-    assert report.unused == {"dual_path.1": 32} and not report.unknown and not report.unlike
+    assert report.unused == {"dual_path.1": 32} and not report.missing and not report.mismatched
     report = initialise(gtcrn.build(dpgrnn_count=3), checkpoint)
-    assert report.unknown == {"dual_path.2": 32} and not report.unused and not report.unlike
+    assert report.missing == {"dual_path.2": 32} and not report.unused and not report.mismatched
 
 
 def test_more_layers_of_one_recurrent_module(published):
@@ -93,7 +93,7 @@ def test_more_layers_of_one_recurrent_module(published):
     enhancer = dtln.build(layers=3)
     before = snapshot(enhancer)
     report = initialise(enhancer, checkpoint)
-    assert len(report.unknown) == 8 and all(key.endswith("_l2") for key in report.unknown)
+    assert len(report.missing) == 8 and all(key.endswith("_l2") for key in report.missing)
     assert_as_reported(enhancer, before, checkpoint, report)
 
 
@@ -102,13 +102,13 @@ def test_other_widths_name_both_shapes_and_load_no_part_of_a_layer(published):
     enhancer = light_v3.build(width_mult=0.5)
     before = snapshot(enhancer)
     report = initialise(enhancer, checkpoint)
-    assert report.unlike["encoder.0.pw.weight"] == "(12, 3, 1, 1) in the file, (8, 3, 1, 1) here"
+    assert report.mismatched["encoder.0.pw.weight"] == "(12, 3, 1, 1) in the file, (8, 3, 1, 1) here"
     # a count has no shape of its own, and belongs to statistics that do not fit
-    assert report.unlike["encoder.0.bn.num_batches_tracked"] == "its layer has a tensor of another shape"
+    assert report.mismatched["encoder.0.bn.num_batches_tracked"] == "its layer has a tensor of another shape"
     assert "features.weight" in report.loaded
     assert_as_reported(enhancer, before, checkpoint, report)
     text = report.markdown()
-    assert all(f"- {key}" in text for key in [*report.unlike, *report.loaded])
+    assert all(f"- {key}" in text for key in [*report.mismatched, *report.loaded])
 
 
 def test_equal_shapes_of_another_class_are_not_loaded(published):
@@ -119,9 +119,11 @@ def test_equal_shapes_of_another_class_are_not_loaded(published):
     assert checkpoint.weights[key].shape == enhancer.core.state_dict()[key].shape
     before = snapshot(enhancer)
     report = initialise(enhancer, checkpoint)
-    assert "CausalConvTranspose2d in the file" in report.unlike[key] and "CausalConv2d here" in report.unlike[key]
-    assert "decoder.0.depth_conv.bias" in report.unlike
-    assert report.unknown == {"decoder.3.conv": 2, "decoder.4.conv": 2} == report.unused
+    assert (
+        "CausalConvTranspose2d in the file" in report.mismatched[key] and "CausalConv2d here" in report.mismatched[key]
+    )
+    assert "decoder.0.depth_conv.bias" in report.mismatched
+    assert report.missing == {"decoder.3.conv": 2, "decoder.4.conv": 2} == report.unused
     assert_as_reported(enhancer, before, checkpoint, report)
 
 
@@ -130,7 +132,7 @@ def test_bands_of_another_rate_stay_the_models_own(published):
     enhancer = gtcrn.build(sample_rate=8000)
     before = snapshot(enhancer)
     report = initialise(enhancer, checkpoint)
-    assert list(report.unlike) == ["erb.erb_fc.weight", "erb.ierb_fc.weight"]
+    assert list(report.mismatched) == ["erb.erb_fc.weight", "erb.ierb_fc.weight"]
     assert report.notes == ("the file's model is one for 16000 Hz, this one for 8000 Hz",)
     assert_as_reported(enhancer, before, checkpoint, report)
 
@@ -156,7 +158,7 @@ def test_weights_of_reparametrised_layers_are_the_raw_ones(ours):
     assert any("parametrizations" in key for key in checkpoint.weights)
     enhancer = timbre.build(**knobs)
     report = initialise(enhancer, checkpoint)
-    assert not report.unknown and not report.unused and not report.unlike
+    assert not report.missing and not report.unused and not report.mismatched
     wave = torch.randn(1, 4800, dtype=torch.float64)
     plain = checkpoint.enhancer().double()(wave)[0]
     full = enhancer.double().eval()(wave)[0]

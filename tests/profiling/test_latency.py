@@ -23,8 +23,9 @@ from gtcrn.models import light_v3
 from gtcrn.profiling import latency, latency_report
 from gtcrn.profiling.latency import Entry, Participant, Timing, measure
 from gtcrn.reports.streaming import stream
-from gtcrn.runtime.framing import Framed, Stream
-from gtcrn.runtime.runners import Eager, PlainRun, TwoParts, open_runner
+from gtcrn.runtime.eager import open_stream
+from gtcrn.runtime.framing import STFTStep, Stream
+from gtcrn.runtime.runners import PlainRun, TwoFileDTLN, open_runner
 
 
 def make(path: Path, sample_rate: int = 16000, spectral: bool = True) -> Path:
@@ -170,7 +171,7 @@ def test_what_is_timed_of_a_file(tmp_path):
 
 def test_spectra_are_those_of_the_stream():
     seen = []
-    step = Framed(512, 128, lambda x: seen.append(x.copy()) or x)
+    step = STFTStep(512, 128, lambda x: seen.append(x.copy()) or x)
     signal = np.random.default_rng(1).standard_normal(128 * 9).astype(np.float32)
     Stream(step, 16000, 128, 384).process(signal)
     np.testing.assert_allclose(latency._spectra(signal.reshape(-1, 128), 512), seen, atol=1e-4)
@@ -191,8 +192,8 @@ def test_pytorch_and_the_two_parts_of_dtln(references, recordings):
     noisy = audio.read(recordings / "vctk_demand_mini" / "noisy" / "p287_001.wav")[0][:8000]
     parts = references / "dtln" / "model_1.onnx", references / "dtln" / "model_2.onnx"
     enhancer = gtcrn.load(references / "dtln" / "model.pth")
-    runners = Eager(enhancer), open_runner(*parts)
-    assert isinstance(runners[1], TwoParts)
+    runners = open_stream(enhancer), open_runner(*parts)
+    assert isinstance(runners[1], TwoFileDTLN)
     expected = stream(enhancer, noisy).aligned
     for runner in runners:
         assert (runner.sample_rate, runner.hop_length, runner.latency) == (16000, 128, enhancer.latency)
@@ -266,7 +267,7 @@ def test_quality(references, recordings, tmp_path):
     assert scores.loc["through.onnx", metrics].tolist() == pytest.approx(
         scores.loc["noisy", metrics].tolist(), rel=1e-4
     )
-    enhanced = [(clean, latency.enhance(Eager(enhancer), noisy)) for noisy, clean in pairs.values()]
+    enhanced = [(clean, latency.enhance(open_stream(enhancer), noisy)) for noisy, clean in pairs.values()]
     expected = np.mean([evaluate_pair(*pair, 16000, ["si_sdr"]).values["si_sdr"] for pair in enhanced])
     assert scores.loc[latency.PYTORCH, "si_sdr"] == pytest.approx(expected)
     alone = latency.quality(taking_part[2:], pairs, workers=1)

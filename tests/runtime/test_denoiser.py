@@ -21,7 +21,7 @@ import gtcrn
 from gtcrn.data import audio
 from gtcrn.errors import UserError
 from gtcrn.runtime.denoiser import Denoiser
-from gtcrn.runtime.framing import LOUDEST, Framed, Stream
+from gtcrn.runtime.framing import LOUDEST, STFTStep, Stream
 from gtcrn.runtime.resampling import Resampled
 
 SPECTRUM, WAVE = (1, 129, 1, 2), (1, 128)
@@ -248,7 +248,7 @@ def test_samples_that_are_no_sound_are_heard_as_silence(published, noisy, caplog
 
     (expected, clean), (output, stream) = heard(silent), heard(broken)
     np.testing.assert_array_equal(output, expected)
-    assert (clean.silenced, stream.silenced) == (0, 4) and np.abs(output).max() > 0.01
+    assert (clean.invalid_samples, stream.invalid_samples) == (0, 4) and np.abs(output).max() > 0.01
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "NaN, infinite or over 10 times full scale are heard as silence" in caplog.text
 
@@ -352,6 +352,6 @@ class Passing:
 
 @pytest.mark.parametrize(("n_fft", "hop"), [(256, 128), (256, 64), (320, 160), (512, 32)])
 def test_framing_alone_changes_nothing(noisy, n_fft, hop):
-    stream = Stream(Framed(n_fft, hop, Passing()), 16000, hop, n_fft - hop)
+    stream = Stream(STFTStep(n_fft, hop, Passing()), 16000, hop, n_fft - hop)
     output = stream.process(noisy)
     np.testing.assert_allclose(output[n_fft - hop :], noisy[: len(output) - n_fft + hop], atol=1e-6)

@@ -20,7 +20,7 @@ from gtcrn.export.quantizers.litert import work
 from gtcrn.export.writers import flatbuffer
 from gtcrn.quantization.calibration import calibrated
 from gtcrn.runtime.denoiser import Denoiser
-from gtcrn.runtime.integer_step import in_tflite_micro
+from gtcrn.runtime.integer_step import open_in_tflite_micro
 
 
 def write(enhancer, network, path):
@@ -71,9 +71,9 @@ def test_loud_input_is_limited_and_forgotten(file, noise):
 def test_in_tflite_micro(file, enhancer, noise, least_snr):
     pytest.importorskip("tflite_micro")
     wave = noise[64000:70400]
-    heard = in_tflite_micro(file).process(wave)
+    heard = open_in_tflite_micro(file).process(wave)
     assert snr(streamed(enhancer, wave), heard) > least_snr
-    stream = in_tflite_micro(file)
+    stream = open_in_tflite_micro(file)
     stream.process(wave)
     stream.reset()
     np.testing.assert_array_equal(stream.process(wave), heard)
@@ -115,7 +115,7 @@ def test_damaged_files_are_told_in_a_line(file, tmp_path, spoil, complaint):
         Denoiser(tmp_path / "bad.tflite").process(np.zeros(64, np.float32))
     assert "\n" not in str(told.value)
     with pytest.raises(UserError, match="integers"):
-        in_tflite_micro(tmp_path / "missing.tflite")
+        open_in_tflite_micro(tmp_path / "missing.tflite")
 
 
 def test_the_published_model_in_sixteen_bits(references, recordings, tmp_path):

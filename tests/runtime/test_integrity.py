@@ -122,8 +122,8 @@ def test_what_a_trial_tells(tmp_path, monkeypatch, does, said):
     trial = integrity._TRIAL.replace("    denoiser.try_out(Path(sys.argv[1]))", f"    {does}")
     trial = trial.replace("from gtcrn.runtime import denoiser", "")
     monkeypatch.setattr(integrity, "_TRIAL", trial)
-    monkeypatch.setattr(integrity, "_PATIENCE", 5.0 if "sleep" in does else 300.0)
-    monkeypatch.setattr(integrity, "_WORK", 2 if "while" in does else 20)
+    monkeypatch.setattr(integrity, "_TIMEOUT", 5.0 if "sleep" in does else 300.0)
+    monkeypatch.setattr(integrity, "_CPU_LIMIT", 2 if "while" in does else 20)
     with pytest.raises(UserError) as error:
         integrity.require_harmless(path)
     assert said in str(error.value) and "\n" not in str(error.value)

@@ -14,7 +14,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from gtcrn.errors import UserError
-from gtcrn.runtime.framing import Framed, Stream
+from gtcrn.runtime.framing import STFTStep, Stream
 from gtcrn.runtime.resampling import Resampled
 from gtcrn.tasks import live
 from gtcrn.tasks.live import Callback, choose, switch
@@ -82,7 +82,7 @@ def test_another_rate_is_later_by_what_it_says(rate):
         return (0.3 * np.sin(2 * np.pi * 440 * times) + 0.3 * np.sin(2 * np.pi * 2500 * times)).astype(np.float32)
 
     samples = np.arange(rate)
-    callback = Callback(Resampled(Stream(Framed(512, HOP, Half()), RATE, HOP, 256), rate))
+    callback = Callback(Resampled(Stream(STFTStep(512, HOP, Half()), RATE, HOP, 256), rate))
     delay = callback.stream.latency
     exact = delay + 256 * rate / RATE - round(256 * rate / RATE)  # it is told in whole samples
     blocks = (rate // 100,) * 50 + (1, 0, 77, rate // 2 - 78)

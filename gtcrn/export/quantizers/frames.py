@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from gtcrn.runtime.framing import Stream, framed
+from gtcrn.runtime.framing import Stream, stream_arguments
 
 
 class _Recorder:
@@ -29,5 +29,5 @@ def inputs(wave: np.ndarray, metadata: Mapping[str, str]) -> np.ndarray:
     T is 0 of less than a hop.
     """
     recorder = _Recorder()
-    Stream(*framed(recorder, metadata)).process(wave)
+    Stream(*stream_arguments(recorder, metadata)).process(wave)
     return np.array(recorder.seen)
