@@ -257,7 +257,7 @@ def _checkpoints(folder: Path) -> list[Path]:
 def _exports(folder: Path) -> list[Path]:
     """As task=export writes them; formats whose packages are missing are left out."""
     from gtcrn.export.exporting import Export
-    from gtcrn.export.formats import FORMATS
+    from gtcrn.export.formats import FORMATS, choose_kind
     from gtcrn.export.metadata import Weights
     from gtcrn.export.proof import Recording
     from gtcrn.models import dtln, micro
@@ -273,11 +273,11 @@ def _exports(folder: Path) -> list[Path]:
     paths = _published(PUBLISHED_ONNX, folder)
     with suppress(UserError):
         integers = calibrated(device, "int8", [noise])
-        paths.append(Export(device, "litert", "tiny", *facts, integers=integers).write(folder).path)
+        paths.append(Export(device, "litert", "bands", "tiny", *facts, integers=integers).write(folder).path)
     for name in FORMATS:
         with suppress(UserError):
             model = device if name == "onnx" else tiny
-            path = Export(model, name, "tiny", *facts).write(folder).path
+            path = Export(model, name, choose_kind(model, name), "tiny", *facts).write(folder).path
             paths.append(path / "model.ncnn.param" if path.is_dir() else path)
     return paths
 

@@ -187,7 +187,7 @@ def exported() -> None:
     """Write the checkpoint's ONNX file beside it, which takes seconds."""
     opened = open_checkpoint(materials() / "micro.ckpt")
     recording = proof.recording(None, opened.enhancer().sample_rate)
-    Export(opened.enhancer(), "onnx_wave", "micro", weights_of(opened), recording).write(materials())
+    Export(opened.enhancer(), "onnx_wave", "wave", "micro", weights_of(opened), recording).write(materials())
 
 
 def composed(setting: str, *texts: str, run_dir: str = "HERE/out") -> DictConfig:

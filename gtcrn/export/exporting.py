@@ -22,7 +22,7 @@ import torch
 from gtcrn.errors import UserError
 from gtcrn.export import card, proof
 from gtcrn.export.check import check
-from gtcrn.export.formats import FORMATS, choose_kind, load_quantizer, load_runner, load_writer
+from gtcrn.export.formats import FORMATS, file_name, load_quantizer, load_runner, load_writer
 from gtcrn.export.metadata import Weights, describe
 from gtcrn.export.optimize import lean
 from gtcrn.models.enhancer import Enhancer
@@ -57,13 +57,16 @@ class Calibrated(NamedTuple):
 
 @dataclass(frozen=True)
 class Export:
-    """What is asked for. stem: the file's name before the suffix of its format. recording: of the proof. scores: for
-    the card. integers: the model's network in them, or how to get some; None for floats. strict: nothing of it may be
-    left in float.
+    """An export that is asked for.
+
+    kind: of its graph, as `gtcrn.export.formats.choose_kind` gives it for the format and the integers. stem: the
+    model's name, with which the file's begins. recording: of the proof. scores: for the card. integers: the model's
+    network in them, or how to get some; None for floats. strict: nothing may be left in float.
     """
 
     enhancer: Enhancer
     format: str
+    kind: str
     stem: str
     weights: Weights
     recording: proof.Recording
@@ -72,13 +75,12 @@ class Export:
     strict: bool = False
 
     def write(self, folder: Path) -> Exported:
-        """Writes the file, proves it, and puts it into the folder beside its card, or nothing.
+        """Write the file, prove it, and put it into the folder beside its card, or write nothing.
 
-        Raises UserError as `choose_kind`, if the folder can't be written to, or if the proof fails.
+        Raises UserError if the folder can't be written to, or if the proof fails.
         """
-        choose_kind(self.enhancer, self.format, self.integers and self.integers.name)
         chosen = FORMATS[self.format]
-        file = f"{self.stem}_{self.integers.name}{chosen.suffix}" if self.integers else self.stem + chosen.suffix
+        file = file_name(self.stem, self.format, self.integers and self.integers.name)
         target, described = folder / file, folder / (file + card.SUFFIX)
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -135,7 +137,7 @@ class Export:
 
     def _graph(self):
         chosen = FORMATS[self.format]
-        return chosen.graph(lean(self.enhancer, chosen.recurrence), choose_kind(self.enhancer, self.format))
+        return chosen.graph(lean(self.enhancer, chosen.recurrence), self.kind)
 
     def _network(self, path: Path) -> tuple[dict[str, str], proof.Proof]:
         """Every operator is compared with the simulation, and the metadata tell how that went."""

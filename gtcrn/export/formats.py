@@ -11,7 +11,7 @@ from gtcrn.export.graph import Graph, kinds
 from gtcrn.export.writers.sherpa_onnx import PackedGraph
 from gtcrn.models.enhancer import Enhancer
 from gtcrn.quantization.network import BITS
-from gtcrn.quantization.program import has_form, lower
+from gtcrn.quantization.program import has_form, require_form
 from gtcrn.runtime.framing import Runner
 
 DYNAMIC = "dynamic"  # of `quantize`: activations have the ranges of each frame, and need no calibration
@@ -74,7 +74,7 @@ def choose_kind(enhancer: Enhancer, name: str, quantize: str | None = None) -> s
     if quantize is not None:
         _require_quantize(name, quantize)
         if name == "litert" and quantize in BITS and has_form(enhancer.core):
-            lower(enhancer.core)
+            require_form(enhancer.core)
             return "bands"
     fitting = [kind for kind in chosen.kinds if kind in kinds(enhancer)]
     if not fitting:
@@ -100,6 +100,18 @@ def _require_quantize(name: str, quantize: str) -> None:
             f"quantize={quantize}: format={name} has {', '.join(by_format[name])}; {quantize} is for format="
             f"{', '.join(able)}"
         )
+
+
+def file_name(stem: str, name: str, quantize: str | None) -> str:
+    """Return the name of the file, in a format, of the model that `stem` names.
+
+    Two different models, formats or kinds of numbers never have the same name. So where the stem itself ends as the
+    name of another file does, as that of model=micro_int8 ends in `_int8`, a file of floats says that it is one.
+    """
+    endings = [*(choice for format in FORMATS.values() for choice in format.quantize), "float"]
+    endings += [format.suffix.partition(".")[0].strip("_") for format in FORMATS.values() if format.suffix[0] == "_"]
+    numbers = quantize or ("float" if stem.endswith(tuple(f"_{ending}" for ending in endings)) else None)
+    return "_".join(filter(None, (stem, numbers))) + FORMATS[name].suffix
 
 
 def load_runner(path: Path, name: str) -> Runner:

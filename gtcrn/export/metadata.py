@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -72,7 +71,7 @@ def weights_of(checkpoint: Checkpoint, choices: Mapping[str, str] | None = None)
 
     choices: of the run that trained them, by configuration group, see `gtcrn.reports.runs.choices_of`.
     """
-    digest = hashlib.sha256(checkpoint.path.read_bytes()).hexdigest()
+    digest = checkpoint.digest
     if digest in KNOWN:
         return KNOWN[digest]
     if checkpoint.system in {published.name for published in PUBLISHED}:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import logging
 import math
@@ -224,18 +225,22 @@ PUBLISHED = (
 
 
 class Checkpoint(NamedTuple):
-    """The content of a checkpoint file: a system, the function that builds it, and its weights.
+    """The content of a checkpoint file, read once: a system, the function that builds it, and its weights.
 
-    knobs: arguments of `build`. weights: of the core, under this framework's names and as they were trained, that is
-    with their reparametrisations. input_level: see `Enhancer`.
+    digest: SHA-256 of the file. knobs: arguments of `build`. weights: of the core, under this framework's names and as
+    they were trained, that is with their reparametrisations. input_level: see `Enhancer`. record: what a training of
+    this framework states in the file, empty for a published one. others: the file's tensors that are not the core's.
     """
 
     path: Path
+    digest: str
     system: str
     build: Callable[..., Enhancer]
     knobs: dict
     weights: StateDict
-    input_level: float | None = None
+    input_level: float | None
+    record: dict
+    others: StateDict
 
     def blank(self, padding: str | None = None) -> Enhancer:
         """Return the model that the weights belong to, without them.
@@ -313,7 +318,10 @@ def open_checkpoint(path: str | Path, trust: bool | str = False) -> Checkpoint:
     """Read a checkpoint of this framework or a published one. trust and errors are those of `load`."""
     path = checkpoint_file(path)
     content = read_checkpoint(path)
-    return _open_own(path, content, trust) if RECORD in content else _open_published(path, content)
+    # at once, since a training may write another file there; torch maps the file and has no bytes to hand on
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return _open_own(path, content, digest, trust) if RECORD in content else _open_published(path, content, digest)
 
 
 def checkpoint_file(path: str | Path) -> Path:
@@ -380,7 +388,7 @@ def to_official(enhancer: Enhancer) -> StateDict:
     return official
 
 
-def _open_own(path: Path, content: dict, trust: bool | str) -> Checkpoint:
+def _open_own(path: Path, content: dict, digest: str, trust: bool | str) -> Checkpoint:
     try:
         record = content[RECORD]["model"]
         name, knobs = record["build"], {**record["knobs"]}
@@ -388,14 +396,12 @@ def _open_own(path: Path, content: dict, trust: bool | str) -> Checkpoint:
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"checkpoint {path}: of this framework, but without a record of its model") from error
     build = BUILDERS.get(name) or _imported(path, name, trust)
-    weights = {
-        key.removeprefix(CORE_PREFIX): value
-        for key, value in _state_dict_in(content).items()
-        if key.startswith(CORE_PREFIX)
-    }
+    state = _state_dict_in(content)
+    weights = {key.removeprefix(CORE_PREFIX): value for key, value in state.items() if key.startswith(CORE_PREFIX)}
+    others = {key: value for key, value in state.items() if not key.startswith(CORE_PREFIX)}
     level = content[RECORD].get("input_level")  # files of earlier versions have none
     level = level if isinstance(level, float) and math.isfinite(level) else None
-    return Checkpoint(path, module_name, build, knobs, weights, level)
+    return Checkpoint(path, digest, module_name, build, knobs, weights, level, content[RECORD], others)
 
 
 def _imported(path: Path, name: str, trust: bool | str) -> Callable[..., Enhancer]:
@@ -435,7 +441,7 @@ def _check_types(build: Callable[..., Enhancer], knobs: dict[str, Any]) -> None:
             raise UserError(f"model.{key}={str(knobs[key])[:50]}: of a wrong type, {kind.__name__}")
 
 
-def _open_published(path: Path, content: dict) -> Checkpoint:
+def _open_published(path: Path, content: dict, digest: str) -> Checkpoint:
     state = _state_dict_in(content)
     for published in PUBLISHED:
         if published.signature in state:
@@ -458,7 +464,7 @@ def _open_published(path: Path, content: dict) -> Checkpoint:
         raise UserError(f"checkpoint {path}: looks like {published.name}, but {error} is missing") from error
     except Exception as error:  # tensors of impossible shapes and kinds may raise anything
         raise UserError(f"checkpoint {path}: looks like {published.name}, but a shape is impossible") from error
-    return Checkpoint(path, published.name, published.build, knobs, weights, published.input_level)
+    return Checkpoint(path, digest, published.name, published.build, knobs, weights, published.input_level, {}, {})
 
 
 def _state_dict_in(content: dict) -> StateDict:

@@ -10,7 +10,7 @@ from torch import Tensor
 from gtcrn.dsp import apply_complex_mask, magnitude_and_parts
 from gtcrn.errors import UserError
 from gtcrn.models.enhancer import Enhancer, SpectralEnhancer, StreamingModel
-from gtcrn.models.pretrained import RECORD, open_checkpoint, read_checkpoint, require_finite
+from gtcrn.models.pretrained import Checkpoint, open_checkpoint, require_finite
 from gtcrn.quantization.network import Network
 from gtcrn.quantization.program import lower
 from gtcrn.streaming.state import State
@@ -28,50 +28,49 @@ def new_network(core: torch.nn.Module, bits: int, rho: int) -> Network:
     return Network(lower(core, rho, bits={"*": bits})).quantize()
 
 
-def holds_integers(path: str | Path) -> bool:
-    """Whether a file is a checkpoint of quantization-aware training. Raises UserError if it is no checkpoint."""
-    return _integers(read_checkpoint(path)) is not None
+def holds_integers(checkpoint: Checkpoint) -> bool:
+    """Return whether a checkpoint is one of quantization-aware training."""
+    return checkpoint.record.get(INTEGERS) is not None
 
 
-def _integers(content: dict) -> dict | None:
-    record = content.get(RECORD)
-    return record.get(INTEGERS) if isinstance(record, dict) else None
+def learnt_network(checkpoint: Checkpoint, enhancer: Enhancer) -> Network:
+    """Return the integers of a checkpoint with the ranges and weights they have learnt: no calibration is needed.
 
-
-def load_network(path: str | Path, trust: bool | str = False) -> tuple[Enhancer, Network]:
-    """The float model and its integers, with the ranges and weights they have learnt: no calibration is needed.
-
-    trust: see `gtcrn.load`. Raises UserError in one line if the file is no such checkpoint, or damaged.
+    enhancer: the float model of the same checkpoint. Raises UserError in one line if the checkpoint holds no integers
+    or damaged ones.
     """
-    content = read_checkpoint(path)
-    integers = _integers(content)
-    if integers is None:
-        raise UserError(f"checkpoint {path}: holds no integers; name a checkpoint of training=qat")
-    enhancer = open_checkpoint(path, trust).enhancer()
+    if not holds_integers(checkpoint):
+        raise UserError(f"checkpoint {checkpoint.path}: holds no integers; name a checkpoint of training=qat")
+    state = {key.removeprefix(PREFIX): value for key, value in checkpoint.others.items() if key.startswith(PREFIX)}
     try:
-        state = {k.removeprefix(PREFIX): v for k, v in content["state_dict"].items() if k.startswith(PREFIX)}
-        network = new_network(enhancer.core, **integers)
+        network = new_network(enhancer.core, **checkpoint.record[INTEGERS])
         network.load_state_dict(state)
     except UserError:
         raise
     except Exception as error:  # a damaged record may make the network raise anything
         reason = " ".join(str(error).split())[:200]
-        raise UserError(f"checkpoint {path}: integers of another version of this framework ({reason})") from error
-    require_finite(state, path)
-    return enhancer, network.requires_grad_(False).eval()
+        raise UserError(
+            f"checkpoint {checkpoint.path}: integers of another version of this framework ({reason})"
+        ) from error
+    require_finite(state, checkpoint.path)
+    return network.requires_grad_(False).eval()
 
 
-def load_simulation(path: str | Path, padding: str | None = None, trust: bool | str = False) -> SpectralEnhancer:
-    """The integers of a checkpoint as an enhancer of whole utterances. Raises UserError as `load_network` does."""
-    enhancer, network = load_network(path, trust)
-    return simulation(enhancer, network, padding)
+def load_simulation(path: str | Path, trust: bool | str = False) -> SpectralEnhancer:
+    """Return the integers of a checkpoint as an enhancer of whole utterances.
+
+    trust: see `gtcrn.load`. Raises UserError as `open_checkpoint` and `learnt_network`.
+    """
+    checkpoint = open_checkpoint(path, trust)
+    enhancer = checkpoint.enhancer()
+    return simulation(enhancer, learnt_network(checkpoint, enhancer))
 
 
-def simulation(enhancer: SpectralEnhancer, network: Network, padding: str | None = None) -> SpectralEnhancer:
-    """The enhancer with a network in integers between its bands and its mask, for whole utterances; all parts are
-    shared. padding: None keeps the enhancer's."""
+def simulation(enhancer: SpectralEnhancer, network: Network) -> SpectralEnhancer:
+    """Return the enhancer with a network in integers between its bands and its mask, for whole utterances; all parts
+    are shared."""
     core = Simulation(enhancer.core, network)
-    return SpectralEnhancer(core, enhancer.framing, enhancer.sample_rate, padding or enhancer.padding)
+    return SpectralEnhancer(core, enhancer.framing, enhancer.sample_rate, enhancer.padding)
 
 
 class Simulation(StreamingModel):

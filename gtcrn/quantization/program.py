@@ -159,19 +159,31 @@ def has_form(core: nn.Module) -> bool:
     return isinstance(core, Micro)
 
 
+def require_form(core: nn.Module) -> None:
+    """Raise UserError for a core that can't become a program: one of another kind, or with operators that TFLite Micro
+    lacks."""
+    if not has_form(core):
+        raise UserError(
+            f"{type(core).__name__} has no form in integers, since its recurrent layers have none; GTCRN-Micro has one "
+            "(model=micro, model=micro_int8)"
+        )
+    for name, block in core.named_modules():
+        if isinstance(block, GTConvBlock) and block.depth_conv.groups not in (1, block.depth_conv.in_channels):
+            raise UserError(
+                f"{name}.depth_conv has groups={block.depth_conv.groups}, and TFLite Micro has no grouped convolution; "
+                "train with model.encoder_groups and model.decoder_groups of 1 or null (depthwise)"
+            )
+
+
 def lower(core: nn.Module, rho: int = RHO, fold: bool = True, bits: Mapping[str, int] = EIGHT) -> Program:
     """The `mask` of Micro as a program, equal to float rounding. bits: of tensors, see `Program`.
 
     fold: the features become part of the first convolution, which saves a rounding; not equal at the first and last
     band, where zeros would stand between the two.
 
-    Raises UserError for a core of another kind, and for one with operators that TFLite Micro lacks.
+    Raises UserError as `require_form`.
     """
-    if not has_form(core):
-        raise UserError(
-            f"{type(core).__name__} has no form in integers, since its recurrent layers have none; GTCRN-Micro has one "
-            "(model=micro, model=micro_int8)"
-        )
+    require_form(core)
     program = Program(core.erb.n_bands, rho, bits)
     x = (_folded_front if fold else _front)(program, core)
     skips = [x]
@@ -229,11 +241,6 @@ def _conv_block(p: Program, name: str, x: str, block: ConvBlock) -> str:
 def _gt_block(p: Program, name: str, x: str, block: GTConvBlock) -> str:
     channels, freqs = p.shapes[x]
     half = channels // 2
-    if block.depth_conv.groups not in (1, channels):
-        raise UserError(
-            f"{name}.depth_conv has groups={block.depth_conv.groups}, and TFLite Micro has no grouped convolution; "
-            "train with model.encoder_groups and model.decoder_groups of 1 or null (depthwise)"
-        )
     active = p.emit("slice", (x,), f"{name}.active", (half, freqs), same=True, start=0)
     passing = p.emit("slice", (x,), f"{name}.passing", (half, freqs), same=True, start=half)
     y = p.conv(f"{name}.point1", active, *_folded(block.point_conv1, block.point_bn1))

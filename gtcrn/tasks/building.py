@@ -15,7 +15,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from gtcrn.data.speech import SpeechData
 from gtcrn.errors import UserError
 from gtcrn.models.enhancer import Enhancer
-from gtcrn.models.pretrained import open_checkpoint
+from gtcrn.models.pretrained import Checkpoint, open_checkpoint
 from gtcrn.quantization.checkpoint import holds_integers
 from gtcrn.tasks import mendable
 from gtcrn.tasks.checking import check_object
@@ -74,13 +74,34 @@ def trusted(cfg: DictConfig) -> bool | str:
 
 
 def load_or_build(cfg: DictConfig) -> Enhancer:
-    """The enhancer of `ckpt=`, or a fresh one of `model=`.
-
-    A checkpoint brings its own architecture: overrides of the model beside it would have no effect,
-    and so are refused; `model=` is allowed if it names what is in the file.
-    """
+    """Return the enhancer of `ckpt=`, as `load_checkpoint` does, or a fresh one of `model=`."""
     if cfg.ckpt is None:
         return build(cfg.model)
+    _, enhancer = load_checkpoint(cfg)
+    return enhancer
+
+
+def load_float(cfg: DictConfig) -> Enhancer:
+    """Return the enhancer of `ckpt=`, as `load_checkpoint` does.
+
+    Raises UserError if it holds integers: PyTorch simulates them over whole utterances alone.
+    """
+    checkpoint, enhancer = load_checkpoint(cfg)
+    if holds_integers(checkpoint):
+        raise UserError(
+            f"ckpt={cfg.ckpt}: holds integers, which run from a file: task=export format=litert quantize=int8 "
+            "ckpt=…, and give that"
+        )
+    return enhancer
+
+
+def load_checkpoint(cfg: DictConfig) -> tuple[Checkpoint, Enhancer]:
+    """Open the file of `ckpt=`, the only time that a task does so, and build its enhancer.
+
+    A checkpoint brings its own architecture: overrides of the model beside it would have no effect,
+    and so are refused; `model=` is allowed if it names what is in the file. `cfg.model.sample_rate` becomes the
+    enhancer's, so that data follow the model in hand.
+    """
     checkpoint = open_checkpoint(cfg.ckpt, trusted(cfg))
     enhancer = checkpoint.enhancer(cfg.padding)
     overridden = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
@@ -92,18 +113,8 @@ def load_or_build(cfg: DictConfig) -> Enhancer:
             )
     if "model" in keys:
         _require_same(cfg, enhancer, checkpoint.knobs)
-    # data follows the model in hand: its sample rate, not the configured model's
     cfg.model.sample_rate = enhancer.sample_rate
-    return enhancer
-
-
-def require_float(cfg: DictConfig) -> None:
-    """Raise `UserError` if `ckpt=` holds integers: PyTorch simulates them over whole utterances alone."""
-    if cfg.ckpt and holds_integers(cfg.ckpt):
-        raise UserError(
-            f"ckpt={cfg.ckpt}: holds integers, which run from a file: task=export format=litert quantize=int8 "
-            "ckpt=…, and give that"
-        )
+    return checkpoint, enhancer
 
 
 def _require_same(cfg: DictConfig, held: Enhancer, knobs: dict) -> None:

@@ -22,7 +22,7 @@ from gtcrn.errors import Interrupted, UserError, printable
 from gtcrn.models.enhancer import Enhancer
 from gtcrn.runtime.denoiser import Denoiser
 from gtcrn.runtime.eager import EnhancerStep
-from gtcrn.tasks.building import configure_torch, load_or_build, require, require_float
+from gtcrn.tasks.building import configure_torch, load_float, require
 
 log = logging.getLogger(__name__)
 
@@ -77,8 +77,7 @@ def open_model(cfg: DictConfig) -> Enhancer | Denoiser:
 
 
 def _open_enhancer(cfg: DictConfig) -> Enhancer:
-    enhancer = load_or_build(cfg)
-    require_float(cfg)
+    enhancer = load_float(cfg)
     if enhancer.padding != "zeros" and not enhancer.total_lookahead():
         raise UserError(
             f"padding={enhancer.padding}: files are streamed, and a stream begins with zeros; set padding=zeros"

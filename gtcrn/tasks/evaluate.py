@@ -29,9 +29,9 @@ from gtcrn.metrics.pair import check_metrics
 from gtcrn.models.enhancer import Enhancer
 from gtcrn.plots import tables
 from gtcrn.plots.figures import save, spectrogram_figure
-from gtcrn.quantization.checkpoint import holds_integers, load_simulation
+from gtcrn.quantization.checkpoint import holds_integers, learnt_network, simulation
 from gtcrn.reports.streaming import stream
-from gtcrn.tasks.building import build_data, configure_torch, load_or_build, trusted
+from gtcrn.tasks.building import build_data, configure_torch, load_checkpoint
 
 if TYPE_CHECKING:  # imports W&B
     from gtcrn.training.dashboard import Dashboard
@@ -51,10 +51,10 @@ def run(cfg: DictConfig) -> None:
     else:
         if not cfg.ckpt:
             raise UserError("task=evaluate needs ckpt=…, or enhanced=… (and clean=…); see python run.py --help")
-        enhancer = load_or_build(cfg)
-        if holds_integers(cfg.ckpt):
+        checkpoint, enhancer = load_checkpoint(cfg)
+        if holds_integers(checkpoint):
             log.info("ckpt=%s holds integers: these are scored, not the float model they come from", cfg.ckpt)
-            enhancer = load_simulation(cfg.ckpt, cfg.padding, trusted(cfg))
+            enhancer = simulation(enhancer, learnt_network(checkpoint, enhancer))
         data = build_data(cfg, enhancer)
         data.setup((cfg.split,))
         for line in data.describe():

@@ -14,11 +14,12 @@ from gtcrn.export.device.folder import write_device_files
 from gtcrn.export.exporting import Calibrated, Export, Exported, in_float
 from gtcrn.export.metadata import weights_of
 from gtcrn.models.enhancer import Enhancer
-from gtcrn.models.pretrained import open_checkpoint
-from gtcrn.quantization import calibration, checkpoint
+from gtcrn.models.pretrained import Checkpoint
+from gtcrn.quantization import calibration
+from gtcrn.quantization.checkpoint import holds_integers, learnt_network
 from gtcrn.quantization.network import Network
 from gtcrn.reports.runs import choices_of
-from gtcrn.tasks.building import configure_torch, load_or_build, require, trusted
+from gtcrn.tasks.building import configure_torch, load_checkpoint, require
 
 log = logging.getLogger(__name__)
 
@@ -31,25 +32,25 @@ NEARER = {True: "quantize=mixed or int16x8, or training=qat", False: "quantize=d
 def run(cfg: DictConfig) -> None:
     configure_torch(cfg)
     require(cfg, "ckpt")
-    enhancer = load_or_build(cfg)
+    checkpoint, enhancer = load_checkpoint(cfg)
     try:
         kind = formats.choose_kind(enhancer, cfg.format, cfg.quantize)
     except UserError as error:
         raise UserError(f"ckpt={cfg.ckpt}: {error}") from error
-    require_integers(cfg, kind)
+    require_integers(cfg, kind, holds_integers(checkpoint))
     recording = proof.recording(cfg.audio, enhancer.sample_rate)
-    opened = open_checkpoint(cfg.ckpt, trusted(cfg))
-    choices = choices_of(opened.path)
-    weights = weights_of(opened, choices)
-    scores = card.scores_of(opened.path, weights.scores)
+    choices = choices_of(checkpoint.path)
+    weights = weights_of(checkpoint, choices)
+    scores = card.scores_of(checkpoint.path, weights.scores)
     weights = weights._replace(**{key: str(cfg[key]) for key in ("licence", "origin") if cfg[key]})
-    stem = str(cfg.name or choices.get("model") or opened.build.__module__.rpartition(".")[2])
+    stem = str(cfg.name or choices.get("model") or checkpoint.build.__module__.rpartition(".")[2])
     if Path(stem).name != stem:
         raise UserError(f"name={stem}: a file's name, without folders; these go into output=")
     folder = Path(cfg.output or cfg.run_dir)
     try:
-        wanted = integers(cfg, enhancer, kind)
-        exported = Export(enhancer, cfg.format, stem, weights, recording, scores, wanted, cfg.strict).write(folder)
+        wanted = integers(cfg, checkpoint, enhancer, kind)
+        export = Export(enhancer, cfg.format, kind, stem, weights, recording, scores, wanted, cfg.strict)
+        exported = export.write(folder)
     except KeyboardInterrupt as stop:
         raise Interrupted.by(stop, "interrupted; nothing was written") from None
     tell(exported)
@@ -58,9 +59,11 @@ def run(cfg: DictConfig) -> None:
         log.info("  %-18s %s", "for a device", written[0].parent)
 
 
-def require_integers(cfg: DictConfig, kind: str) -> None:
-    """Raise `UserError` if keys of integers don't go together, or a float model is meant to be one in integers."""
-    trained = checkpoint.holds_integers(cfg.ckpt)
+def require_integers(cfg: DictConfig, kind: str, trained: bool) -> None:
+    """Raise `UserError` if keys of integers don't go together, or a float model is meant to be one in integers.
+
+    trained: whether the checkpoint holds integers.
+    """
     learnt = trained and kind == "bands" and cfg.quantize == TRAINED
     if trained and not learnt:
         log.warning("ckpt=%s holds integers, see format=litert quantize=int8; this is of its float model", cfg.ckpt)
@@ -84,20 +87,20 @@ def require_integers(cfg: DictConfig, kind: str) -> None:
         )
 
 
-def integers(cfg: DictConfig, enhancer: Enhancer, kind: str) -> Network | Calibrated | None:
-    """The model in integers, as the checkpoint has learnt them or calibrated, or what they are calibrated by; None if
-    none are asked for."""
+def integers(cfg: DictConfig, checkpoint: Checkpoint, enhancer: Enhancer, kind: str) -> Network | Calibrated | None:
+    """Return the model in integers, as the checkpoint has learnt them or calibrated, or what they are calibrated by;
+    None if none are asked for."""
     if cfg.quantize is None:
         return None
     if not cfg.calibration:
         if cfg.quantize == formats.DYNAMIC:
             return Calibrated(cfg.quantize)
-        return checkpoint.load_network(cfg.ckpt, trusted(cfg))[1]
-    heard = calibration.recordings(cfg.calibration, enhancer.sample_rate)
-    log.info("0/3 choosing ranges by %s, which takes up to a minute …", heard.name)
+        return learnt_network(checkpoint, enhancer)
+    noisy = calibration.recordings(cfg.calibration, enhancer.sample_rate)
+    log.info("0/3 choosing ranges by %s, which takes up to a minute …", noisy.name)
     if kind == "bands":
-        return calibration.calibrated(enhancer, cfg.quantize, heard.waves)
-    return Calibrated(cfg.quantize, heard.waves)
+        return calibration.calibrated(enhancer, cfg.quantize, noisy.waves)
+    return Calibrated(cfg.quantize, noisy.waves)
 
 
 def tell(exported: Exported) -> None:

@@ -21,7 +21,7 @@ from gtcrn.runtime import eager
 from gtcrn.runtime.denoiser import Denoiser
 from gtcrn.runtime.framing import Stream
 from gtcrn.runtime.resampling import Resampled
-from gtcrn.tasks.building import configure_torch, load_or_build, require_float
+from gtcrn.tasks.building import configure_torch, load_float
 
 log = logging.getLogger(__name__)
 
@@ -60,9 +60,7 @@ def open_model(cfg: DictConfig) -> Callable[..., Stream]:
         raise UserError("task=live needs ckpt=…: an exported file (.onnx, .tflite) or a checkpoint")
     if Path(str(cfg.ckpt)).suffix.lower() in (".onnx", ".tflite"):
         return Denoiser(cfg.ckpt).stream
-    model = load_or_build(cfg)
-    require_float(cfg)
-    return partial(eager.open_stream, model)
+    return partial(eager.open_stream, load_float(cfg))
 
 
 def play(cfg: DictConfig, sounddevice: Any, open_stream: Callable[..., Stream]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from math import isnan
 from pathlib import Path
@@ -28,14 +29,16 @@ from gtcrn.plots.tables import rich_table
 from gtcrn.profiling import complexity, latency, latency_report, quantization, quantization_report
 from gtcrn.profiling.cost import measure
 from gtcrn.profiling.throughput import loader_pace, pace, table_cost
-from gtcrn.quantization import calibration, checkpoint
+from gtcrn.quantization import calibration
+from gtcrn.quantization.checkpoint import learnt_network
 from gtcrn.quantization.network import Network
 from gtcrn.reports.runs import choices_of
 from gtcrn.runtime.runners import open_runner
-from gtcrn.tasks.building import build, configure_torch, load_or_build, trusted
+from gtcrn.tasks.building import build, configure_torch, load_checkpoint, load_or_build, trusted
 
 log = logging.getLogger(__name__)
 
+Written = Callable[..., quantization.Variant]  # (name, format, kind, integers=None, stem="model") -> an exported file
 
 NOTES = """exact: weight MACs of convolutions, linear and recurrent layers and the ERB product.
 thop: what the thop package prints for the authors' code; it counts GRU gates and normalisations
@@ -229,11 +232,19 @@ def profile_quantization(cfg: DictConfig, console: Console) -> dict:
     for key, what in (("ckpt", "the float model"), ("pairs", "a folder with noisy/ and clean/")):
         if not cfg[key]:
             raise UserError(f"profile=quantization needs {key}=…: {what}")
-    enhancer = load_or_build(cfg)
+    opened, enhancer = load_checkpoint(cfg)
+    weights = weights_of(opened, choices_of(opened.path))
+    recording = proof.recording(None, enhancer.sample_rate)
+
+    def written(name: str, format: str, kind: str, integers: Network | Calibrated | None = None, stem: str = "model"):
+        """Export the model beside the report."""
+        export = Export(enhancer, format, kind, stem, weights, recording, integers=integers)
+        return quantization.Variant(name, export.write(Path(cfg.run_dir)).path, integers)
+
     pairs = latency.read_pairs(Path(cfg.pairs), enhancer.sample_rate)
     files = _integer_files(cfg, enhancer)
     try:
-        variants = _untrained(cfg, enhancer) + _trained(cfg, enhancer) + files
+        variants = _untrained(cfg, enhancer, written) + _trained(cfg, enhancer, written) + files
         if not variants:
             raise UserError("profile=quantization needs something to compare: quantize=, trained= or files=")
         report = quantization.measure(enhancer, variants, pairs, cfg.metrics.workers)
@@ -245,8 +256,8 @@ def profile_quantization(cfg: DictConfig, console: Console) -> dict:
     return {name: json.loads(part.to_json(orient="index")) for name, part in report._asdict().items()}
 
 
-def _untrained(cfg: DictConfig, enhancer: Enhancer) -> list[quantization.Variant]:
-    """Of `quantize=`, and the float files that quantizers make them of."""
+def _untrained(cfg: DictConfig, enhancer: Enhancer, written: Written) -> list[quantization.Variant]:
+    """Return the variants of `quantize=`, and the float files that quantizers make them of."""
     wanted = []
     for name in dict.fromkeys(str(entry).removeprefix("litert:") for entry in _list(cfg.quantize)):
         format, _, quantize = name.rpartition(":")
@@ -257,31 +268,32 @@ def _untrained(cfg: DictConfig, enhancer: Enhancer) -> list[quantization.Variant
             "profile=quantization needs calibration=FOLDER, noisy recordings as the device will hear them; or "
             "quantize=[] and trained=[…], checkpoints of training=qat"
         )
-    heard = calibration.recordings(cfg.calibration, enhancer.sample_rate) if cfg.calibration else None
+    noisy = calibration.recordings(cfg.calibration, enhancer.sample_rate) if cfg.calibration else None
     variants, floats = [], {}
     for name, format, quantize, kind in wanted:
-        waves = heard.waves if heard else []
+        waves = noisy.waves if noisy else []
         if kind == "bands":
-            log.info("%s: choosing ranges by %s, which takes up to a minute …", name, heard.name)
-            variants.append(_written(cfg, enhancer, name, format, calibration.calibrated(enhancer, quantize, waves)))
+            log.info("%s: choosing ranges by %s, which takes up to a minute …", name, noisy.name)
+            variants.append(written(name, format, kind, calibration.calibrated(enhancer, quantize, waves)))
             continue
         if format not in floats:
-            floats[format] = _written(cfg, enhancer, f"{format}:float", format)
+            floats[format] = written(f"{format}:float", format, kind)
             variants.append(floats[format])
-        integers = Calibrated(quantize, waves, floats[format].path)
-        variants.append(_written(cfg, enhancer, name, format, integers))
+        variants.append(written(name, format, kind, Calibrated(quantize, waves, floats[format].path)))
     return variants
 
 
-def _trained(cfg: DictConfig, enhancer: Enhancer) -> list[quantization.Variant]:
-    """Of `trained=`."""
+def _trained(cfg: DictConfig, enhancer: Enhancer, written: Written) -> list[quantization.Variant]:
+    """Return the variants of `trained=`."""
     paths, variants = _paths(cfg.trained), []
     for name, path in zip(latency.short_names(paths), paths):
-        held, network = checkpoint.load_network(path, trusted(cfg))
+        checkpoint = open_checkpoint(path, trusted(cfg))
+        held = checkpoint.enhancer()
+        network = learnt_network(checkpoint, held)
         if _shapes(held) != _shapes(enhancer):
             raise UserError(f"trained={path}: did not begin with the model of ckpt={cfg.ckpt}, which has other sizes")
         stem = f"trained_{name}".replace("/", "_")
-        variants.append(_written(cfg, enhancer, f"trained {name}", "litert", network, stem))
+        variants.append(written(f"trained {name}", "litert", "bands", network, stem))
     return variants
 
 
@@ -297,21 +309,6 @@ def _integer_files(cfg: DictConfig, enhancer: Enhancer) -> list[quantization.Var
         if (rate := open_runner(path).sample_rate) != enhancer.sample_rate:
             raise UserError(f"files={path}: {rate} Hz, but ckpt={cfg.ckpt} has {enhancer.sample_rate} Hz")
     return [quantization.Variant(name, path) for name, path in zip(latency.short_names(files), files)]
-
-
-def _written(
-    cfg: DictConfig,
-    enhancer: Enhancer,
-    name: str,
-    format: str,
-    integers: Network | Calibrated | None = None,
-    stem: str = "model",
-) -> quantization.Variant:
-    """Exported beside the report."""
-    weights = weights_of(open_checkpoint(cfg.ckpt, trusted(cfg)), choices_of(Path(cfg.ckpt)))
-    heard = proof.recording(None, enhancer.sample_rate)
-    path = Export(enhancer, format, stem, weights, heard, integers=integers).write(Path(cfg.run_dir)).path
-    return quantization.Variant(name, path, integers)
 
 
 def _list(value: object) -> list:

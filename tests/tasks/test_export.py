@@ -1,11 +1,13 @@
 """task=export as a user meets it: a file that is proved, or one line and no trace."""
 
+import hashlib
 import json
 import os
 import re
 import subprocess
 import sys
 import zipfile
+from collections import Counter
 from errno import ENOSPC
 from pathlib import Path
 
@@ -23,6 +25,7 @@ from gtcrn.export.metadata import Weights
 from gtcrn.export.proof import Proof, Recording
 from gtcrn.export.writers import onnx
 from gtcrn.models import dtln, light_v3, micro
+from gtcrn.models.pretrained import load
 from gtcrn.quantization import checkpoint
 from gtcrn.runtime.denoiser import Denoiser
 from gtcrn.tasks import enhance, evaluate
@@ -80,8 +83,34 @@ def test_a_file_and_its_card(folder):
     assert "| CC0 |" in (folder / "out" / "mine_wave.onnx.MODEL_CARD.md").read_text()
 
 
+@pytest.fixture
+def reads(monkeypatch):
+    """How often each checkpoint has been read so far: whole by torch, its bytes for a digest, its bytes otherwise."""
+    counts = Counter()
+
+    def counted(owner, name):
+        original = getattr(owner, name)
+
+        def call(file, *args, **kwargs):
+            path = Path(str(getattr(file, "name", file)))
+            if path.suffix == ".ckpt":
+                counts[name, path.name] += 1
+            return original(file, *args, **kwargs)
+
+        monkeypatch.setattr(owner, name, call)
+
+    counted(torch, "load")
+    counted(hashlib, "file_digest")
+    counted(Path, "read_bytes")
+    return counts
+
+
+def read_once(name):
+    return {("load", name): 1, ("file_digest", name): 1}
+
+
 @pytest.mark.slow
-def test_integers(folder, monkeypatch, caplog):
+def test_integers(folder, monkeypatch, caplog, reads):
     """The file runs, and what it cost is told: never as if it were exact."""
     pytest.importorskip("ai_edge_litert")
     monkeypatch.chdir(folder)
@@ -91,6 +120,7 @@ def test_integers(folder, monkeypatch, caplog):
         cfg = compose("config", ["task=export", "run_dir=run", *keys.split()])
     with caplog.at_level("INFO"):
         run(cfg)
+    assert reads == read_once("micro.ckpt")
     assert sorted(os.listdir("integers")) == [
         "micro_int8.tflite",
         "micro_int8.tflite.MODEL_CARD.md",
@@ -138,7 +168,7 @@ def learnt(folder):
     save(folder / "qat.ckpt", micro.build, **TINY)
     content = torch.load(folder / "qat.ckpt")
     content["gtcrn"][checkpoint.INTEGERS] = {"bits": 8, "rho": 16}
-    network = checkpoint.new_network(checkpoint.open_checkpoint(folder / "qat.ckpt").enhancer().core, 8, 16)
+    network = checkpoint.new_network(load(folder / "qat.ckpt").core, 8, 16)
     for name in network.program.owners():
         if name not in network.fixed:
             network.set_range(name, -1.0, 2.0)
@@ -153,10 +183,11 @@ def export_in(folder, *keys):
         run(compose("config", ["task=export", "run_dir=run", "format=litert", "audio=noise.wav", *keys]))
 
 
-def test_learnt_integers_need_no_calibration(folder, learnt, monkeypatch):
+def test_learnt_integers_need_no_calibration(folder, learnt, monkeypatch, reads):
     pytest.importorskip("ai_edge_litert")
     monkeypatch.chdir(folder)
     export_in(folder, f"ckpt={learnt}", "quantize=int8", "output=learnt")
+    assert reads == read_once(learnt)
     with zipfile.ZipFile("learnt/micro_int8.tflite") as archive:
         metadata = json.loads(archive.read("metadata.json"))
     assert metadata["residual_gain"] == "16"
@@ -175,7 +206,7 @@ def test_the_float_model_of_learnt_integers_is_not_taken_for_them(folder, learnt
     assert "ckpt=qat.ckpt holds integers, see format=litert quantize=int8; this is of its float" in caplog.text
 
 
-def test_learnt_integers_are_scored_but_not_streamed_in_pytorch(folder, learnt, recordings, monkeypatch):
+def test_learnt_integers_are_scored_but_not_streamed_in_pytorch(folder, learnt, recordings, monkeypatch, reads):
     monkeypatch.chdir(folder)
     scored = []
     monkeypatch.setattr(evaluate, "evaluate_split", lambda enhancer, *_, **__: scored.append(enhancer))
@@ -184,7 +215,7 @@ def test_learnt_integers_are_scored_but_not_streamed_in_pytorch(folder, learnt, 
     with initialize_config_dir(str(RUN.parent / "conf"), version_base="1.3"):
         evaluate.run(compose("config", ["task=evaluate", "run_dir=run", f"ckpt={learnt}", *keys]))
         streamed = compose("config", ["task=enhance", "run_dir=run", f"ckpt={learnt}", "input=noise.wav", "output=x"])
-    assert isinstance(scored[0].core, checkpoint.Simulation)
+    assert isinstance(scored[0].core, checkpoint.Simulation) and reads == read_once(learnt)
     with pytest.raises(UserError, match="ckpt=qat.ckpt: holds integers, which run from a file: task=export"):
         enhance.run(streamed)
 
@@ -253,7 +284,7 @@ def export(folder):
     torch.manual_seed(0)
     noise = np.random.default_rng(0).normal(0, 0.1, 4000).astype(np.float32)
     enhancer = dtln.build(**SIZES).eval()
-    return Export(enhancer, "onnx_wave", "x", Weights("", ""), Recording(noise, "noise")).write(folder)
+    return Export(enhancer, "onnx_wave", "wave", "x", Weights("", ""), Recording(noise, "noise")).write(folder)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,8 @@ from gtcrn.losses import Loss, OutputSNR
 from gtcrn.losses.waveform import output_snr
 from gtcrn.models import dtln, light_v3, micro
 from gtcrn.models import gtcrn as gtcrn_model
-from gtcrn.quantization.checkpoint import holds_integers, load_network, load_simulation
+from gtcrn.models.pretrained import open_checkpoint
+from gtcrn.quantization.checkpoint import holds_integers, learnt_network, load_simulation
 from gtcrn.tasks import train
 from gtcrn.training.callbacks import ValidationScores
 from gtcrn.training.datamodule import SpeechDataModule
@@ -123,8 +124,9 @@ def test_a_checkpoint_holds_the_integers_to_the_bit_and_the_float_model(data, tm
     trained = module()
     fit(trained, SpeechDataModule(data)).save_checkpoint(tmp_path / "qat.ckpt")
     noisy = next(iter(data.validation_loader()))["noisy"]
-    assert holds_integers(tmp_path / "qat.ckpt")
-    _, network = load_network(tmp_path / "qat.ckpt")
+    checkpoint = open_checkpoint(tmp_path / "qat.ckpt")
+    assert holds_integers(checkpoint)
+    network = learnt_network(checkpoint, checkpoint.enhancer())
     assert Writer(network).write().content == Writer(trained.network).write().content
     with torch.no_grad():
         assert torch.equal(trained.trained(tmp_path / "qat.ckpt")(noisy)[0], trained.estimate(noisy).wave)
@@ -213,9 +215,10 @@ def test_checkpoints_without_integers_are_named(tmp_path):
     enhancer = micro.build(**KNOBS)
     state = {f"enhancer.core.{key}": value for key, value in enhancer.core.state_dict().items()}
     torch.save({"state_dict": state, "gtcrn": {"model": RECORD}}, tmp_path / "float.ckpt")
-    assert not holds_integers(tmp_path / "float.ckpt")
+    checkpoint = open_checkpoint(tmp_path / "float.ckpt")
+    assert not holds_integers(checkpoint)
     with pytest.raises(UserError, match="holds no integers; name a checkpoint of training=qat"):
-        load_network(tmp_path / "float.ckpt")
+        learnt_network(checkpoint, enhancer)
     record = {"model": RECORD, "integers": {"bits": 8, "rho": 20}}
     torch.save({"state_dict": state, "gtcrn": record}, tmp_path / "damaged.ckpt")
     with pytest.raises(UserError, match="integers of another version of this framework") as error:

@@ -1,0 +1,36 @@
+"""Formats: every export has a name of its own."""
+
+from itertools import product
+
+import pytest
+
+from gtcrn.export.formats import FORMATS, file_name
+
+
+@pytest.mark.parametrize(
+    ("stem", "format", "quantize", "name"),
+    [
+        ("micro", "onnx", None, "micro.onnx"),
+        ("micro", "onnx_wave", None, "micro_wave.onnx"),
+        ("micro", "litert", "int8", "micro_int8.tflite"),
+        ("micro_int8", "litert", None, "micro_int8_float.tflite"),  # the model that is made for eight bits, in float
+        ("micro_int8", "litert", "int8", "micro_int8_int8.tflite"),
+        ("micro_int8", "onnx_wave", "dynamic", "micro_int8_dynamic_wave.onnx"),
+    ],
+)
+def test_names(stem, format, quantize, name):
+    assert file_name(stem, format, quantize) == name
+
+
+def test_no_two_exports_share_a_name():
+    """Not even of models that are named after the files of another."""
+    endings = ("", *(f"_{ending}" for ending in ("int8", "dynamic", "mixed", "float", "wave", "sherpa", "ncnn")))
+    stems = {f"micro{first}{second}" for first, second in product(endings, repeat=2)}
+    wanted = [
+        (stem, name, quantize)
+        for stem in stems
+        for name, format in FORMATS.items()
+        for quantize in (None, *format.quantize)
+    ]
+    names = [file_name(*each) for each in wanted]
+    assert len(set(names)) == len(names)
