@@ -53,7 +53,9 @@ class SweepCallback(Callback):
             config.hydra.overrides.hydra += [f"hydra.sweep.dir='{folder}'", *_naming(overrides)]
             if config.hydra.sweeper.get("study_name"):
                 check_directions(config)
-                config.hydra.sweeper.study_name = study_name(config, overrides)
+                name = config.hydra.sweeper.study_name = study_name(config, overrides)
+                # Hydra 1.4 refuses a job whose sweeper is another than that of the sweep
+                config.hydra.overrides.hydra.append(f"hydra.sweeper.study_name='{name}'")
                 log.info("study %s in %s", config.hydra.sweeper.study_name, storage)
 
     def on_multirun_end(self, config: DictConfig, **kwargs) -> None:
