@@ -1,1 +1,1 @@
-"""Corpora, datasets and loaders. Nothing is imported here: `from gtcrn.data import audio` stays light."""
+"""Corpora, datasets and loaders. Nothing is imported here, so that `from gtcrn.data import audio` stays light."""

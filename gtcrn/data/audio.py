@@ -1,7 +1,7 @@
-"""Audio files in and out: the formats of `FORMATS` through libsndfile, resampling through soxr.
+"""Reading, writing and resampling of audio files: the formats of `FORMATS` by libsndfile, other rates by soxr.
 
-Waves are float32 in [-1, 1], shaped (N,) for one channel and (N, C) for more. A path may also name a file
-packed into a tar archive, by the place of its bytes: `shard-000002.tar@1536+48213` (see `gtcrn.data.shards`).
+Waves are float32 in [-1, 1], shaped (N,) for one channel and (N, C) for more. A path may also name a file packed into
+a tar archive, by the offset and size of its bytes: `shard-000002.tar@1536+48213` (see `gtcrn.data.shards`).
 """
 
 import errno
@@ -23,7 +23,7 @@ import soxr
 from gtcrn.errors import UserError
 from gtcrn.files import whole
 
-# by the suffix of the name, the format and the subtype that are written if nothing else is asked for
+# {suffix: (format, subtype)}; the subtype is written if no other is asked for
 FORMATS = {
     ".wav": ("WAV", "PCM_16"),
     ".wave": ("WAV", "PCM_16"),
@@ -43,40 +43,43 @@ FORMATS = {
     ".sph": ("NIST", "PCM_16"),
 }
 SUFFIXES = tuple(FORMATS)
-# of audio that libsndfile does not read
+# suffixes of audio that libsndfile does not read
 UNSUPPORTED = tuple(".aac .amr .ape .dsf .m4a .m4b .mka .mp4 .mpc .ra .tta .webm .wma .wv".split())
-RATES = range(4000, 768001)  # Hz that audio may have; others were damaged, and would be resampled for hours
+RATES = range(4000, 768001)  # Hz; a file with another rate is damaged, and would be resampled for hours
 SILENCE = 1e-4  # a file whose peak stays below this (-80 dBFS) holds nothing but dither
 LOUDEST = 10.0  # a float file may pass full scale by a little; beyond this it holds integers, or is damaged
 
 _UNREADABLE, _UNWRITABLE = "not readable as audio", "can't be written"
 _BLOCK = 2**16  # frames; libsndfile's Vorbis encoder overflows its stack when given minutes at once
 _PACKED = re.compile(r"(.+\.tar)@(\d+)\+(\d+)")
-# bytes that a container tells of, and that are there: libsndfile reads what was cut without a word, but for its log
+# the bytes that a container states, and those that are there: libsndfile reads a file that was cut without an error
+# and only logs it
 _CUT = re.compile(r"(data|SSND|riff|Riff size)\s*: (\d+) \(should be (\d+)\)")
-# subtypes of WAV, AIFF, CAF, … that are kept, with the bits of a sample: libsndfile writes others wrongly or not at
-# all, and those of whole blocks (ADPCM, GSM 6.10) at another length
+# {subtype: bits of a sample} of WAV, AIFF, CAF, …; a file keeps its subtype if it is one of these. libsndfile writes
+# others wrongly or not at all, and those of whole blocks (ADPCM, GSM 6.10) at another length
 _BITS = dict(
     PCM_S8=8, PCM_U8=8, PCM_16=16, PCM_24=24, PCM_32=32, FLOAT=32, DOUBLE=64, ULAW=8, ALAW=8,
     ALAC_16=16, ALAC_20=20, ALAC_24=24, VORBIS=0, OPUS=0,
 )  # fmt: skip
 _WAVS = ("WAV", "WAVEX", "RF64")  # all of them bear the suffix .wav
-_32_BITS = ("WAV", "WAVEX", "AIFF", "AU")  # count their bytes in so many
-_MOST_BYTES = 2**32 - 2**20  # of such a file, with room for its header and tags
-_ASCII = ("AIFF", "MP3")  # their tags, as libsndfile writes them
-# bytes; from here on a file was written by a program that did not know its length
+_32_BITS = ("WAV", "WAVEX", "AIFF", "AU")  # formats that count their bytes in 32 bits
+_MOST_BYTES = 2**32 - 2**20  # limit of such a file, with room for its header and tags
+_ASCII = ("AIFF", "MP3")  # formats whose tags libsndfile writes in ASCII alone
+# bytes; a file that states more was written by a program that did not know its length beforehand
 _STREAMED = {"data": 2**31 - 2**12, "SSND": 2**31 - 2**12, "riff": 2**62, "Riff size": 2**62}
 
 
 def is_audio(path: Path) -> bool:
-    """Whether the name is that of an audio file; hidden ones (`._p226_001.wav` of macOS) are not."""
+    """Return whether a path has the name of an audio file; hidden files (`._p226_001.wav` of macOS) do not count."""
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
 
 
 @contextmanager
 def _naming(path: str | Path, failure: str) -> Iterator[None]:
-    """Turns the errors of libsndfile, the file system and memory (for a length that can't be) into one that names the
-    file."""
+    """Turn the errors of libsndfile, the file system and memory into a UserError that names the file and the `failure`.
+
+    Memory runs out where a damaged file states an impossible length.
+    """
     try:
         yield
     except UserError:
@@ -89,15 +92,15 @@ def _naming(path: str | Path, failure: str) -> Iterator[None]:
 
 
 def container(path: str | Path) -> Path:
-    """The file on disk: the path itself, or the archive the path points into."""
+    """Return the file on disk: the path itself, or the archive that it points into."""
     packed = _PACKED.fullmatch(str(path))
     return Path(packed.group(1) if packed else path)
 
 
 def _opened(path: str | Path) -> bytes | io.BytesIO:
-    """What libsndfile opens: the file, whatever the letters of its name, or the bytes of one packed into an archive.
+    """Return the argument with which libsndfile opens a file: its name as bytes, or the content of a packed file.
 
-    Raises OSError for what may never end, or keep a reader waiting for ever.
+    Raises OSError for pipes and devices, which may never end or keep a reader waiting for ever.
     """
     if not stat.S_ISREG(os.stat(container(path)).st_mode):
         raise OSError("a folder, pipe or device, and not a file")
@@ -112,7 +115,7 @@ def _opened(path: str | Path) -> bytes | io.BytesIO:
 
 
 class Header(NamedTuple):
-    """What a file says of itself. samplerate: Hz. format, subtype: by the names of libsndfile."""
+    """The header of a file. samplerate: Hz. format, subtype: by libsndfile's names."""
 
     frames: int
     samplerate: int
@@ -122,20 +125,21 @@ class Header(NamedTuple):
 
     @property
     def duration(self) -> float:
-        """Seconds."""
+        """Return the length in seconds."""
         return self.frames / self.samplerate
 
 
 def info(path: str | Path) -> Header:
-    """Return what a file's header says."""
+    """Read the header of a file. Raises UserError if it can't be read."""
     with reading(path) as file:
         return Header(file.frames, file.samplerate, file.channels, file.format, file.subtype)
 
 
 def read(path: str | Path, start: int = 0, frames: int = -1) -> tuple[np.ndarray, int]:
-    """Decodes `frames` frames (to the end when negative) from frame `start` on, and only those.
+    """Decode `frames` frames (to the end when negative) from frame `start` on, and only those.
 
-    Returns the wave, (N,) or (N, C) float32, and its rate in Hz. N is below `frames` at the file's end.
+    Returns the wave, (N,) or (N, C) float32, and its rate in Hz. N is below `frames` at the file's end. Raises
+    UserError if the file can't be read.
     """
     with reading(path) as file:
         file.seek(min(start, file.frames))
@@ -143,7 +147,7 @@ def read(path: str | Path, start: int = 0, frames: int = -1) -> tuple[np.ndarray
 
 
 def load(path: str | Path, sample_rate: int, start: int = 0, frames: int = -1) -> np.ndarray:
-    """As `read`, but at `sample_rate`, in which `start` and `frames` count too.
+    """Decode a part of a file at `sample_rate` (Hz), in which `start` and `frames` are counted too; else as `read`.
 
     From a file at another rate this is the same part of the wholly resampled file (to 1e-6 of full scale),
     though only that part, with 20 ms on either side for the filter, is decoded and resampled.
@@ -167,14 +171,14 @@ def load(path: str | Path, sample_rate: int, start: int = 0, frames: int = -1) -
 
 @contextmanager
 def reading(path: str | Path) -> Iterator[soundfile.SoundFile]:
-    """Open a file to be read piece by piece. What goes wrong in the block becomes one line that names the file.
+    """Open a file to be read piece by piece. An error in the block becomes a UserError that names the file.
 
-    So does what libsndfile would pass over: a file that was cut, and a rate that audio can't have.
+    So do two faults that libsndfile ignores: a file that was cut, and a rate that audio can't have.
     """
     with _naming(path, _UNREADABLE), soundfile.SoundFile(_opened(path)) as file:
-        for unit, told, there in _CUT.findall(file.extra_info):
-            if int(there) < int(told) < _STREAMED[unit]:
-                raise UserError(f"{path}: truncated: {there} of {told} bytes are there")
+        for unit, stated, there in _CUT.findall(file.extra_info):
+            if int(there) < int(stated) < _STREAMED[unit]:
+                raise UserError(f"{path}: truncated: {there} of {stated} bytes are there")
         if file.samplerate not in RATES:
             limits = f"{RATES.start} to {RATES.stop - 1}"
             raise UserError(f"{path}: damaged: a sample rate of {file.samplerate} Hz, where {limits} are possible")
@@ -193,13 +197,13 @@ def writing(
 ) -> Iterator[soundfile.SoundFile]:
     """Open a file to be written piece by piece: `with writing(...) as file: file.write(chunk)`.
 
-    The file appears under its name, whole, when the block ends without an error, and not at all otherwise. That it
-    can be written, and is of a format which holds so much, is known before the block begins.
+    The file appears under its name, whole, when the block ends without an error, and not at all otherwise. A file that
+    can't be written, or whose format can't hold so much, raises UserError before the block begins.
 
-    subtype, file_format: of the file that the audio came from. Both are kept if what the suffix stands for has them
-        (of .wav: WAV, WAVEX or RF64), else the format's own default is taken.
+    subtype, file_format: of the file that the audio came from. Both are kept if the format of the suffix has them (for
+        .wav: WAV, WAVEX or RF64), else the format's default is taken.
     frames: how many will be written. A WAV of more than 4 GiB becomes RF64.
-    tags: title, artist, … (see `tags_of`), of which those are kept that the format has.
+    tags: title, artist, … (see `tags_of`); those that the format has are written.
     """
     with (
         whole(path) as partial,
@@ -211,7 +215,7 @@ def writing(
 @contextmanager
 def encoding(
     path: str | Path,
-    place: Path,
+    target: Path,
     sample_rate: int,
     channels: int,
     subtype: str | None = None,
@@ -219,12 +223,12 @@ def encoding(
     frames: int = 0,
     tags: Mapping[str, str] | None = None,
 ) -> Iterator[soundfile.SoundFile]:
-    """Write at `place` what will be named `path`; else as `writing`.
+    """Open the file `target`, which will be renamed to `path`, to be written piece by piece; else as `writing`.
 
-    Raises OSError if the disk is full, which libsndfile tells neither clearly nor, of a file's last bytes, at all.
+    Raises OSError if the disk is full: libsndfile reports that unclearly, and for the last bytes of a file not at all.
     """
     file_format, subtype = _written_as(Path(path), channels, subtype, file_format, frames)
-    with _Disk(place, "wb") as disk:
+    with _Disk(target, "wb") as disk:
         disk.most = 2**32 if file_format in _32_BITS else None
         try:
             with _naming(path, _UNWRITABLE):
@@ -241,7 +245,7 @@ def encoding(
 
 
 class _Disk(io.FileIO):
-    """A file that keeps the error which libsndfile passes over. most: bytes that its format can count, None for any."""
+    """A file that keeps the error which libsndfile ignores. most: bytes that its format can count; None: no limit."""
 
     error: OSError | None = None
     most: int | None = None
@@ -261,7 +265,7 @@ class _Disk(io.FileIO):
 def _written_as(
     path: Path, channels: int, subtype: str | None, file_format: str | None, frames: int
 ) -> tuple[str, str]:
-    """Return the format and subtype in which a file is written; see `writing`. Raises UserError if there is none."""
+    """Return the format and subtype in which a file is written (see `writing`). Raises UserError if there is none."""
     if path.suffix.lower() not in FORMATS:
         raise UserError(f"{path}: audio is written as {', '.join(SUFFIXES)}, so give it one of these suffixes")
     own_format, own_subtype = FORMATS[path.suffix.lower()]
@@ -284,14 +288,16 @@ def _written_as(
 
 
 def tags_of(path: str | Path) -> dict[str, str]:
-    """Return the title, artist, comment, … that a file holds, by the names of libsndfile."""
+    """Return the title, artist, comment, … that a file holds, by libsndfile's names."""
     with reading(path) as file:
         tags = file.copy_metadata()
-    return {name: text for name, text in tags.items() if text and name != "software"}  # that is of who wrote the file
+    return {
+        name: text for name, text in tags.items() if text and name != "software"
+    }  # which names the program that wrote it
 
 
 def write(path: str | Path, wave: np.ndarray, sample_rate: int, subtype: str | None = None) -> None:
-    """Writes a whole wave, (N,) or (N, C), atomically; see `writing`. Integer formats clip at full scale."""
+    """Write a wave, (N,) or (N, C), whole or not at all; see `writing`. Integer formats clip at full scale."""
     channels = 1 if wave.ndim == 1 else wave.shape[1]
     with _naming(path, _UNWRITABLE), writing(path, sample_rate, channels, subtype, frames=len(wave)) as file:
         for start in range(0, len(wave), _BLOCK):
@@ -299,12 +305,12 @@ def write(path: str | Path, wave: np.ndarray, sample_rate: int, subtype: str | N
 
 
 def resampled_length(frames: int, from_rate: int, to_rate: int) -> int:
-    """How many frames `resample` gives."""
+    """Return the number of frames that `resample` gives."""
     return (2 * frames * to_rate + from_rate) // (2 * from_rate)  # rounded, in exact integers
 
 
 def resample(wave: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
-    """The whole signal, (N,) or (N, C), at another rate: linear phase, aligned, soxr's high quality."""
+    """Resample a whole signal, (N,) or (N, C): linear phase, aligned in time, soxr's high quality. Rates are in Hz."""
     if from_rate == to_rate:
         return wave
     length = resampled_length(len(wave), from_rate, to_rate)
@@ -314,7 +320,10 @@ def resample(wave: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Facts:
-    """What a whole file holds. peak, rms: of full scale, over all channels; problem: why it is of no use, or ""."""
+    """The facts about a file that decoding all of it shows.
+
+    peak, rms: relative to full scale, over all channels. problem: why the file can't be used, or "".
+    """
 
     frames: int = 0
     rate: int = 0
@@ -325,7 +334,7 @@ class Facts:
 
 
 def examine(path: str | Path) -> Facts:
-    """Decodes all of a file, in constant memory. The problem is told in a few words without the file's name."""
+    """Decode all of a file, in constant memory, and return its facts. The problem is named without the file's path."""
     peak, squares, frames = 0.0, 0.0, 0
     try:
         with reading(path) as file:
@@ -334,7 +343,7 @@ def examine(path: str | Path) -> Facts:
                 peak = max(peak, float(np.abs(block).max()))  # NaN, if there is one, goes into the squares
                 squares += float(np.vdot(block, block))
                 frames += len(block)
-            file.seek(frames // 2)  # some can be read from their start alone, but training reads from anywhere
+            file.seek(frames // 2)  # some files can only be read from their start, but training reads from anywhere
             file.read(1)
     except UserError as error:
         return Facts(problem=str(error).removeprefix(f"{path}: "))
@@ -355,5 +364,5 @@ def examine(path: str | Path) -> Facts:
 
 
 def wrong_rate(rate: int, lowest_rate: int) -> str:
-    """What is wrong with a file below the rate that is needed: resampling can't bring back the band it lost."""
+    """Return the problem of a file below the lowest rate (Hz): resampling can't bring back the band that it lost."""
     return f"wrong rate: {rate} Hz where at least {lowest_rate} Hz is needed; lowest_rate={rate} would let it in"

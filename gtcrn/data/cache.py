@@ -1,4 +1,4 @@
-"""Where files made once live: scans, resampled copies, the demo corpus. It may be deleted at any time."""
+"""The cache folder holds scans, resampled copies and the demo corpus. It may be deleted at any time."""
 
 import hashlib
 import os
@@ -11,7 +11,10 @@ from gtcrn.files import expanded
 
 
 def cache_folder(cache_dir: str | Path | None, name: str) -> Path:
-    """The folder `name` in `cache_dir`, or in the user's own cache folder; created if need be."""
+    """Return the folder `name` in `cache_dir`, or else in the user's own cache folder; it is created if need be.
+
+    Raises UserError if it can't be created.
+    """
     folder = expanded(cache_dir) if cache_dir else platformdirs.user_cache_path("gtcrn")
     try:
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -21,14 +24,14 @@ def cache_folder(cache_dir: str | Path | None, name: str) -> Path:
 
 
 def stamp(path: Path) -> list[int] | None:
-    """Return what changes when the file does: [bytes, modification time in ns]; None for a missing file."""
+    """Return [size in bytes, modification time in ns], which change with the file; None for a missing one."""
     try:
         status = os.stat(path)
-    except (OSError, ValueError):  # or no path at all: it holds a zero
+    except (OSError, ValueError):  # ValueError: the path holds a zero byte, so it is none
         return None
     return [status.st_size, status.st_mtime_ns]
 
 
 def digest(*parts: object) -> str:
-    """A short name for something with a long description."""
+    """Return a short name, 16 hexadecimal digits, for something that is described by `parts`."""
     return hashlib.sha1(repr(parts).encode()).hexdigest()[:16]

@@ -1,5 +1,6 @@
-"""Items for training and scoring. Each is a pure function of (seed, epoch, index): it depends neither on workers
-and devices nor on what came before.
+"""Datasets of items for training and scoring.
+
+Each item is a pure function of (seed, epoch, index): it depends neither on workers and devices nor on earlier items.
 
 An item is `dict(noisy=(N,), clean=(N,), name, snr, index)`: waves float32 at the dataset's sample rate, snr in dB.
 A recording without a clean half has no `clean`. A key is `(epoch, index)`, or the index alone for epoch 0.
@@ -14,41 +15,45 @@ import numpy as np
 import torch
 
 from gtcrn.data import audio
-from gtcrn.data.manifest import AudioFile, Corpus
+from gtcrn.data.epoch_order import EpochOrder, apportion
+from gtcrn.data.manifest import AudioFile, WeightedCorpus
 from gtcrn.data.mixing import Recipe, mix, without_offset
 from gtcrn.data.pairs import FilePair, PairTable
 from gtcrn.data.seeding import generator
-from gtcrn.data.turns import Turns, counts_of
 from gtcrn.dsp.alignment import Denoise
 from gtcrn.errors import UserError
 
 log = logging.getLogger(__name__)
 
 Key = tuple[int, int] | int
-_REDRAWS = 3  # of a crop in which nothing is to be heard
+_REDRAWS = 3  # how often a silent crop is drawn again
 
 
 @dataclass(frozen=True)
-class Explained:
-    """An item taken apart. waves: name -> (N,) float32, `noisy` and its parts. facts: where they come from."""
+class ExplainedItem:
+    """An item with its parts. waves: {name: (N,) float32}, `noisy` and its parts. facts: their files, SNR, level, …"""
 
     waves: dict[str, np.ndarray]
     facts: dict[str, object]
 
 
 class Dataset(Protocol):
-    """What the loaders need. `explain` gives the parts of the item that `[key]` gives."""
+    """A dataset as the loaders need it."""
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, key: Key) -> dict: ...
 
-    def explain(self, key: Key) -> Explained: ...
+    def explain(self, key: Key) -> ExplainedItem:
+        """Return the item that `[key]` gives with its parts and where they come from."""
+        ...
 
-    def describe(self) -> str: ...
+    def describe(self) -> str:
+        """Return a line on the size of the dataset, for the log."""
+        ...
 
     def speakers(self) -> set[str]:
-        """Return the names of those who speak, as far as they are told."""
+        """Return the speakers that are known."""
         ...
 
 
@@ -57,7 +62,7 @@ def _epoch_and_index(key: Key) -> tuple[int, int]:
 
 
 def _fitted(wave: np.ndarray, frames: int, short: str) -> np.ndarray:
-    """(frames,) of a wave that has no more of them: filled up with zeros (`pad`) or repeated (`wrap`)."""
+    """Return a wave of at most `frames` samples at that length, filled up with zeros (`pad`) or repeated (`wrap`)."""
     if len(wave) == frames:
         return wave
     return np.resize(wave, frames) if short == "wrap" else np.pad(wave, (0, frames - len(wave)))
@@ -68,9 +73,9 @@ def _length(seconds: float) -> str:
 
 
 class PairedDataset:
-    """Pairs of files.
+    """The pairs of a table as items. Their levels stay as they are.
 
-    segment: N, the length of the crops in samples; None for whole files. Levels stay as they are.
+    segment: N, the length of the crops in samples; None for whole files.
     short: what is done with a file shorter than the crop: `pad` with zeros at its end, or `wrap` around.
     """
 
@@ -95,7 +100,7 @@ class PairedDataset:
         tensors = {role: torch.from_numpy(wave) for role, wave in waves.items()}
         return {**tensors, "name": pair.name, "snr": pair.snr, "index": index}
 
-    def explain(self, key: Key) -> Explained:
+    def explain(self, key: Key) -> ExplainedItem:
         epoch, index = _epoch_and_index(key)
         pair = self.pairs[index]
         start = self._start(pair, epoch, index)
@@ -104,10 +109,10 @@ class PairedDataset:
             waves["noise"] = waves["noisy"] - waves["clean"]
         seconds = start / self.sample_rate
         facts = {"name": pair.name, "speaker": pair.speaker, "noisy": f"{pair.noisy} from {seconds:.2f} s"}
-        return Explained(waves, facts | {"clean": str(pair.clean or ""), "snr": pair.snr})
+        return ExplainedItem(waves, facts | {"clean": str(pair.clean or ""), "snr": pair.snr})
 
     def describe(self) -> str:
-        """`11572 files, 9.41 h, 28 speakers, SNR 0.0 to 15.0 dB`"""
+        """Return e.g. `11572 files, 9.41 h, 28 speakers, SNR 0.0 to 15.0 dB`."""
         seconds = np.sum(self.pairs.column("frames") / self.pairs.column("rate"))
         line = f"{len(self)} files, {_length(seconds)}, {len(self.speakers())} speakers"
         snrs = self.pairs.column("snr")
@@ -124,7 +129,7 @@ class PairedDataset:
         return int(generator("crop", self.seed, epoch, index).integers(spare + 1)) if spare > 0 else 0
 
     def _waves(self, pair: FilePair, start: int) -> dict[str, np.ndarray]:
-        """noisy and, where there is one, clean."""
+        """Return the waves of one crop: noisy and, where there is one, clean."""
         halves = zip(("noisy", "clean"), pair.files)
         if self.segment is None:
             return {role: audio.load(path, self.sample_rate) for role, path in halves}
@@ -133,21 +138,21 @@ class PairedDataset:
 
 
 class MixedDataset:
-    """Mixtures made on the fly from speech, noise and room impulse responses.
+    """Mixtures of speech, noise and room impulse responses, made on the fly.
 
-    speech: every file's turn comes before any comes again, corpora in proportion to their weights.
-    noise, rir: drawn at random, corpora by their weights; rir may be empty. Of files with several channels one
+    speech: every file is used before any is repeated, corpora in proportion to their weights.
+    noise, rir: drawn at random, corpora by their weights; rir may be empty. Of a file with several channels one
         is drawn.
-    segment: N, samples. items: of an epoch. short: see `PairedDataset`; noise is always repeated.
-    denoise: what the mixture is sent through, (N,) -> (N,), None for nothing: the item's `noisy` is then what
-        a denoiser made of the mixture, as for restoration.
+    segment: N, samples. items: how many there are in an epoch. short: see `PairedDataset`; noise is always repeated.
+    denoise: a denoiser, (N,) -> (N,), whose output for the mixture is the item's `noisy`, to train restoration; None
+        for none.
     """
 
     def __init__(
         self,
-        speech: Sequence[Corpus],
-        noise: Sequence[Corpus],
-        rir: Sequence[Corpus],
+        speech: Sequence[WeightedCorpus],
+        noise: Sequence[WeightedCorpus],
+        rir: Sequence[WeightedCorpus],
         recipe: Recipe,
         sample_rate: int,
         segment: int,
@@ -159,11 +164,11 @@ class MixedDataset:
         self.speech, self.noise, self.rir, self.recipe = speech, noise, rir, recipe
         self.sample_rate, self.segment, self.seed, self.short = sample_rate, segment, seed, short
         self.denoise = denoise
-        counts = counts_of(items, [corpus.weight for corpus in speech])
-        self._turns = Turns([len(corpus.files) for corpus in speech], counts, seed)
+        counts = apportion(items, [corpus.weight for corpus in speech])
+        self._order = EpochOrder([len(corpus.files) for corpus in speech], counts, seed)
 
     def __len__(self) -> int:
-        return len(self._turns)
+        return len(self._order)
 
     def __getitem__(self, key: Key) -> dict:
         _, index = _epoch_and_index(key)
@@ -171,23 +176,23 @@ class MixedDataset:
         waves = {role: torch.from_numpy(item.waves[role]) for role in ("noisy", "clean")}
         return {**waves, "name": item.facts["name"], "snr": item.facts["snr"], "index": index}
 
-    def explain(self, key: Key) -> Explained:
+    def explain(self, key: Key) -> ExplainedItem:
         epoch, index = _epoch_and_index(key)
         rng = generator("mix", self.seed, epoch, index)
         kind = rng.random()
         with_noise = not self.recipe.noise_only <= kind < self.recipe.noise_only + self.recipe.clean_only
         speech, rir, facts = None, None, {"name": f"{index:06d}"}
         if kind >= self.recipe.noise_only:
-            corpus, _, row = self._turns(epoch, index)
+            corpus, _, row = self._order(epoch, index)
             file = self.speech[corpus].files[row]
-            speech, source = self._heard(rng, lambda: file, self.short)
+            speech, source = self._audible_crop(rng, lambda: file, self.short)
             facts |= {"name": f"{index:06d}_{file.path.stem}", "speaker": file.speaker, "speech": source}
         if self.rir and speech is not None and rng.random() < self.recipe.reverb:
             file = self._draw(self.rir, rng)
             rir = self._mono(audio.load(file.path, self.sample_rate), rng)
             facts["rir"] = str(file.path)
         count = int(rng.integers(self.recipe.noises[0], self.recipe.noises[1] + 1)) if with_noise else 0
-        drawn = [self._heard(rng, lambda: self._draw(self.noise, rng), "wrap") for _ in range(count)]
+        drawn = [self._audible_crop(rng, lambda: self._draw(self.noise, rng), "wrap") for _ in range(count)]
         noises = [wave for wave, _ in drawn if wave is not None]
         facts["noise"] = "; ".join(source for wave, source in drawn if wave is not None)
         if speech is None and not noises:
@@ -197,10 +202,10 @@ class MixedDataset:
         if self.denoise is not None:
             waves |= {"noisy": self.denoise(mixture.noisy), "mixture": mixture.noisy}
         facts |= {name: getattr(mixture, name) for name in ("snr", "level", "target", "band_limit")}
-        return Explained(waves, facts)
+        return ExplainedItem(waves, facts)
 
     def describe(self) -> str:
-        """`60000 items of 4 s from 60000 files, 500.00 h; noise: 60000 files, 181.20 h; 3000 rooms`"""
+        """Return e.g. `60000 items of 4 s from 60000 files, 500.00 h; noise: 60000 files, 181.20 h; 3000 rooms`."""
         line = f"{len(self)} items of {self.segment / self.sample_rate:g} s from {_sizes(self.speech)}"
         line += f"; noise: {_sizes(self.noise)}"
         rooms = sum(len(corpus.files) for corpus in self.rir)
@@ -209,10 +214,10 @@ class MixedDataset:
     def speakers(self) -> set[str]:
         return {speaker for corpus in self.speech for speaker in corpus.files.speakers()} - {""}
 
-    def _heard(
+    def _audible_crop(
         self, rng: np.random.Generator, choose: Callable[[], AudioFile], short: str
     ) -> tuple[np.ndarray | None, str]:
-        """A crop (segment,) with something in it, and its source; None if a few draws are all silent."""
+        """Return a crop (segment,) that is not silent, and its file and time; None if all draws are silent."""
         for _ in range(1 + _REDRAWS):
             file = choose()
             spare = audio.resampled_length(file.frames, file.rate, self.sample_rate) - self.segment
@@ -224,7 +229,7 @@ class MixedDataset:
         return None, f"{file.path}: silent where it was cut"
 
     @staticmethod
-    def _draw(corpora: Sequence[Corpus], rng: np.random.Generator) -> AudioFile:
+    def _draw(corpora: Sequence[WeightedCorpus], rng: np.random.Generator) -> AudioFile:
         weights = np.array([corpus.weight for corpus in corpora], float)
         files = corpora[int(rng.choice(len(corpora), p=weights / weights.sum()))].files
         return files[int(rng.integers(len(files)))]
@@ -234,7 +239,7 @@ class MixedDataset:
         return wave if wave.ndim == 1 else np.ascontiguousarray(wave[:, int(rng.integers(wave.shape[1]))])
 
 
-def _sizes(corpora: Sequence[Corpus]) -> str:
+def _sizes(corpora: Sequence[WeightedCorpus]) -> str:
     files = sum(len(corpus.files) for corpus in corpora)
     shares = ""
     if len(corpora) > 1:
@@ -244,24 +249,24 @@ def _sizes(corpora: Sequence[Corpus]) -> str:
 
 
 class BlendedDataset:
-    """Several datasets in one. counts: how many items of each there are in an epoch, by name."""
+    """Several datasets in one. counts: how many items of each there are in an epoch, by its name."""
 
     def __init__(self, parts: Mapping[str, Dataset], counts: Mapping[str, int], seed: int):
         self.parts, self.counts = dict(parts), dict(counts)
-        self._turns = Turns([len(part) for part in parts.values()], [counts[name] for name in parts], seed)
+        self._order = EpochOrder([len(part) for part in parts.values()], [counts[name] for name in parts], seed)
 
     def __len__(self) -> int:
-        return len(self._turns)
+        return len(self._order)
 
     def __getitem__(self, key: Key) -> dict:
-        name, part, place = self._place(key)
-        item = part[place]
+        name, part, own_key = self._locate(key)
+        item = part[own_key]
         return item | {"name": f"{name}_{item['name']}", "index": _epoch_and_index(key)[1]}
 
-    def explain(self, key: Key) -> Explained:
-        name, part, place = self._place(key)
-        item = part.explain(place)
-        return Explained(item.waves, item.facts | {"name": f"{name}_{item.facts['name']}"})
+    def explain(self, key: Key) -> ExplainedItem:
+        name, part, own_key = self._locate(key)
+        item = part.explain(own_key)
+        return ExplainedItem(item.waves, item.facts | {"name": f"{name}_{item.facts['name']}"})
 
     def describe(self) -> str:
         return "; ".join(f"{name}: {self.counts[name]} of {part.describe()}" for name, part in self.parts.items())
@@ -269,14 +274,15 @@ class BlendedDataset:
     def speakers(self) -> set[str]:
         return set().union(*(part.speakers() for part in self.parts.values()))
 
-    def _place(self, key: Key) -> tuple[str, Dataset, tuple[int, int]]:
-        number, passes, row = self._turns(*_epoch_and_index(key))
+    def _locate(self, key: Key) -> tuple[str, Dataset, tuple[int, int]]:
+        """Return the name of the dataset that an item is from, the dataset, and the item's key in it."""
+        number, passes, row = self._order(*_epoch_and_index(key))
         name = list(self.parts)[number]
         return name, self.parts[name], (passes, row)
 
 
-class Tolerant:
-    """A dataset in which an item that can't be read is exchanged for the next one, with a warning."""
+class SkipUnreadable:
+    """A dataset in which an item that can't be read is replaced by the next one, with a warning."""
 
     def __init__(self, dataset: Dataset):
         self.dataset = dataset

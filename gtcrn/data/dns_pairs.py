@@ -1,4 +1,4 @@
-"""Pairs as the DNS Challenge's synthesiser writes them, and the challenge's synthetic and blind test sets.
+"""The pairs that the DNS Challenge's synthesiser writes, and the challenge's synthetic and blind test sets.
 
 Reddy et al., "The INTERSPEECH 2020 Deep Noise Suppression Challenge", Interspeech 2020.
 """
@@ -28,7 +28,7 @@ _MISNAMED = -1  # stands for the number of a file whose name does not end in one
 
 
 class DnsPairs:
-    """Gives the pairs of a split, matched by the number N of `..._fileid_N.wav` and `clean_fileid_N.wav`.
+    """A corpus that gives the pairs of each split, matched by the number N of `..._fileid_N` and `clean_fileid_N`.
 
     root: the folder with `noisy/` and `clean/`; only needed to train and validate, and for `test=validation|all`.
     test_root: the folder of the test sets: all folders in it, at any depth, with `noisy/` and `clean/`, such as
@@ -36,12 +36,14 @@ class DnsPairs:
     test: `auto` = all sets in test_root, or the validation pairs without a test_root; `no_reverb` or `with_reverb` =
         the sets of that name; `blind` = recordings without a clean half, which only measures that need no reference
         can score; `validation`; `all` = every pair of root.
-    validation_share: of the readers (`reader_06709` in the names, or the speakers of other known corpora), which never
-        train. A file may join clips of several readers: it is left out if some of them train and others validate.
-        Names are cut off after 100 letters, so of such files no more than the first two readers are known. Files
-        whose names tell no speaker train.
+    validation_share: share of the readers (`reader_06709` in the names, or the speakers of other known corpora) that
+        never train. A file may join clips of several readers: it is left out if they are in different splits. Names
+        are cut off after 100 letters, so for such files no more than the first two readers are known. Files whose
+        names state no speaker are for training.
     held_out_by: `speaker`, or `file`: the share is of the files then, whoever speaks in them.
-    SNRs are read from the names (`..._snr12_tl-25_...`) and measured where they are not told.
+
+    SNRs are read from the names (`..._snr12_tl-25_...`) and measured where these do not state them. Raises UserError
+    if a setting is not one of its choices.
     """
 
     def __init__(
@@ -64,7 +66,7 @@ class DnsPairs:
         self.held_out_by = held_out_by
 
     def pairs(self, split: str) -> list[FilePair]:
-        """The pairs of `train`, `validation` or `test`, not yet scanned. Raises UserError if folders lack."""
+        """Return the pairs of `train`, `validation` or `test`, not yet scanned. Raises UserError if folders lack."""
         if split == "test" and self.test_root and self.test not in ("validation", "all"):
             content = "recordings" if self.test == "blind" else LAYOUT
             return self._test_set(_folder(self.test_root, "data.test_root", content))
@@ -75,24 +77,25 @@ class DnsPairs:
         if split == "test" and self.test == "all":
             return pairs
         good = [pair for pair in pairs if not pair.problem]
-        if not good:  # the scan tells what is wrong
+        if not good:  # the scan will name their problems
             return pairs
         speakers = {pair.name: [pair.name] if self.held_out_by == "file" else _readers_of(pair.name) for pair in good}
         known = sorted({speaker for some in speakers.values() for speaker in some})
-        untold = sum(not some for some in speakers.values())
-        groups = np.array([*known, ""] if untold else known, object)
+        unknown = sum(not some for some in speakers.values())
+        groups = np.array([*known, ""] if unknown else known, object)
         splits = split_of(groups, {"validation": self.validation_share})
         if splits is None:
-            told = f"data.root={root}: the names of {len(good)} file(s) tell {len(known)} reader(s) or speaker(s)"
+            found = f"data.root={root}: the names of {len(good)} file(s) tell {len(known)} reader(s) or speaker(s)"
             raise UserError(
-                f"{told}, too few to train and validate: hold out files, whoever speaks in them, data.held_out_by=file"
+                f"{found}, too few to train and validate: hold out files, whoever speaks in them, data.held_out_by=file"
                 if self.held_out_by == "speaker"
                 else f"data.root={root}: {len(good)} file(s) are too few to train and validate; give more"
             )
         if split == "train":
-            log.info("data.root=%s: %d readers or speakers in %d files", root, len(known), len(good) - untold)
-            if untold:
-                log.warning("data.root=%s: %d files whose names tell no speaker train, none is held out", root, untold)
+            log.info("data.root=%s: %d readers or speakers in %d files", root, len(known), len(good) - unknown)
+            if unknown:
+                warning = "data.root=%s: %d files of unknown speakers are all used for training, none is held out"
+                log.warning(warning, root, unknown)
         wanted = set(groups[splits == ("train" if split == "train" else "validation")])
         return [pair for pair in pairs if pair.problem or wanted.issuperset(speakers[pair.name] or [""])]
 
@@ -116,16 +119,16 @@ class DnsPairs:
         return [pair for folder in folders for pair in _pairs(root / folder, folder)]
 
 
-def _folder(place: str | None, key: str, content: str = LAYOUT) -> Path:
-    if place is None:
+def _folder(path: str | None, key: str, content: str = LAYOUT) -> Path:
+    if path is None:
         raise UserError(f"{key} is not set: give {key}=FOLDER, with {content}")
-    if not expanded(place).is_dir():
-        raise UserError(f"{key}={place} is not a folder; it should hold {content}")
-    return expanded(place)
+    if not expanded(path).is_dir():
+        raise UserError(f"{key}={path} is not a folder; it should hold {content}")
+    return expanded(path)
 
 
 def _sets(files: Iterable[str]) -> list[Path]:
-    """The folders with files in their `noisy/` and in their `clean/`."""
+    """Return the folders that have files in their `noisy/` and in their `clean/`."""
     parents = {parent for file in files for parent in Path(file).parents}
     return sorted(
         parent.parent for parent in parents if parent.name == "noisy" and parent.with_name("clean") in parents
@@ -133,7 +136,7 @@ def _sets(files: Iterable[str]) -> list[Path]:
 
 
 def _pairs(root: Path, group: Path = Path()) -> list[FilePair]:
-    """The pairs of a folder by number, `group` before their names. A file that has no other half has a `problem`."""
+    """Return the pairs of a folder by number, with `group` before their names. A single half has a `problem`."""
     noisy, clean = audio_files(root / "noisy"), audio_files(root / "clean")
     if not noisy and not clean:
         raise UserError(f"{root / 'noisy'} and {root / 'clean'} hold no audio files")
@@ -151,7 +154,7 @@ def _pairs(root: Path, group: Path = Path()) -> list[FilePair]:
 
 
 def clean_halves(noisy: Iterable[str], clean: Iterable[str]) -> dict[str, str | None]:
-    """Return {noisy file: the clean one of its number, or None}, by names with suffixes that end in `fileid_N`."""
+    """Return {noisy file: the clean file of its number, or None} for names with suffixes that end in `fileid_N`."""
     by_number: dict[int, list[str]] = {}
     for file in clean:
         by_number.setdefault(_number(file), []).append(file)
@@ -170,8 +173,10 @@ def _number(file: str | Path) -> int:
 
 
 def _clean_half(file: str, candidates: list[str]) -> str | None:
-    """Of the clean files of its number, the one that shares most of its beginning. There are several where sets share
-    a folder: `synthetic_singing_..._fileid_7` goes with `synthetic_singing_clean_fileid_7`.
+    """Return that of the clean files with its number which shares most of its beginning.
+
+    There are several where sets share a folder: `synthetic_singing_..._fileid_7` belongs to
+    `synthetic_singing_clean_fileid_7`.
     """
     beginnings = {other: _ENDING.sub("", Path(other).stem) for other in candidates}
     fitting = [other for other in candidates if Path(file).stem.startswith(beginnings[other])]
@@ -185,7 +190,7 @@ def _bad(path: Path, problem: str) -> FilePair:
 
 
 def _readers_of(name: str) -> list[str]:
-    """Return the readers of a file, or else the speaker of the known corpus by whose name for a file its own begins."""
+    """Return the readers of a file, or else the speaker of a known corpus, if the name begins with that of its file."""
     if readers := re.findall(r"reader_\d+", name):
         return readers
     parts = name.split("_")
@@ -194,6 +199,9 @@ def _readers_of(name: str) -> list[str]:
 
 
 def _snr_of(name: str) -> float:
-    """12 of `..._snr12_tl-25_...`, 17.74 of `..._SNR_17.74dB_...`; the last one, as sources' names come before."""
-    told = re.findall(r"_snr_?(-?\d+(?:\.\d+)?)", name, re.IGNORECASE)
-    return float(told[-1]) if told else nan
+    """Return the SNR in dB that a name states: 12 for `..._snr12_tl-25_...`, 17.74 for `..._SNR_17.74dB_...`, or nan.
+
+    The last one counts, since the names of the recordings that were mixed come before.
+    """
+    stated = re.findall(r"_snr_?(-?\d+(?:\.\d+)?)", name, re.IGNORECASE)
+    return float(stated[-1]) if stated else nan

@@ -1,7 +1,7 @@
-"""A corpus from its published address: archives received, verified and unpacked.
+"""The download of a corpus from its published address: its archives are received, verified and unpacked.
 
-What is being received or unpacked lives in the folder `.incomplete` until one rename makes it whole, so the process
-may be killed at any moment and started again.
+A file is received or unpacked in the folder `.incomplete` and then renamed, so the process may be killed at any moment
+and started again.
 """
 
 import hashlib
@@ -26,19 +26,19 @@ from gtcrn.errors import UserError
 log = logging.getLogger(__name__)
 
 CHECKSUMS = "checksums.sha256"
-_UNPACKED = 1.4  # times the size of its archive; clean speech, which packs best, needs 1.38
-_MOST_UNPACKED = 20  # times: no audio is packed as tightly, but for silence
+_UNPACKED = 1.4  # unpacked size / size of the archive; clean speech, which packs best, needs 1.38
+_MOST_UNPACKED = 20  # the same ratio, above which an archive is refused: only silence is packed as tightly
 _BLOCK = 2**16  # bytes
 _LONGEST_WAIT = 60  # s
 
 
 class Corrupt(Exception):
-    """Why an archive is not what was published."""
+    """An archive is not what was published; the message is the reason."""
 
 
 @dataclass(frozen=True)
 class Archive:
-    """`NAME.zip`, which unpacks to the folder `NAME`. None: not known, and so not compared."""
+    """The archive `NAME.zip`, which unpacks to the folder `NAME`. What is None is unknown and not verified."""
 
     name: str
     part: str
@@ -47,8 +47,8 @@ class Archive:
     md5: str | None = None
     files: int | None = None
 
-    def places(self, root: Path) -> tuple[Path, Path, Path]:
-        """Where it is received, where it lies whole, and where it is unpacked."""
+    def paths(self, root: Path) -> tuple[Path, Path, Path]:
+        """Return the file into which it is received, the file when it is complete, and the folder to unpack it in."""
         incomplete = root / ".incomplete"
         return incomplete / f"{self.name}.part", root / f"{self.name}.zip", incomplete / self.name
 
@@ -66,13 +66,16 @@ class Archive:
 
 
 class CorpusDownload:
-    """The archives of a corpus, by name with the other fields of `Archive`, of which `parts` are wanted.
+    """The download of some parts of a corpus.
 
-    record, licence, citation: where a person finds the corpus, its terms, and what to cite.
+    archives: {name: the other fields of `Archive`}. parts: those that are wanted.
+    record, licence, citation: the corpus's page for people, its terms, and the work to cite.
     url: address of a mirror that holds the archives as NAME.zip, instead of their own addresses.
     keep_archives: leave them beside the folders they unpacked to.
     retries: failures in a row, without one new byte between, before giving up.
-    timeout: seconds of silence that count as a failure.
+    timeout: seconds without data that count as a failure.
+
+    Raises UserError for an unknown part or a setting out of range.
     """
 
     def __init__(
@@ -103,16 +106,16 @@ class CorpusDownload:
         self.keep_archives, self.retries, self.timeout = keep_archives, retries, timeout
 
     def fetch(self, root: Path, wait: Callable[[float], None] = time.sleep) -> list[Path]:
-        """Brings what is not there yet into `root`; returns the folders of all wanted archives.
+        """Download what is not there yet into `root`, and return the folders of all wanted archives.
 
-        wait: pauses for so many seconds between two attempts. Raises `UserError` if the folder cannot be written or
-        has no room, and if an archive cannot be had or is not, twice, what was published.
+        wait: pauses for so many seconds between two attempts. Raises UserError if the folder can't be written or is
+        full, and if an archive can't be received or is twice not what was published.
         """
         lock = root / ".incomplete" / "lock"
         try:
             lock.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(lock, timeout=0):
-                self._bring(root, wait)
+                self._download(root, wait)
                 lock.unlink()
             with suppress(OSError):  # it may hold the beginning of another part
                 lock.parent.rmdir()
@@ -122,23 +125,23 @@ class CorpusDownload:
             raise UserError(f"output={root}: cannot be written: {error.strerror or error}") from error
         return [root / archive.name for archive in self.archives]
 
-    def _bring(self, root: Path, wait: Callable[[float], None]) -> None:
+    def _download(self, root: Path, wait: Callable[[float], None]) -> None:
         advice = (
             f"repeat the command to go on, or put the archive, from {self.record} or elsewhere, into {root}, "
             "or name a mirror by download.url=ADDRESS"
         )
-        link = Link(self.retries, self.timeout, wait, advice)
+        client = HttpClient(self.retries, self.timeout, wait, advice)
         pending = [archive for archive in self.archives if not archive.is_unpacked(root)]
-        self._require_space(root, pending, link)
+        self._require_space(root, pending, client)
         for archive in pending:
-            self._install(root, archive, link)
+            self._install(root, archive, client)
 
-    def _require_space(self, root: Path, pending: list[Archive], link: "Link") -> None:
+    def _require_space(self, root: Path, pending: list[Archive], client: "HttpClient") -> None:
         present, sizes = 0, []
         for archive in pending:
-            part, zipped, folder = archive.places(root)
+            part, zipped, folder = archive.paths(root)
             present += sum(_size(file) for file in (part, zipped, *folder.rglob("*")) if file.is_file())
-            sizes.append(_size(zipped) or archive.bytes or link.size(archive.url))
+            sizes.append(_size(zipped) or archive.bytes or client.size(archive.url))
         archives = sum(sizes) if self.keep_archives else max(sizes, default=0)
         needed, free = _UNPACKED * sum(sizes) + archives - present, shutil.disk_usage(root).free
         if needed > free:
@@ -147,11 +150,11 @@ class CorpusDownload:
                 "make room, choose another folder, or fewer download.parts=[...]"
             )
 
-    def _install(self, root: Path, archive: Archive, link: "Link") -> None:
-        part, zipped, folder = archive.places(root)
+    def _install(self, root: Path, archive: Archive, client: "HttpClient") -> None:
+        part, zipped, folder = archive.paths(root)
         for again in (True, False):
-            if not zipped.is_file():  # one brought by hand serves as well
-                link.receive(archive, part, zipped)
+            if not zipped.is_file():  # the user may have put it there
+                client.receive(archive, part, zipped)
             try:
                 sums = read_checksums(root)
                 sums[zipped.name] = verify(zipped, archive, sums.get(zipped.name))
@@ -161,7 +164,7 @@ class CorpusDownload:
                 zipped.unlink()
                 shutil.rmtree(folder, ignore_errors=True)
                 if not again:
-                    raise UserError(f"{zipped}: {reason}, a second time, and removed; {link.advice}") from None
+                    raise UserError(f"{zipped}: {reason}, a second time, and removed; {client.advice}") from None
                 log.warning("%s: %s; removed and fetched again", zipped, reason)
         written = folder.with_name(CHECKSUMS)
         written.write_text("".join(f"{sums[name]}  {name}\n" for name in sorted(sums)))
@@ -171,19 +174,19 @@ class CorpusDownload:
             zipped.unlink()
 
 
-class Link:
-    """HTTP with patience: what fails in passing is tried again after 2, 4, 8, ... s.
+class HttpClient:
+    """An HTTP client that tries again, after 2, 4, 8, ... s, what fails for the moment only.
 
-    retries, timeout, wait: see `CorpusDownload`; advice: what a user may do when patience ends.
+    retries, timeout, wait: see `CorpusDownload`. advice: the end of the message when it gives up.
     """
 
     def __init__(self, retries: int, timeout: float, wait: Callable[[float], None], advice: str):
         self.retries, self.timeout, self.wait, self.advice = retries, timeout, wait, advice
         self.session = requests.Session()
-        self.session.headers["Accept-Encoding"] = "identity"  # a range of what was compressed on the way is no use
+        self.session.headers["Accept-Encoding"] = "identity"  # ranges count bytes of the file itself
 
     def size(self, url: str) -> int:
-        """Bytes, as announced; 0 where nothing is. By GET, since the repository answers HEAD with a page."""
+        """Return the announced size in bytes, or 0. It is asked by GET, as the repository answers HEAD with a page."""
 
         def ask() -> int:
             with self._open(url) as response:
@@ -191,11 +194,14 @@ class Link:
 
         return self._patiently(ask, url)
 
-    def receive(self, archive: Archive, part: Path, whole: Path) -> None:
-        """Completes the file `part` and renames it. Beside it is noted which version of the archive it belongs to."""
+    def receive(self, archive: Archive, part: Path, complete: Path) -> None:
+        """Receive the rest of the file `part` and rename it to `complete`.
+
+        A note beside `part` states to which version of the archive its bytes belong.
+        """
         note = part.with_suffix(".json")
         self._patiently(lambda: self._receive(archive, part, note), archive.url, lambda: _size(part))
-        part.replace(whole)
+        part.replace(complete)
         note.unlink()
 
     def _receive(self, archive: Archive, part: Path, note: Path) -> int:
@@ -216,7 +222,7 @@ class Link:
                 part.open("ab" if have else "wb") as file,
                 tqdm(desc=part.stem, total=total, initial=have, unit="B", unit_scale=True, disable=None) as bar,
             ):
-                if not have:  # and the old bytes are gone
+                if not have:  # only now are the bytes of an older version gone
                     note.write_text(json.dumps(version))
                 for block in response.iter_content(_BLOCK):
                     file.write(block)
@@ -245,7 +251,7 @@ class Link:
                 failures = 1 if progress() > furthest else failures + 1
                 furthest = max(furthest, progress())
                 reason = _innermost(error)
-                if failures > self.retries or isinstance(error, ValueError):  # which is an address that is none
+                if failures > self.retries or isinstance(error, ValueError):  # ValueError: no valid address
                     raise UserError(f"{url}: {reason}; {self.advice}") from error
                 seconds = min(2**failures, _LONGEST_WAIT)
                 log.warning("%s: %s; going on in %d s", url, reason, seconds)
@@ -253,8 +259,9 @@ class Link:
 
 
 def verify(zipped: Path, archive: Archive, sha256: str | None) -> str:
-    """The archive's SHA-256. Raises `Corrupt` if its MD5 or SHA-256 is not the expected one, and `UserError` if the
-    MD5, which was published, is: then it is the user's own record of the SHA-256 that is wrong.
+    """Return the archive's SHA-256. Raises Corrupt if its MD5 or SHA-256 is not the expected one.
+
+    Raises UserError if the SHA-256 alone differs: the MD5 was published, so the user's record of the other is wrong.
     """
     md5_found, sha256_found = hashlib.md5(usedforsecurity=False), hashlib.sha256()
     with (
@@ -276,9 +283,9 @@ def verify(zipped: Path, archive: Archive, sha256: str | None) -> str:
 
 
 def unpack(zipped: Path, folder: Path, files: int | None) -> None:
-    """Unpacks into `folder`; members that are there already, by size and CRC-32, stay.
+    """Unpack an archive into `folder`, but for members that are there already, by size and CRC-32.
 
-    A top folder named like `folder` is left out, as are the files that macOS adds. Raises `Corrupt` if a member is
+    A top folder named like `folder` is left out, as are the files that macOS adds. Raises Corrupt if a member is
     damaged or would land outside the folder, if there are not `files` of them, and if they would be far larger than
     the archive.
     """
@@ -301,14 +308,17 @@ def unpack(zipped: Path, folder: Path, files: int | None) -> None:
 
 
 def _unpacked(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[bytes]:
-    """Yield a member block by block: no more than it announces, and not all of it in memory."""
+    """Yield a member block by block, no more than its announced size, so that it need not fit into memory."""
     with _naming_damage(), archive.open(info) as packed:
         while block := packed.read(_BLOCK):
             yield block
 
 
 def read_checksums(root: Path) -> dict[str, str]:
-    """SHA-256 by file name, from a file as sha256sum writes it; {} where there is none."""
+    """Read {file name: SHA-256} from a file as sha256sum writes it; it is {} if there is no such file.
+
+    Raises UserError for a line that is none of sha256sum's.
+    """
     path, sums = root / CHECKSUMS, {}
     if path.exists():
         for line in path.read_text(errors="replace").splitlines():
@@ -319,7 +329,7 @@ def read_checksums(root: Path) -> dict[str, str]:
 
 
 def _innermost(error: Exception) -> str:
-    """The plain words within the exceptions that requests and urllib3 wrap into one another."""
+    """Return the message of the innermost of the exceptions that requests and urllib3 wrap into one another."""
     while isinstance(inner := getattr(error, "reason", next(iter(error.args), None)), Exception):
         error = inner
     return inner if isinstance(inner, str) else str(error)
@@ -330,7 +340,7 @@ def _size(path: Path) -> int:
 
 
 def _begun(part: Path, note: Path) -> tuple[int, dict]:
-    """How many bytes there are to go on from, and of which version; (0, {}) where that cannot be told."""
+    """Return how many bytes there are to go on from, and of which version; (0, {}) if that is unknown."""
     try:
         version = json.loads(note.read_text())
     except (OSError, ValueError):
@@ -344,16 +354,16 @@ def _version(response: requests.Response) -> dict:
 
 
 def _validator(response: requests.Response) -> str | None:
-    """What changes when the file does. A weak ETag, W/"...", does not promise the same bytes."""
+    """Return the header that changes with the file. A weak ETag, W/"...", does not promise the same bytes."""
     etag = response.headers.get("ETag", "W/")
     return response.headers.get("Last-Modified") if etag.startswith("W/") else etag
 
 
 def _continues(response: requests.Response, have: int, version: dict) -> bool:
-    """Whether the answer is the rest of the same version: not every server that knows ranges heeds If-Range."""
-    place = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
+    """Return whether the response is the rest of the same version: not every server that has ranges heeds If-Range."""
+    span = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
     same = _validator(response) in (None, version["validator"])
-    return same and place is not None and (int(place[1]), int(place[2])) == (have, version["total"])
+    return same and span is not None and (int(span[1]), int(span[2])) == (have, version["total"])
 
 
 def _target(folder: Path, member: str) -> Path:

@@ -1,4 +1,4 @@
-"""The one way to search a folder for audio: links are followed, and what is left out is told."""
+"""The search of a folder for audio files, which all tasks share. It follows links and logs the files it leaves out."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from gtcrn.errors import printable
 
 log = logging.getLogger(__name__)
 
-NO_UTF8 = "its name is not UTF-8; rename it"  # what is wrong with a file that no table can name
+NO_UTF8 = "its name is not UTF-8; rename it"  # the problem of a file whose name can't be written into a table
 
 
 class Search(NamedTuple):
-    """What is in and below a folder, by paths relative to it.
+    """The result of a search, with paths relative to the folder that was searched.
 
-    files: those with a name of audio, of each folder by name and before those of the folders in it.
+    files: those with a suffix of audio; the files of a folder, sorted by name, come before those of its folders.
     unreadable: {folder: reason}.
     """
 
@@ -50,7 +50,7 @@ def search(root: Path, spared: Path | None = None) -> Search:
             identity = _identity(root / folder)
             if identity in seen:
                 if os.path.islink(root / folder):
-                    _tell(logging.INFO, "%s: leads to a folder that is searched already", str(root / folder))
+                    _log_once(logging.INFO, "%s: leads to a folder that is searched already", str(root / folder))
                 continue
             entries = sorted(os.scandir(root / folder), key=lambda entry: entry.name)
         except OSError as error:
@@ -60,7 +60,7 @@ def search(root: Path, spared: Path | None = None) -> Search:
         inside = []
         for entry in entries:
             name = os.path.join(folder, entry.name)
-            # of a link that leads to itself only the second says no without an error
+            # is_dir() without follow_symlinks=False raises an error for a link that leads to itself; isdir says no
             if entry.is_dir(follow_symlinks=False) or entry.is_symlink() and os.path.isdir(entry):
                 inside.append(name)
             elif audio.is_audio(Path(entry.name)):
@@ -68,14 +68,14 @@ def search(root: Path, spared: Path | None = None) -> Search:
             elif not entry.name.startswith("."):
                 others.append(name)
         folders += reversed(inside)
-    _tell_left_out(root, others)
+    _log_left_out(root, others)
     return Search(files, unreadable)
 
 
 def listed_lines(file: Path) -> list[str]:
     """Return the lines of a list of paths without empty ones and comments (`# …`), whatever system wrote it.
 
-    A byte order mark, line ends of Windows and bytes that are no UTF-8 are taken as they come.
+    A byte order mark and line ends of Windows are removed, and bytes that are no UTF-8 are kept.
     """
     text = file.read_bytes().removeprefix(codecs.BOM_UTF8).decode(errors="surrogateescape")
     lines = (line.strip() for line in text.split("\n"))
@@ -92,8 +92,8 @@ def _identity(folder: Path) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _tell_left_out(root: Path, names: list[str]) -> None:
-    """Say in the log how many files are no audio that can be read, by their suffixes with an example of each."""
+def _log_left_out(root: Path, names: list[str]) -> None:
+    """Log how many files are left out, by their suffixes with an example of each."""
     examples: dict[str, str] = {}
     counts: Counter[str] = Counter()
     for name in names:
@@ -104,17 +104,17 @@ def _tell_left_out(root: Path, names: list[str]) -> None:
         some = [suffix for suffix, _ in counts.most_common() if (suffix in audio.UNSUPPORTED) == unsupported]
         listed = ", ".join(f"{counts[suffix]} {suffix or 'without suffix'} ({examples[suffix]})" for suffix in some)
         if some and unsupported:
-            _tell(
+            _log_once(
                 logging.WARNING,
                 "%s: left out %s: formats that are not read here; convert them, e.g. ffmpeg -i NAME NAME.flac",
                 str(root),
                 listed,
             )
         elif some:
-            _tell(logging.INFO, "%s: left out %s: no audio", str(root), listed)
+            _log_once(logging.INFO, "%s: left out %s: no audio", str(root), listed)
 
 
 @cache
-def _tell(level: int, message: str, *values: str) -> None:
-    """Log this once: a folder is searched for every split."""
+def _log_once(level: int, message: str, *values: str) -> None:
+    """Log a message only the first time, since a folder is searched for every split."""
     log.log(level, message, *map(printable, values))

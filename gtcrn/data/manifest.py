@@ -1,4 +1,4 @@
-"""What is known of the files of a corpus without opening them: a table with a row per file."""
+"""The manifest of a corpus is a table of its files, with what a run must know of each without opening it."""
 
 import logging
 import os
@@ -13,9 +13,9 @@ import pyarrow as pa
 from gtcrn.data import audio, shards
 from gtcrn.data.cache import cache_folder, digest, stamp
 from gtcrn.data.folders import NO_UTF8, is_utf8, listed_lines, search
-from gtcrn.data.rows import Rows, kept
-from gtcrn.data.scan import BadFile, remembered
-from gtcrn.data.speakers import Naming, naming_of
+from gtcrn.data.scan import BadFile, cached_scan
+from gtcrn.data.speakers import SpeakerRule, speaker_rule
+from gtcrn.data.tables import MappedTable, write_by_content
 from gtcrn.errors import UserError, printable
 from gtcrn.files import expanded
 
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 FILE = "manifest.arrow"
 TABLES = (".arrow", ".feather", ".parquet")
 MAKE = "python run.py task=prepare prepare=manifest input=FOLDER"
-SPOT_CHECKS = 100  # files of a ready-made manifest that are looked for
+SPOT_CHECKS = 100  # files of a ready-made manifest whose existence is checked
 
 FACTS = pa.schema(
     [
@@ -35,14 +35,14 @@ FACTS = pa.schema(
         ("channels", pa.int32()),
         ("peak", pa.float32()),
         ("rms", pa.float32()),
-        ("problem", pa.string()),  # why it is of no use, or ""
+        ("problem", pa.string()),  # why the file can't be used, or ""
     ]
 )
 
 
 @dataclass(frozen=True)
 class AudioFile:
-    """One file. seconds, frames, rate (Hz), channels: as it is on disk. peak, rms: of full scale."""
+    """One audio file. seconds, frames, rate (Hz), channels: as it is on disk. peak, rms: relative to full scale."""
 
     path: Path
     seconds: float
@@ -55,11 +55,13 @@ class AudioFile:
     problem: str
 
 
-class Manifest(Rows[AudioFile]):
+class Manifest(MappedTable[AudioFile]):
     """The files of a corpus.
 
-    speaker: what tells the speaker (or, of noise, the recording), see `Naming`. None takes the manifest's own column,
-        or without one what the names show.
+    speaker: the rule by which a path names its speaker (or, of noise, its recording), see `SpeakerRule`. None takes the
+        manifest's own column or, without one, the rule that the names follow.
+
+    Raises UserError if the table is not a manifest.
     """
 
     def __init__(self, file: Path, chosen: np.ndarray | None = None, speaker: str | None = None):
@@ -71,28 +73,29 @@ class Manifest(Rows[AudioFile]):
         root = (self.table.schema.metadata or {}).get(b"root", b"").decode(errors="replace")
         self.root = Path(root) if root else file.parent
 
-    def make(self, values: dict) -> AudioFile:
+    def from_row(self, values: dict) -> AudioFile:
         known = {name: values[name] for name in FACTS.names} | {"path": self.root / values["path"]}
-        speaker = (values["speaker"] or "") if self._has_speakers else self.naming(values[self._name])[0]
+        speaker = (values["speaker"] or "") if self._has_speakers else self.rule(values[self._name])[0]
         return AudioFile(**known, speaker=speaker)
 
     def speakers(self) -> np.ndarray:
-        """Return the speaker of each file, "" where nothing tells it, (len(self),)."""
-        return np.array([speaker for speaker, _ in self.tell_speakers()], dtype=object)
+        """Return the speaker of each file, "" where it is unknown, (len(self),)."""
+        return np.array([speaker for speaker, _ in self.identify_speakers()], dtype=object)
 
-    def tell_speakers(self) -> list[tuple[str, str]]:
-        """Return (speaker, what told it in a word or two) of each file, as `Naming` does."""
+    def identify_speakers(self) -> list[tuple[str, str]]:
+        """Return (speaker, how it was found, in a word or two) of each file, as `SpeakerRule` does."""
         if self._has_speakers:
             return [(speaker, "manifest") if speaker else ("", "") for speaker in self.column("speaker")]
-        return [self.naming(name) for name in self.names()]
+        return [self.rule(name) for name in self.names()]
 
     def names(self) -> np.ndarray:
-        """Return the path of each file within the corpus, of packed files the one they had before, (len(self),)."""
+        """Return the path of each file in the corpus (for a packed file, before it was packed), (len(self),)."""
         return self.column(self._name)
 
     @cached_property
-    def naming(self) -> Naming:
-        return naming_of(self.table[self._name].to_pylist(), self.speaker)
+    def rule(self) -> SpeakerRule:
+        """Return the rule by which the paths name their speakers."""
+        return speaker_rule(self.table[self._name].to_pylist(), self.speaker)
 
     @property
     def _has_speakers(self) -> bool:
@@ -104,63 +107,66 @@ class Manifest(Rows[AudioFile]):
 
 
 def facts_of(path: Path) -> dict:
-    """The columns of `FACTS`, but for the path."""
+    """Return the columns of `FACTS`, but for the path, of one file; all of it is decoded."""
     facts = asdict(audio.examine(path))
     return facts | {"seconds": facts["frames"] / facts["rate"] if facts["rate"] else 0.0}
 
 
 def open_manifest(
-    place: str | Path, key: str, cache_dir: str | Path | None, speaker: str | None = None, anew: bool = False
+    path: str | Path, key: str, cache_dir: str | Path | None, speaker: str | None = None, anew: bool = False
 ) -> Manifest:
-    """The manifest of a folder, of a list of files, or as it is.
+    """Return the manifest of a folder or of a list of files, or open one that is ready-made.
 
-    place: a folder, searched for audio at any depth; a text file with a path per line, relative to itself; or
-        a manifest (Arrow or Parquet), or a folder with a `manifest.arrow` or packed shards in it. Of folders
-        and lists every file is decoded once, in parallel, and again only when it changes. A ready-made
-        manifest is taken at its word after a look at some of its files.
+    path: a folder, searched for audio at any depth; a text file with a path per line, relative to its own folder; or
+        a manifest (Arrow or Parquet), or a folder with a `manifest.arrow` or packed shards in it. Every file of a
+        folder or list is decoded once, in parallel, and again only when it changes. A ready-made manifest is trusted
+        after some of its files were found.
     key: the configuration's name for it, e.g. `data.noise`, for the errors.
+    speaker: see `Manifest`.
     anew: search a folder even if it has a manifest.
+
+    Raises UserError if there is no such path, nothing to be used in it, or something wrong with a manifest.
     """
-    place = expanded(place)
-    if not (place.is_file() or place.is_dir()):
-        raise UserError(f"{key}={place}: no such file or folder")
-    if not is_utf8(place.absolute()):
-        raise UserError(f"{key}={place}: this path is not UTF-8, as tables need; rename it")
+    path = expanded(path)
+    if not (path.is_file() or path.is_dir()):
+        raise UserError(f"{key}={path}: no such file or folder")
+    if not is_utf8(path.absolute()):
+        raise UserError(f"{key}={path}: this path is not UTF-8, as tables need; rename it")
     names = (shards.INDEX,) if anew else (shards.INDEX, FILE)
-    ready = next((place / name for name in names if (place / name).is_file()), None)
-    if ready or place.suffix in TABLES:
-        return _ready_made(Manifest(ready or place, speaker=speaker), key)
-    if place.is_file():
-        if place.suffix != ".txt":
+    ready = next((path / name for name in names if (path / name).is_file()), None)
+    if ready or path.suffix in TABLES:
+        return _checked(Manifest(ready or path, speaker=speaker), key)
+    if path.is_file():
+        if path.suffix != ".txt":
             raise UserError(
-                f"{key}={place}: expected a folder, a list of files (.txt) or a manifest ({', '.join(TABLES)})"
+                f"{key}={path}: expected a folder, a list of files (.txt) or a manifest ({', '.join(TABLES)})"
             )
-        found = [place.parent / os.path.expanduser(line) for line in listed_lines(place)]
-        root, problems = Path(os.path.commonpath([place.parent, *found])), {}
-        files = [os.path.relpath(path, root) for path in found]
+        listed = [path.parent / os.path.expanduser(line) for line in listed_lines(path)]
+        root, problems = Path(os.path.commonpath([path.parent, *listed])), {}
+        files = [os.path.relpath(file, root) for file in listed]
     else:
-        root = place.absolute()
+        root = path.absolute()
         files, problems = search(root)
     if not files:
-        raise UserError(f"{key}={place}: no audio files ({', '.join(audio.SUFFIXES)}) in it")
+        raise UserError(f"{key}={path}: no audio files ({', '.join(audio.SUFFIXES)}) in it")
     problems |= {printable(file): NO_UTF8 for file in files if not is_utf8(file)}
     stamps = {file: str(stamp(root / file)) for file in files if is_utf8(file)} | problems
-    memory = cache_folder(cache_dir, "manifests") / f"{digest(str(root))}.seen"
+    cache = cache_folder(cache_dir, "manifests") / f"{digest(str(root))}.seen"
 
-    def look(path: str) -> dict:
-        if path in problems:
-            return dict(seconds=0, frames=0, rate=0, channels=0, peak=0, rms=0, problem=problems[path])
-        return facts_of(root / path)
+    def examine(file: str) -> dict:
+        if file in problems:
+            return dict(seconds=0, frames=0, rate=0, channels=0, peak=0, rms=0, problem=problems[file])
+        return facts_of(root / file)
 
     schema = FACTS.with_metadata({"root": str(root)})
-    seen = remembered(memory, list(stamps), list(stamps.values()), look, schema, "file")
-    return Manifest(kept(seen, memory.parent), speaker=speaker)
+    scanned = cached_scan(cache, list(stamps), list(stamps.values()), examine, schema, "file")
+    return Manifest(write_by_content(scanned, cache.parent), speaker=speaker)
 
 
-def _ready_made(manifest: Manifest, key: str) -> Manifest:
-    """Check all rows of a manifest that somebody made, and whether some of its files are there.
+def _checked(manifest: Manifest, key: str) -> Manifest:
+    """Return a ready-made manifest after checking all its rows, and that some of its files exist.
 
-    Raises UserError in one line.
+    Raises UserError if something is wrong.
     """
 
     def refused(what: str) -> UserError:
@@ -189,8 +195,8 @@ def _ready_made(manifest: Manifest, key: str) -> Manifest:
 
 
 @dataclass(frozen=True)
-class Corpus:
-    """A named part of what is drawn from, and how often."""
+class WeightedCorpus:
+    """A corpus with its name and its weight among the corpora from which files are drawn."""
 
     name: str
     files: Manifest
@@ -198,36 +204,38 @@ class Corpus:
 
 
 def open_corpora(
-    places: str | list | Mapping, key: str, cache_dir: str | Path | None, speaker: str | None = None
-) -> list[Corpus]:
-    """The corpora of one role, e.g. `data.speech`.
+    paths: str | list | Mapping, key: str, cache_dir: str | Path | None, speaker: str | None = None
+) -> list[WeightedCorpus]:
+    """Open the corpora of one role, e.g. `data.speech`.
 
-    places: one place (see `open_manifest`), a list of places, or `{name: place}` or
-        `{name: {path: place, weight: 0.3, speaker: folder}}`. Without weights every file is drawn equally often.
+    paths: one path (see `open_manifest`), a list of paths, or `{name: path}` or
+        `{name: {path: …, weight: 0.3, speaker: folder}}`. Without weights every file is drawn equally often.
+
+    Raises UserError if one of them can't be opened, or has no weight where others have one.
     """
-    if not isinstance(places, Sequence | Mapping) or isinstance(places, str):
-        places = [places]
-    if not isinstance(places, Mapping):
-        names = [Path(str(place)).name for place in places]
+    if not isinstance(paths, Sequence | Mapping) or isinstance(paths, str):
+        paths = [paths]
+    if not isinstance(paths, Mapping):
+        names = [Path(str(path)).name for path in paths]
         if len(set(names)) < len(names):  # /a/clean and /b/clean
-            names = map(str, places)
-        places = dict(zip(names, places))
+            names = map(str, paths)
+        paths = dict(zip(names, paths))
     corpora = []
-    for name, entry in places.items():
+    for name, entry in paths.items():
         entry = entry if isinstance(entry, Mapping) else {"path": entry}
         if unknown := entry.keys() - {"path", "weight", "speaker"} or "path" not in entry:
             wrong = "path is missing" if unknown is True else f"unknown {', '.join(sorted(unknown))}"
             raise UserError(f"{key}.{name}: {wrong}; it takes path, weight and speaker")
         if not isinstance(entry["path"], str | Path):
             raise UserError(f"{key}.{name}={entry['path']}: give a folder, a list of files or a manifest")
-        own_key = f"{key}.{name}" if len(places) > 1 else key
+        own_key = f"{key}.{name}" if len(paths) > 1 else key
         files = open_manifest(entry["path"], own_key, cache_dir, entry.get("speaker", speaker))
         weight = entry.get("weight", len(files))
         if not isinstance(weight, float | int) or weight <= 0:
             raise UserError(f"{key}.{name}.weight={weight}: must be above 0")
-        corpora.append(Corpus(name, files, weight))
-    weighted = [name for name, entry in places.items() if isinstance(entry, Mapping) and "weight" in entry]
-    if weighted and len(weighted) < len(places):
+        corpora.append(WeightedCorpus(name, files, weight))
+    weighted = [name for name, entry in paths.items() if isinstance(entry, Mapping) and "weight" in entry]
+    if weighted and len(weighted) < len(paths):
         raise UserError(
             f"{key}: {', '.join(weighted)} has a weight and the others have none; give all or none a weight"
         )
@@ -235,19 +243,19 @@ def open_corpora(
 
 
 def usable(files: Manifest, sample_rate: int, least_seconds: float = 0.0) -> tuple[Manifest, list[BadFile]]:
-    """The files that can be drawn from, and what is wrong with the others."""
+    """Return the files that can be used at this rate (Hz), and the bad ones with what is wrong with them."""
     problem, rate, seconds = files.column("problem"), files.column("rate"), files.column("seconds")
     slow, brief = rate < sample_rate, seconds < least_seconds
     good = (problem == "") & ~slow & ~brief
     bad = []
     for index in np.flatnonzero(~good):
-        told = problem[index]
-        if not told and slow[index]:
-            told = audio.wrong_rate(rate[index], sample_rate)
+        reason = problem[index]
+        if not reason and slow[index]:
+            reason = audio.wrong_rate(rate[index], sample_rate)
         bad.append(
             BadFile(
                 files[index].path,
-                told or f"too short: {seconds[index]:.2f} s where at least {least_seconds:g} s are needed",
+                reason or f"too short: {seconds[index]:.2f} s where at least {least_seconds:g} s are needed",
             )
         )
     return files.select(good), bad

@@ -1,9 +1,9 @@
-"""Noisy speech made of speech, noise and a room: the physics and the levels, without any files.
+"""Mixtures of speech, noise and a room: their physics and levels, without any files.
 
     noisy = clean + reverberation + noise        to the rounding of float32
 
-`clean` is the target. What the room adds to it is `reverberation`: nothing where the target is the reverberant
-speech itself. The SNR is that of the speech as it sounds in the mixture (clean + reverberation) to the noise.
+`clean` is the target. `reverberation` is what the room adds to it, zero where the target is the reverberant speech
+itself. The SNR is that of the speech in the mixture (clean + reverberation) to the noise.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,20 +18,22 @@ from gtcrn.errors import UserError
 PEAK = 0.99  # of full scale; what would clip is scaled down as a whole
 TARGETS = ("dry", "early", "reverberant")
 _FRAME = 0.02  # s
-_MARGIN = 10 ** (-15.9 / 10)  # of ITU-T P.56: what is further below the active level than 15.9 dB is a pause
+_MARGIN = 10 ** (-15.9 / 10)  # ITU-T P.56: a frame more than 15.9 dB below the active level is a pause
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How mixtures are made; ranges are drawn from evenly.
+    """The recipe by which mixtures are made. Values are drawn from ranges [lowest, highest] with equal probability.
 
     snr: dB, see `active_snr`. level: dBFS, RMS of the mixture.
     reverb: probability that the speech is put into a room.
     target: `dry` (the speech as it arrives on the direct path), `early` (with the first `early_ms` of the
         impulse response after it), `reverberant`, or a mix, e.g. `{dry: 0.5, early: 0.5}`.
-    noises: how many are summed, from and to.
+    noises: range of the number of noises that are summed.
     noise_only, clean_only: shares of the items without speech and without noise.
-    band_limit: probability that everything above a frequency drawn from `band_limit_hz` is taken away.
+    band_limit: probability that everything above a frequency drawn from `band_limit_hz` is removed.
+
+    Raises UserError if a value is out of range.
     """
 
     snr: Sequence[float] = (-5.0, 20.0)
@@ -79,8 +81,8 @@ class Recipe:
 class Mixture:
     """Waves (N,) float32 with noisy = clean + reverberation + noise.
 
-    snr: dB (inf without noise, -inf without speech). level: dBFS, RMS of noisy. target: see `Recipe`, "" without
-    a room. band_limit: Hz, nan for none.
+    snr: dB (inf without noise, -inf without speech). level: dBFS, RMS of noisy. target: see `Recipe`; "" without
+    a room. band_limit: Hz; nan for none.
     """
 
     noisy: np.ndarray
@@ -101,10 +103,10 @@ def mix(
     recipe: Recipe,
     rng: np.random.Generator,
 ) -> Mixture:
-    """Return a mixture of speech (N,), noises (N,) each and a room impulse response (K,), at `sample_rate` Hz.
+    """Mix speech (N,), noises (N,) each and a room impulse response (K,), at `sample_rate` Hz.
 
-    Without speech it is noise only, without noises speech only; one of them must be there. They have no offset, see
-    `without_offset`.
+    Without speech (None) the mixture is noise only, without noises speech only; one of them must be given. The inputs
+    must have no offset (see `without_offset`).
     """
     snr, level = rng.uniform(*recipe.snr), rng.uniform(*recipe.level)
     target = recipe.draw_target(rng)
@@ -116,7 +118,7 @@ def mix(
         clean = speech
         if rir is not None:
             clean, reverberation = in_room(speech, rir, target, round(recipe.early_ms * sample_rate / 1000))
-    # each noise as loud as the others
+    # all noises are equally loud
     noise = sum((noise / max(rms(noise), 1e-8) for noise in noises), np.zeros(shape, np.float32))
     if limit < sample_rate / 2:
         clean, reverberation, noise = (low_pass(wave, limit, sample_rate) for wave in (clean, reverberation, noise))
@@ -141,7 +143,7 @@ def mix(
 
 
 def in_room(speech: np.ndarray, rir: np.ndarray, target: str, early: int) -> tuple[np.ndarray, np.ndarray]:
-    """The target (N,) and what the room adds to it (N,), both in time with the speech (N,).
+    """Return the target (N,) and what the room adds to it (N,), both aligned with the speech (N,).
 
     rir: (K,), whose largest sample is the direct path; it becomes 1 at delay 0. early: samples after it that
     belong to the target `early`.
@@ -151,19 +153,19 @@ def in_room(speech: np.ndarray, rir: np.ndarray, target: str, early: int) -> tup
     length = scipy.fft.next_fast_len(len(speech) + len(rir) - 1, real=True)
     spectrum = scipy.fft.rfft(speech, length)
 
-    def heard(response: np.ndarray) -> np.ndarray:
+    def convolved(response: np.ndarray) -> np.ndarray:
         wave = scipy.fft.irfft(spectrum * scipy.fft.rfft(response, length), length)
         return wave[direct : direct + len(speech)]
 
-    reverberant = heard(rir)
+    reverberant = convolved(rir)
     if target == "reverberant":
         return reverberant, np.zeros_like(reverberant)
-    clean = speech if target == "dry" else heard(rir[: direct + 1 + early])
+    clean = speech if target == "dry" else convolved(rir[: direct + 1 + early])
     return clean, reverberant - clean
 
 
 def low_pass(wave: np.ndarray, limit: float, sample_rate: int) -> np.ndarray:
-    """(N,) without what is above `limit` Hz; a zero-phase filter that falls to nothing within 5 % of it."""
+    """Return a wave (N,) without its content above `limit` Hz; the zero-phase filter is 0 from 5 % above it on."""
     spectrum = scipy.fft.rfft(wave)
     frequency = np.arange(len(spectrum), dtype=np.float32) * (sample_rate / len(wave))
     spectrum *= np.clip((1.05 * limit - frequency) / (0.05 * limit), 0, 1)
@@ -171,21 +173,21 @@ def low_pass(wave: np.ndarray, limit: float, sample_rate: int) -> np.ndarray:
 
 
 def without_offset(wave: np.ndarray) -> np.ndarray:
-    """Return (N,) without its mean, which nobody hears.
+    """Return a wave (N,) without its mean, which is inaudible.
 
-    Left in, it would count in levels, so that the SNR is another one than asked for; it would take headroom, and be
-    something that a model is to give back.
+    Left in, the offset would count in levels, so that the SNR is another one than asked for; it would take headroom,
+    and the model would have to reproduce it.
     """
     return wave - wave.mean(dtype=np.float64).astype(wave.dtype)
 
 
 def rms(wave: np.ndarray) -> float:
-    """Root mean square of (N,)."""
+    """Return the root mean square of a wave (N,)."""
     return float(np.sqrt(np.vdot(wave, wave) / len(wave)))
 
 
 def active(speech: np.ndarray, sample_rate: int) -> np.ndarray:
-    """(N,) bool: where speech is active, in frames of 20 ms; see `active_frames`."""
+    """Return where speech (N,) is active, in frames of 20 ms: (N,) bool; see `active_frames`."""
     frame = round(_FRAME * sample_rate)
     padded = np.pad(speech, (0, -len(speech) % frame)).reshape(-1, frame)
     energy = np.einsum("tn,tn->t", padded, padded, dtype=np.float64)
@@ -193,9 +195,9 @@ def active(speech: np.ndarray, sample_rate: int) -> np.ndarray:
 
 
 def active_frames(power: np.ndarray) -> np.ndarray:
-    """(T,) bool of the powers of frames (T,): where speech is active; nowhere in silence.
+    """Return where speech is active, (T,) bool, from the powers of frames (T,); in silence nothing is active.
 
-    As in ITU-T P.56, a frame is active whose level is at most 15.9 dB below the mean level of the active ones.
+    As in ITU-T P.56, a frame is active if its level is at most 15.9 dB below the mean level of the active ones.
     """
     threshold = 0.0
     while power.max(initial=0) > threshold:
@@ -207,9 +209,9 @@ def active_frames(power: np.ndarray) -> np.ndarray:
 
 
 def active_snr(speech: np.ndarray, noise: np.ndarray, sample_rate: int) -> float:
-    """10 log10(sum speech^2 / sum noise^2) in dB of (N,) waves, summed where the speech is active.
+    """Return the SNR 10 log10(sum speech^2 / sum noise^2) in dB of waves (N,), summed where the speech is active.
 
-    Noise that pauses just there is taken to be 30 dB below its mean, so that it is not blown up without bounds.
+    Noise that pauses just there is taken to be 30 dB below its mean power, so that its gain stays bounded.
     """
     where = active(speech, sample_rate)
     energy = max(np.sum(noise[where] ** 2, dtype=np.float64), 1e-3 * rms(noise) ** 2 * where.sum())

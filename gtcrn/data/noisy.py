@@ -1,4 +1,4 @@
-"""Recordings of noisy speech alone, for a training that has its targets from elsewhere."""
+"""Recordings of noisy speech without clean halves, for a training that does not get its targets from the corpus."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from gtcrn.data.pairs import FilePair
 from gtcrn.data.shards import audio_files
-from gtcrn.data.speakers import naming_of, split_of
+from gtcrn.data.speakers import speaker_rule, split_of
 from gtcrn.errors import UserError
 from gtcrn.files import expanded
 
@@ -16,8 +16,10 @@ from gtcrn.files import expanded
 class NoisyRecordings:
     """All audio files of a folder, at any depth, as pairs without a clean half.
 
-    validation_share: of the files, or with `held_out_by="speaker"` of the speakers, at least one, which never train;
-        they test too. Files whose speaker nothing tells train then.
+    validation_share: share of the files, or with `held_out_by="speaker"` of the speakers, at least one, that never
+        trains. It serves as the test set too. Files of unknown speakers are for training then.
+
+    Raises UserError if the folder is not set or a setting is out of range.
     """
 
     def __init__(self, root: str | None, validation_share: float, held_out_by: str = "file"):
@@ -36,14 +38,14 @@ class NoisyRecordings:
         Raises UserError if there are not two files or speakers.
         """
         files = audio_files(self.root) if self.root.is_dir() else {}
-        naming = naming_of(files)
-        speakers = [naming(file)[0] for file in files]
+        rule = speaker_rule(files)
+        speakers = [rule(file)[0] for file in files]
         groups = np.array(speakers if self.held_out_by == "speaker" else list(files), object)
         splits = split_of(groups, {"validation": self.validation_share})
         if splits is None and self.held_out_by == "speaker":
-            told = len(set(speakers) - {""})
+            known = len(set(speakers) - {""})
             raise UserError(
-                f"data.root={self.root}: the names of {len(files)} file(s) tell {told} speaker(s), too few to train "
+                f"data.root={self.root}: the names of {len(files)} file(s) tell {known} speaker(s), too few to train "
                 "and validate: hold out files, whoever speaks in them, data.held_out_by=file"
             )
         if splits is None:

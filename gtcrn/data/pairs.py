@@ -1,4 +1,4 @@
-"""Pairs of a noisy and a clean file, and how to find them in two folders."""
+"""Pairs of a noisy and a clean file, and the search for them in two folders."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,9 +8,9 @@ from pathlib import Path
 import pyarrow as pa
 
 from gtcrn.data.cache import cache_folder
-from gtcrn.data.rows import Rows, kept
 from gtcrn.data.shards import audio_files
 from gtcrn.data.speakers import known_speaker, prefix_of
+from gtcrn.data.tables import MappedTable, write_by_content
 from gtcrn.errors import UserError
 
 
@@ -25,7 +25,7 @@ class FilePair:
     snr: float = nan  # dB; nan until it is known
     frames: int = 0  # length and rate (Hz) of the files as they are on disk; 0 until scanned
     rate: int = 0
-    problem: str = ""  # why it is of no use
+    problem: str = ""  # why it can't be used
 
     @property
     def seconds(self) -> float:
@@ -33,14 +33,14 @@ class FilePair:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """The noisy and, where there is one, the clean file."""
+        """Return the noisy and, where there is one, the clean file."""
         return (self.noisy,) if self.clean is None else (self.noisy, self.clean)
 
 
-class PairTable(Rows[FilePair]):
-    """Scanned pairs, however many."""
+class PairTable(MappedTable[FilePair]):
+    """A table of scanned pairs."""
 
-    def make(self, values: dict) -> FilePair:
+    def from_row(self, values: dict) -> FilePair:
         values["noisy"], values["clean"] = Path(values["noisy"]), values["clean"] and Path(values["clean"])
         return FilePair(**values)
 
@@ -59,26 +59,31 @@ _SCHEMA = pa.schema(
 )
 
 
-def tabled(pairs: list[FilePair], cache_dir: str | Path | None) -> PairTable:
-    """The same pairs on disk, where they take no memory of the processes that read them."""
+def pair_table(pairs: list[FilePair], cache_dir: str | Path | None) -> PairTable:
+    """Write scanned pairs into the cache and return them as a table, which takes no memory in the loader's workers."""
     rows = [
         vars(pair) | {"noisy": str(pair.noisy), "clean": None if pair.clean is None else str(pair.clean)}
         for pair in pairs
     ]
-    return PairTable(kept(pa.Table.from_pylist(rows, _SCHEMA), cache_folder(cache_dir, "pairs")))
+    return PairTable(write_by_content(pa.Table.from_pylist(rows, _SCHEMA), cache_folder(cache_dir, "pairs")))
 
 
 def speaker_of(name: str) -> str:
-    """Return p226 of p226_001: who is known to be named so, or what stands before the first underscore."""
+    """Return the speaker that a name states, e.g. p226 for p226_001.
+
+    It is found by the naming of a known corpus, or else is the text before the first underscore.
+    """
     known = known_speaker(name)
     return known[0] if known else prefix_of(name)
 
 
 def pair_folders(noisy: Path, clean: Path, snr: Mapping[str, float] | None = None) -> list[FilePair]:
-    """Pairs the audio files of two folder trees by their names, in the order of the names.
+    """Pair the audio files of two folder trees by their names, and return the pairs in the order of the names.
 
     `snr` gives the dB of the files for which it is known. A name found on one side only makes a pair as well,
     with the path at which the other half ought to be: the scan then reports it as missing.
+
+    Raises UserError if two files of a tree have one name.
     """
     noisy_files, clean_files = _by_stem(noisy), _by_stem(clean)
     return [
@@ -94,7 +99,7 @@ def pair_folders(noisy: Path, clean: Path, snr: Mapping[str, float] | None = Non
 
 
 def _by_stem(folder: Path) -> dict[str, tuple[str, Path]]:
-    """{name without suffix: (path relative to the folder, where to read it)}"""
+    """Return {name without suffix: (path relative to the folder, path to read)} of the audio files of a folder."""
     files: dict[str, tuple[str, Path]] = {}
     for relative, path in audio_files(folder).items():
         stem = Path(relative).stem

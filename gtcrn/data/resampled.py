@@ -1,4 +1,4 @@
-"""Copies of a corpus at another rate, made once."""
+"""Resampled copies of a corpus, made once and kept in the cache."""
 
 import logging
 from dataclasses import replace
@@ -15,10 +15,10 @@ log = logging.getLogger(__name__)
 
 
 def resampled(pairs: list[FilePair], sample_rate: int, cache_dir: str | Path | None) -> list[FilePair]:
-    """Scanned pairs with those at another rate exchanged for copies at `sample_rate` in the cache folder.
+    """Return scanned pairs in which those at another rate are replaced by copies at `sample_rate` (Hz) in the cache.
 
-    The copies are 32-bit float WAV: nothing is rounded or clipped, and a crop is found without decoding what
-    is before it. Each appears whole or not at all, so an interrupted run goes on where it stopped, and its
+    The copies are 32-bit float WAV: nothing is rounded or clipped, and a crop is found without decoding the samples
+    before it. Each appears whole or not at all, so an interrupted run goes on where it stopped, and its
     name changes with the original's path, size and time, so a changed original is copied anew.
     """
     folder = cache_folder(cache_dir, f"resampled-{sample_rate}")

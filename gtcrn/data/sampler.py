@@ -1,4 +1,4 @@
-"""In which order the items of an epoch come, on how many devices, and where to go on."""
+"""The sampler of training: the order of the items of an epoch, their share for each device, and the resuming point."""
 
 from collections.abc import Iterator
 
@@ -8,10 +8,10 @@ from gtcrn.data.seeding import generator
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
-    """Yields `(epoch, index)`: the epoch travels with the index, so workers that outlive it know the next.
+    """A sampler that yields `(epoch, index)`, so that persistent workers know the epoch of each item.
 
     The order of an epoch is a pure function of (seed, epoch). Rank r of W takes the items r, r + W, r + 2W
-    ... of it; when W does not divide the length, the epoch's first items are given again at its end so that
+    ... of it; when W does not divide the length, the epoch's first items are repeated at its end so that
     all ranks have equally many (no others are repeated, none is lost).
 
     start: items of `epoch` this rank has already seen; a resumed run gets the others. Later epochs are whole.
@@ -32,17 +32,17 @@ class EpochSampler(Sampler[tuple[int, int]]):
         self.epoch, self.start = epoch, start
 
     def set_epoch(self, epoch: int) -> None:
-        """Goes on to another epoch. Naming the current one changes nothing: trainers do so on resuming."""
+        """Go on to another epoch. Naming the current one changes nothing: trainers do so on resuming."""
         if epoch != self.epoch:
             self.epoch, self.start = epoch, 0
 
     def __len__(self) -> int:
-        """Items of a whole epoch on this rank, also when `start` leaves fewer to come: trainers count from 0."""
+        """Return the items of a whole epoch on this rank, also when `start` leaves fewer: trainers count from 0."""
         return -(-self.length // self.world_size)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         order = list(range(self.length))
         if self.shuffle:
             order = generator("order", self.seed, self.epoch).permutation(self.length).tolist()
-        for turn in range(self.start, len(self)):
-            yield self.epoch, order[(turn * self.world_size + self.rank) % self.length]
+        for position in range(self.start, len(self)):
+            yield self.epoch, order[(position * self.world_size + self.rank) % self.length]

@@ -1,4 +1,4 @@
-"""A look at every file before the first epoch, remembered until the file changes."""
+"""The scan: every file is decoded before the first epoch, and the result is cached until the file changes."""
 
 import os
 import time
@@ -18,15 +18,17 @@ from gtcrn.data.cache import cache_folder, digest, stamp
 from gtcrn.data.folders import NO_UTF8, is_utf8
 from gtcrn.data.mixing import without_offset
 from gtcrn.data.pairs import FilePair
-from gtcrn.data.rows import recall, remember
+from gtcrn.data.tables import read_cache, write_cache
 from gtcrn.dsp.snr import measured_snr
 from gtcrn.errors import printable
 
-_SAVE_EVERY = 60  # s; a long scan that is interrupted goes on from there
+_SAVE_EVERY = 60  # s; an interrupted scan goes on from what was saved last
 
 
 @dataclass(frozen=True)
 class BadFile:
+    """A file that can't be used, and why."""
+
     path: Path
     problem: str  # in a few words: "missing", "2 channels where mono is needed" ...
 
@@ -34,17 +36,18 @@ class BadFile:
         return printable(f"{self.path}: {self.problem}")
 
 
-def remembered(
-    memory: Path, keys: list[str], stamps: list[str], look: Callable[[str], dict], schema: pa.Schema, what: str
+def cached_scan(
+    cache: Path, keys: list[str], stamps: list[str], examine: Callable[[str], dict], schema: pa.Schema, unit: str
 ) -> pa.Table:
-    """Return what `look(key)` says of every key, in their order: the columns of `schema`, the key the first of them.
+    """Return a row for every key, in their order: the key, and the other columns of `schema` as `examine(key)` gives
+    them.
 
-    It is taken from the file `memory` where the key's stamp is in it. New and changed keys are looked at in parallel,
-    with a progress bar that counts `what`, and added to the file.
+    A row is taken from the file `cache` where it is there with the key's stamp. New and changed keys are examined in
+    parallel, with a progress bar that counts them in `unit`, and added to the file.
     """
     name, columns = schema.names[0], schema.names
     schema = schema.append(pa.field("stamp", pa.string()))
-    known = recall(memory, schema)
+    known = read_cache(cache, schema)
     wanted = pa.table({"key": pa.array(keys, pa.string()), "stamp": pa.array(stamps, pa.string())})
 
     def rows_of_wanted() -> np.ndarray:
@@ -62,18 +65,18 @@ def remembered(
     def together() -> pa.Table:
         return pa.concat_tables([known, pa.Table.from_pylist(fresh, schema)])
 
-    with tqdm(total=len(new), desc="checking files", unit=what, disable=None) as bar:
+    with tqdm(total=len(new), desc="checking files", unit=unit, disable=None) as bar:
         for first in range(0, len(new), 256):
             some = new[first : first + 256]
-            seen = thread_map(lambda i: look(keys[i]), some, disable=True)
-            fresh += [{name: keys[i], "stamp": stamps[i], **row} for i, row in zip(some, seen)]
+            examined = thread_map(lambda i: examine(keys[i]), some, disable=True)
+            fresh += [{name: keys[i], "stamp": stamps[i], **row} for i, row in zip(some, examined)]
             bar.update(len(some))
             if time.monotonic() - saved > _SAVE_EVERY:
-                remember(together(), memory)
+                write_cache(together(), cache)
                 saved = time.monotonic()
     if new:
         known = together()
-        remember(known, memory)
+        write_cache(known, cache)
     return known.take(rows_of_wanted()).select(columns)
 
 
@@ -89,24 +92,24 @@ _PAIR = pa.schema(
 
 
 def scan(pairs: list[FilePair], sample_rate: int, cache_dir: str | Path | None) -> tuple[list[FilePair], list[BadFile]]:
-    """Decodes every file once, in parallel, and sorts out the pairs that can't be trained on or scored.
+    """Decode every file once, in parallel, and separate the pairs that can't be trained on or scored.
 
     Returns the good pairs with length, rate and SNR filled in (an SNR already known stays), and what is wrong
-    with the others. Files below `sample_rate` are bad; those above are for the caller to resample.
+    with the others. Files below `sample_rate` (Hz) are bad; the caller resamples those above.
     """
     pairs = [pair if all(map(is_utf8, pair.files)) else replace(pair, problem=NO_UTF8) for pair in pairs]
     bad = [BadFile(pair.noisy, pair.problem) for pair in pairs if pair.problem]
     pairs = [pair for pair in pairs if not pair.problem]
     if not pairs:
         return [], bad
-    # One memory per corpus, so that another split of the same files needs no new scan.
+    # One cache file per corpus, so that another split of the same files needs no new scan.
     root = os.path.commonpath([path.absolute() for pair in pairs for path in pair.files])
-    memory = cache_folder(cache_dir, "scans") / f"{digest(root, sample_rate)}.seen"
+    cache = cache_folder(cache_dir, "scans") / f"{digest(root, sample_rate)}.seen"
     by_key = {"|".join(str(path.absolute()) for path in pair.files): pair for pair in pairs}
     stamps = ["|".join(str(stamp(audio.container(path))) for path in pair.files) for pair in by_key.values()]
-    seen = remembered(memory, list(by_key), stamps, lambda key: _look_at(by_key[key], sample_rate), _PAIR, "pair")
+    scanned = cached_scan(cache, list(by_key), stamps, lambda key: _examine(by_key[key], sample_rate), _PAIR, "pair")
     good = []
-    for pair, row in zip(by_key.values(), seen.to_pylist()):
+    for pair, row in zip(by_key.values(), scanned.to_pylist()):
         if row["problems"]:
             bad += [BadFile(Path(path), problem) for path, problem in row["problems"]]
         else:
@@ -115,7 +118,8 @@ def scan(pairs: list[FilePair], sample_rate: int, cache_dir: str | Path | None) 
     return good, bad
 
 
-def _look_at(pair: FilePair, sample_rate: int) -> dict:
+def _examine(pair: FilePair, sample_rate: int) -> dict:
+    """Return the row of a pair, but for the key: its length, rate and SNR, or its problems."""
     problems, facts = [], []
     for path in pair.files:
         if not os.path.exists(audio.container(path)):

@@ -1,37 +1,36 @@
-"""Many small files in a few tar archives, for disks on which opening files is slow.
+"""Corpora packed into a few tar archives, for disks on which opening many small files is slow.
 
-A packed folder holds `shard-000000.tar` ... and `shards.arrow`, which says where in them each file lies: `name`
-(the path it had in the original folder), `path` (`shard-000000.tar@1536+48213`: offset and bytes) and what
-a manifest says of a file. The archives are plain tar, readable by any tool and as WebDataset.
+A packed folder holds `shard-000000.tar` ... and `shards.arrow`, which states where in them each file lies: `name`
+(the path it had in the original folder), `path` (`shard-000000.tar@1536+48213`: offset and size in bytes) and the
+columns of a manifest. The archives are plain tar, readable by any tool and as WebDataset.
 """
 
 from pathlib import Path
 
 from gtcrn.data.folders import search
-from gtcrn.data.rows import Rows
+from gtcrn.data.tables import MappedTable
 from gtcrn.errors import UserError, printable
 
 INDEX = "shards.arrow"
 
 
 def subfolders(folder: Path) -> list[str]:
-    """Names of the folders in a folder, packed or not."""
+    """Return the names of the folders in a folder, packed or not."""
     if (folder / INDEX).is_file():
         return sorted({name.split("/")[0] for name in _names(folder) if "/" in name})
     return sorted(path.name for path in folder.iterdir() if path.is_dir())
 
 
 def audio_files(folder: Path) -> dict[str, Path]:
-    """Return {path relative to the folder: where to read it} of the audio files in and below it, packed or not.
+    """Return {path relative to the folder: path to read} of the audio files in and below it, packed or not.
 
     Raises UserError if a folder can't be read.
     """
     for root in (folder, *folder.parents):
         if (root / INDEX).is_file():
             prefix = "" if root == folder else f"{folder.relative_to(root).as_posix()}/"
-            places = Rows(root / INDEX).column("path")
-            found = zip(_names(root), places)
-            return {name[len(prefix) :]: root / place for name, place in found if name.startswith(prefix)}
+            found = zip(_names(root), MappedTable(root / INDEX).column("path"))
+            return {name[len(prefix) :]: root / path for name, path in found if name.startswith(prefix)}
     files, unreadable = search(folder)
     for name, reason in unreadable.items():
         raise UserError(f"{folder / name}: {reason}")
@@ -39,4 +38,4 @@ def audio_files(folder: Path) -> dict[str, Path]:
 
 
 def _names(folder: Path) -> list[str]:
-    return Rows(folder / INDEX).column("name").tolist()
+    return MappedTable(folder / INDEX).column("name").tolist()

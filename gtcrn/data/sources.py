@@ -1,4 +1,4 @@
-"""Where items come from: a corpus of pairs, mixtures of speech, noise and rooms, or several of these together."""
+"""Sources of items: a corpus of pairs, mixtures of speech, noise and rooms, or several of these together."""
 
 import logging
 from collections import Counter
@@ -10,13 +10,13 @@ from typing import Protocol
 import numpy as np
 
 from gtcrn.data.datasets import BlendedDataset, Dataset, MixedDataset, PairedDataset
-from gtcrn.data.manifest import Corpus, open_corpora, usable
+from gtcrn.data.epoch_order import apportion
+from gtcrn.data.manifest import WeightedCorpus, open_corpora, usable
 from gtcrn.data.mixing import Recipe
-from gtcrn.data.pairs import FilePair, tabled
+from gtcrn.data.pairs import FilePair, pair_table
 from gtcrn.data.resampled import resampled
 from gtcrn.data.scan import BadFile, scan
 from gtcrn.data.speakers import split_of
-from gtcrn.data.turns import counts_of
 from gtcrn.dsp.alignment import Aligned, Denoise
 from gtcrn.errors import UserError
 
@@ -24,12 +24,12 @@ log = logging.getLogger(__name__)
 
 HELD_OUT = ("validation", "test")
 _PROBES = 5  # crops of speech from which a denoiser's delay is measured
-_SHORTEST = 0.5  # s; noise that is repeated more often than this allows is a buzz, and speech half a word
+_SHORTEST = 0.5  # s; shorter noise would be repeated until it buzzes, and shorter speech is half a word
 
 
 @dataclass(frozen=True)
-class Loading:
-    """What all sources of a run share; see `SpeechData`."""
+class LoadingOptions:
+    """The options that all sources of a run share; see `SpeechData`."""
 
     sample_rate: int
     segment_seconds: float
@@ -41,44 +41,48 @@ class Loading:
 
     @property
     def segment(self) -> int:
-        """Samples of a training crop."""
+        """Return the length of a training crop in samples."""
         return round(self.segment_seconds * self.sample_rate)
 
 
 class Source(Protocol):
-    def open(self, split: str, loading: Loading) -> tuple[Dataset, list[BadFile]]:
-        """The items of `train`, `validation` or `test`, and the files that are of no use."""
+    """Anything that gives a dataset for each split."""
+
+    def open(self, split: str, loading: LoadingOptions) -> tuple[Dataset, list[BadFile]]:
+        """Return the items of `train`, `validation` or `test`, and the files that can't be used."""
         ...
 
     def tests_on(self) -> str:
-        """Return what the test set is: `test`, or the `validation` set, or `all` pairs, training ones too."""
+        """Return what serves as the test set: `test`, the `validation` set, or `all` pairs, training ones too."""
         ...
 
 
 class PairCorpus(Protocol):
-    """Anything that can name its pairs."""
+    """Any corpus of pairs of files."""
 
-    def pairs(self, split: str) -> list[FilePair]: ...
+    def pairs(self, split: str) -> list[FilePair]:
+        """Return the pairs of `train`, `validation` or `test`, not yet scanned."""
+        ...
 
     def tests_on(self) -> str:
-        """See `Source`."""
+        """Return what serves as the test set; see `Source`."""
         ...
 
 
 class PairSource:
-    """Pairs of files as they are: crops in training, whole files otherwise."""
+    """A source of pairs of files: crops of them in training, whole files otherwise."""
 
     def __init__(self, corpus: PairCorpus):
         self.corpus = corpus
 
-    def open(self, split: str, loading: Loading) -> tuple[PairedDataset, list[BadFile]]:
+    def open(self, split: str, loading: LoadingOptions) -> tuple[PairedDataset, list[BadFile]]:
         pairs, bad = scan(self.corpus.pairs(split), loading.lowest_rate, loading.cache_dir)
         if bad and not pairs:
             raise UserError(f"the {split} set has no good pair left, e.g. {bad[0]}")
         if loading.resample == "cache":
             pairs = resampled(pairs, loading.sample_rate, loading.cache_dir)
         segment = loading.segment if split == "train" else None
-        table = tabled(pairs, loading.cache_dir)
+        table = pair_table(pairs, loading.cache_dir)
         return PairedDataset(table, loading.sample_rate, segment, loading.seed, loading.short), bad
 
     def tests_on(self) -> str:
@@ -86,19 +90,21 @@ class PairSource:
 
 
 class MixSource:
-    """Mixtures made while training, and always the same ones for validation and test.
+    """A source of mixtures: new ones in every training epoch, and always the same ones for validation and test.
 
     speech, noise, rir: see `open_corpora`; rir may be None. speaker: see `Manifest`.
     recipe: how mixtures are made.
-    held_out: share of the speakers, noises and rooms that only validate, and as many again that only test.
-    held_out_by: `speaker`, or `file`, whoever speaks in it.
-    apart: {split: {role: place}} of what validates and tests instead of a share; what only validates then tests too.
-        None if the configuration has no keys for it.
-    epoch_hours: of mixtures; None for one crop of each speech file.
-    fixed_items, fixed_seconds: how many mixtures, and how long, validate; as many others test. They hold speech
+    held_out: share of the speakers, noises and rooms that are held out for validation, and as large a one for test.
+    held_out_by: `speaker`, or `file` to hold out files, whoever speaks in them.
+    separate: {split: {role: path}} of the corpora for validation and test that replace a held-out share. One for
+        validation alone is used for test too. None if the configuration has no keys for it.
+    epoch_hours: length of an epoch; None for one crop of each speech file.
+    fixed_items, fixed_seconds: number and length of the mixtures for validation, and again for test. All hold speech
         and noise, whatever the recipe's shares of items without.
-    denoise: see `MixedDataset`; its delay is measured on the speech and taken out.
+    denoise: see `MixedDataset`; its delay is measured on the speech and removed.
     prefix: of the configuration's keys for speech, noise and rir, for the errors.
+
+    Raises UserError if a setting is out of range.
     """
 
     def __init__(
@@ -128,14 +134,14 @@ class MixSource:
             raise UserError(f"data.epoch_hours={epoch_hours}: must be above 0")
         if fixed_items < 1 or fixed_seconds <= 0:
             raise UserError(f"data.fixed_items={fixed_items}, data.fixed_seconds={fixed_seconds}: must be above 0")
-        self.places, self.prefix = {"speech": speech, "noise": noise, "rir": rir}, prefix
+        self.paths, self.prefix = {"speech": speech, "noise": noise, "rir": rir}, prefix
         self.recipe, self.speaker, self.held_out, self.epoch_hours = recipe, speaker, held_out, epoch_hours
         self.fixed_items, self.fixed_seconds, self.denoise = fixed_items, fixed_seconds, denoise
-        self.held_out_by, self.apart = held_out_by, apart
+        self.held_out_by, self.separate = held_out_by, apart
         self._aligned: Denoise | None = None
         self._opened = None
 
-    def open(self, split: str, loading: Loading) -> tuple[MixedDataset, list[BadFile]]:
+    def open(self, split: str, loading: LoadingOptions) -> tuple[MixedDataset, list[BadFile]]:
         corpora, bad = self._corpora(loading)
         parts = corpora[split]
         recipe, seconds, seed = self.recipe, loading.segment_seconds, loading.seed
@@ -160,10 +166,11 @@ class MixSource:
         return dataset, bad
 
     def tests_on(self) -> str:
-        return "validation" if self._apart("speech", "validation") and not self._apart("speech", "test") else "test"
+        only_validation = self._separate("speech", "validation") and not self._separate("speech", "test")
+        return "validation" if only_validation else "test"
 
-    def _align(self, speech: list[Corpus], loading: Loading) -> Denoise | None:
-        """The denoiser without its delay, which is measured once, on a few crops of clean speech."""
+    def _align(self, speech: list[WeightedCorpus], loading: LoadingOptions) -> Denoise | None:
+        """Return the denoiser without its delay, which is measured once, on a few crops of clean speech."""
         if self.denoise and not self._aligned:
             recipe = Recipe(reverb=0, clean_only=1)
             probes = MixedDataset(speech, [], [], recipe, loading.sample_rate, 2 * loading.sample_rate, _PROBES, seed=0)
@@ -174,34 +181,35 @@ class MixSource:
                 log.info("the denoiser's output is late by %d samples (%.1f ms), taken out", delay, milliseconds)
         return self._aligned
 
-    def _corpora(self, loading: Loading) -> tuple[dict[str, dict[str, list[Corpus]]], list[BadFile]]:
-        """By split and role, the corpora with their good files; and the bad ones."""
+    def _corpora(self, loading: LoadingOptions) -> tuple[dict[str, dict[str, list[WeightedCorpus]]], list[BadFile]]:
+        """Return the corpora with their good files by split and role, and the bad files."""
         if self._opened is None:
             corpora, bad = {split: {} for split in ("train", *HELD_OUT)}, []
-            for role, places in self.places.items():
-                own, useless = self._good(role, places, f"{self.prefix}{role}", loading)
+            for role, paths in self.paths.items():
+                own, useless = self._good(role, paths, f"{self.prefix}{role}", loading)
                 bad += useless
-                apart = {split: place for split in HELD_OUT if (place := self._apart(role, split))}
-                if "validation" in apart:
-                    apart = {"test": apart["validation"]} | apart
-                for split, part in self._split(role, own, [split for split in HELD_OUT if split not in apart]).items():
+                separate = {split: given for split in HELD_OUT if (given := self._separate(role, split))}
+                if "validation" in separate:
+                    separate = {"test": separate["validation"]} | separate
+                shares = [split for split in HELD_OUT if split not in separate]
+                for split, part in self._split(role, own, shares).items():
                     corpora[split][role] = part
-                for split, place in apart.items():
-                    corpora[split][role], useless = self._good(role, place, f"{self.prefix}{split}_{role}", loading)
+                for split, given in separate.items():
+                    corpora[split][role], useless = self._good(role, given, f"{self.prefix}{split}_{role}", loading)
                     bad += useless
             self._opened = corpora, bad
         return self._opened
 
-    def _apart(self, role: str, split: str) -> str | list | Mapping | None:
-        return (self.apart or {}).get(split, {}).get(role)
+    def _separate(self, role: str, split: str) -> str | list | Mapping | None:
+        return (self.separate or {}).get(split, {}).get(role)
 
     def _good(
-        self, role: str, places: str | list | Mapping | None, key: str, loading: Loading
-    ) -> tuple[list[Corpus], list[BadFile]]:
+        self, role: str, paths: str | list | Mapping | None, key: str, loading: LoadingOptions
+    ) -> tuple[list[WeightedCorpus], list[BadFile]]:
         """Return the corpora of one role with their good files, and the bad ones."""
         corpora, bad = [], []
         speaker = self.speaker if role == "speech" else "file"
-        for corpus in open_corpora(places, key, loading.cache_dir, speaker) if places else []:
+        for corpus in open_corpora(paths, key, loading.cache_dir, speaker) if paths else []:
             files, useless = usable(corpus.files, loading.lowest_rate, 0.0 if role == "rir" else _SHORTEST)
             bad += useless
             if not len(files):
@@ -209,31 +217,31 @@ class MixSource:
             corpora.append(replace(corpus, files=files))
         return corpora, bad
 
-    def _split(self, role: str, corpora: list[Corpus], splits: list[str]) -> dict[str, list[Corpus]]:
-        """Return what of the corpora trains, and what is held out for each of `splits`.
+    def _split(self, role: str, corpora: list[WeightedCorpus], splits: list[str]) -> dict[str, list[WeightedCorpus]]:
+        """Return the parts of the corpora for training and for each of `splits`.
 
         No speaker, noise or room is in two of them. Where there are too few noises or rooms to hold any out, all
-        splits get all of them, with a warning. Raises UserError for too few speakers.
+        splits get all of them, with a warning. Raises UserError if there are too few speakers.
         """
         key = f"{self.prefix}{role}"
         by_speaker = role == "speech" and self.held_out_by == "speaker"
         if role == "speech":
-            log.info("%s: %s", key, _told(corpora))
+            log.info("%s: %s", key, _speaker_summary(corpora))
         if not corpora or not splits:
             return {"train": corpora} | {split: [] for split in splits}
         files = [corpus.files for corpus in corpora]
         groups = np.concatenate([part.speakers() if by_speaker else part.names() for part in files])
         owners = split_of(groups, {split: self.held_out for split in splits})
         if owners is None and role == "speech":
-            raise UserError(f"{key}: {_told(corpora)}, too few to hold any out: {self._advice(by_speaker)}")
+            raise UserError(f"{key}: {_speaker_summary(corpora)}, too few to hold any out: {self._advice(by_speaker)}")
         if owners is None:
-            told = "%s: %d file(s), too few to hold any out: the same ones train, validate and test"
-            log.warning(told, key, len(groups))
+            warning = "%s: %d file(s), too few to hold any out: the same ones train, validate and test"
+            log.warning(warning, key, len(groups))
             return dict.fromkeys(("train", *splits), corpora)
         members = {split: set(groups[owners == split]) for split in ("train", *splits)}
         assert sum(map(len, members.values())) == len(set(groups)), "a speaker, noise or room is in two splits"
-        if by_speaker and (untold := np.sum(groups == "")):
-            log.warning("%s: %d files whose speakers nothing tells train, none of them is held out", key, untold)
+        if by_speaker and (unknown := np.sum(groups == "")):
+            log.warning("%s: %d files of unknown speakers are all used for training, none is held out", key, unknown)
         own = np.split(owners, np.cumsum([len(part) for part in files])[:-1])
         return {
             split: [
@@ -245,32 +253,36 @@ class MixSource:
         }
 
     def _advice(self, by_speaker: bool) -> str:
-        """Return how speech can be held out of which there is too little."""
-        apart = "" if self.apart is None else f"name others that validate ({self.prefix}validation_speech=FOLDER), or "
+        """Return the user's ways out where there is too little speech to hold any out."""
+        others = f"name other speech for validation ({self.prefix}validation_speech=FOLDER), or "
+        if self.separate is None:  # this configuration has no such key
+            others = ""
         if not by_speaker:
-            return f"{apart}cut it into pieces with task=prepare prepare=segment"
+            return f"{others}cut it into pieces with task=prepare prepare=segment"
         return (
-            f"{apart}say what tells speakers (data.speaker=prefix, folder or a regular expression), or hold out files, "
-            "whoever speaks in them (data.held_out_by=file)"
+            f"{others}say how names state the speaker (data.speaker=prefix, folder or a regular expression), "
+            "or hold out files, whoever speaks in them (data.held_out_by=file)"
         )
 
 
-def _told(corpora: list[Corpus]) -> str:
-    """Return e.g. `230 speakers in 652 files (LibriSpeech 206, VCTK 24; of 309 files nothing tells the speaker)`."""
-    files = [teller for corpus in corpora for teller in corpus.files.tell_speakers()]
+def _speaker_summary(corpora: list[WeightedCorpus]) -> str:
+    """Return e.g. `206 speaker(s) in 652 file(s) (LibriSpeech 206; 309 file(s) of unknown speakers)`."""
+    files = [found for corpus in corpora for found in corpus.files.identify_speakers()]
     speakers = Counter(by for _, by in set(files) - {("", "")})
     by = [", ".join(f"{name} {count}" for name, count in speakers.most_common())] if speakers else []
-    if untold := files.count(("", "")):
-        by.append(f"of {untold} files nothing tells the speaker")
+    if unknown := files.count(("", "")):
+        by.append(f"{unknown} file(s) of unknown speakers")
     return f"{sum(speakers.values())} speaker(s) in {len(files)} file(s) ({'; '.join(by)})"
 
 
 class BlendSource:
-    """Several sources in every epoch.
+    """A source that takes its items from several others.
 
-    weights: shares of the items of a training epoch, by name. It is as long as all sources together; or, with
-        `lead`, as makes that source give as many items as it has.
-    hours: instead of weights, how much of a source is in a training epoch; of the others, all items.
+    weights: shares of the items of a training epoch, by name. The epoch has as many items as all sources together; or,
+        with `lead`, as many as make that source give all of its own.
+    hours: instead of weights, how much of a source is in a training epoch; the others give all their items.
+
+    Raises UserError for a weight or hours of 0 or less.
     """
 
     def __init__(
@@ -285,7 +297,7 @@ class BlendSource:
                 raise UserError(f"data: a weight or hours of {value}: must be above 0")
         self.sources, self.weights, self.lead, self.hours = dict(sources), weights, lead, hours or {}
 
-    def open(self, split: str, loading: Loading) -> tuple[BlendedDataset, list[BadFile]]:
+    def open(self, split: str, loading: LoadingOptions) -> tuple[BlendedDataset, list[BadFile]]:
         parts, bad = {}, []
         for name, source in self.sources.items():
             parts[name], useless = source.open(split, loading)
@@ -297,20 +309,20 @@ class BlendSource:
                 items = sum(counts.values())
                 if self.lead:
                     items = round(counts[self.lead] * sum(self.weights.values()) / self.weights[self.lead])
-                counts = dict(zip(parts, counts_of(items, [self.weights[name] for name in parts])))
+                counts = dict(zip(parts, apportion(items, [self.weights[name] for name in parts])))
         return BlendedDataset(parts, counts, loading.seed), bad
 
     def tests_on(self) -> str:
         return max((source.tests_on() for source in self.sources.values()), key=("test", "validation", "all").index)
 
 
-class TestedElsewhere:
-    """A source whose test set is that of another one."""
+class SeparateTestSource:
+    """A source that takes its test set from another source."""
 
     def __init__(self, source: Source, test_source: Source):
         self.source, self.test_source = source, test_source
 
-    def open(self, split: str, loading: Loading) -> tuple[Dataset, list[BadFile]]:
+    def open(self, split: str, loading: LoadingOptions) -> tuple[Dataset, list[BadFile]]:
         return (self.test_source if split == "test" else self.source).open(split, loading)
 
     def tests_on(self) -> str:

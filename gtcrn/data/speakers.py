@@ -1,4 +1,4 @@
-"""Who speaks in a file, told by its name, and who of them never trains."""
+"""The speakers of a corpus, found by the names of its files, and their split into training and held-out ones."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import numpy as np
 from gtcrn.data.seeding import shares_of
 from gtcrn.errors import UserError
 
-# Of known corpora: searched for in a path without suffix, the group is the speaker. LJ Speech has a single one.
+# Names of files in known corpora: the group of the pattern, searched in a path without suffix, is the speaker. LJ
+# Speech has a single one.
 _KNOWN = {
     "DNS Challenge": re.compile(r"(reader_\d+)"),
     "VCTK": re.compile(r"(?:^|/)([ps]\d{1,3})_\d{3}(?:_mic\d)?$"),
@@ -26,8 +27,8 @@ _KNOWN = {
     "CREMA-D": re.compile(r"(?:^|/)(\d{4})_[A-Z]{3}_[A-Z]{3}_[A-Z]{2}$"),
     "LJ Speech": re.compile(r"(?:^|/)(LJ)\d{3}-\d{4}$"),
 }
-_COMMON_VOICE = re.compile(r"(?:^|/)common_voice_\w+_\d+$")  # which tells speakers in its tables alone
-_FEWEST = 3  # folders or prefixes below which they are taken to tell something else
+_COMMON_VOICE = re.compile(r"(?:^|/)common_voice_\w+_\d+$")  # its speakers are in its tables, not in its names
+_FEWEST = 3  # folders or prefixes; fewer of them are more likely something else than speakers
 
 
 def known_speaker(path: str) -> tuple[str, str] | None:
@@ -40,19 +41,19 @@ def known_speaker(path: str) -> tuple[str, str] | None:
 
 
 def prefix_of(path: str) -> str:
-    """Return what stands before the first underscore of a file's name: anna of day1/anna_01.wav."""
+    """Return the text before the first underscore of a file's name, e.g. anna for day1/anna_01.wav."""
     name = path.rpartition("/")[2]
     return (name.rpartition(".")[0] or name).split("_", 1)[0]
 
 
 @dataclass(frozen=True)
-class Naming:
-    """How the paths of a corpus, relative to it, tell its speakers.
+class SpeakerRule:
+    """The rule by which the paths of a corpus, relative to its folder, name the speakers.
 
     rule: `known` (as in a known corpus); `prefix`, see `prefix_of`; `folder`, the name of the folder a file is in;
         `file`, each file by itself; or a regular expression with one group, searched for in the path.
-    otherwise: of the rule `known`, what tells the speakers of other files: `prefix`, or `folder`, the one at `depth`
-        on the way to the file; "" if nothing does.
+    otherwise: for the rule `known`, the rule of files that are not named so: `prefix`, or `folder`, the one at `depth`
+        on the way to the file; "" if their speakers are unknown.
     """
 
     rule: str
@@ -60,7 +61,7 @@ class Naming:
     depth: int = 0
 
     def __call__(self, path: str) -> tuple[str, str]:
-        """Return (speaker, what told it in a word or two); both are "" if nothing does.
+        """Return (speaker, how it was found, in a word or two); both are "" for an unknown speaker.
 
         Raises UserError if a regular expression finds nothing.
         """
@@ -82,33 +83,36 @@ class Naming:
         return match[1], self.rule
 
 
-def naming_of(paths: Iterable[str], rule: str | None = None) -> Naming:
-    """Return how these paths tell their speakers: by `rule` (see `Naming`), or as they show.
+def speaker_rule(paths: Iterable[str], rule: str | None = None) -> SpeakerRule:
+    """Return the rule by which these paths name their speakers: `rule` (see `SpeakerRule`), or one found from them.
 
-    Names of known corpora are known. The others' speakers are told by the first folder in which they differ if there
-    are three or more of them, and no prefix is in two; else by prefixes if all lie in one folder and there are three
-    or more, with two or more files each. Where both may be meant, nothing is taken to tell them.
+    The naming of known corpora is known. For other files, the first folder in which their paths differ is the speaker
+    if there are three or more such folders, and no prefix is in two of them; else the prefix if all files lie in one
+    folder and there are three or more prefixes, with two or more files each. Where both may be meant, the speakers
+    are unknown.
+
+    Raises UserError if `rule` is not a regular expression.
     """
     if rule:
         try:
             re.compile(rule)
         except re.error as error:
             raise UserError(f"speaker={rule}: not a regular expression ({error})") from None
-        return Naming(rule)
+        return SpeakerRule(rule)
     others = [path for path in paths if not known_speaker(path)]
     folders = [path.split("/")[:-1] for path in others]
     depth = len(commonprefix(folders))
     firsts = ["/".join(folder[depth : depth + 1]) for folder in folders]
     prefixes = [prefix_of(path) if "_" in path.rpartition("/")[2] else "" for path in others]
     pairs = {(prefix, first) for prefix, first in zip(prefixes, firsts) if prefix}
-    if _tell(firsts) and len(pairs) == len({prefix for prefix, _ in pairs}):
-        return Naming("known", "folder", depth)
-    if _tell(prefixes) and set(firsts) == {""}:
-        return Naming("known", "prefix")
-    return Naming("known")
+    if _may_be_speakers(firsts) and len(pairs) == len({prefix for prefix, _ in pairs}):
+        return SpeakerRule("known", "folder", depth)
+    if _may_be_speakers(prefixes) and set(firsts) == {""}:
+        return SpeakerRule("known", "prefix")
+    return SpeakerRule("known")
 
 
-def _tell(groups: Sequence[str]) -> bool:
+def _may_be_speakers(groups: Sequence[str]) -> bool:
     """Return whether groups, one for each file, may be speakers."""
     count = len(set(groups))
     return "" not in groups and count >= _FEWEST and len(groups) >= 2 * count
@@ -117,18 +121,18 @@ def _tell(groups: Sequence[str]) -> bool:
 def split_of(speakers: np.ndarray, shares: Mapping[str, float]) -> np.ndarray | None:
     """Return the split of each file, given its speaker: one of `shares`, e.g. {"validation": 0.02}, or `train`.
 
-    A speaker's split depends on its name only, so that it stays when files are added. Every split gets at least one;
-    None is returned if there are not enough. Files whose speaker is not told ("") train.
+    A speaker's split depends on its name only, so that it stays when files are added. Every split gets at least one
+    speaker; if there are not enough, the result is None. Files of unknown speakers ("") are for training.
     """
     known = speakers != ""
     names, owners = np.unique(speakers[known].astype(str), return_inverse=True)
     if len(names) < len(shares) + known.all():
         return None
-    order = np.argsort(places := shares_of(names.tolist()))
+    order = np.argsort(positions := shares_of(names.tolist()))
     ends, reached = [], 0.0
     for number, share in enumerate(shares.values(), 1):
         reached += share
-        end = max(np.sum(places < reached), (ends or [0])[-1] + 1)
+        end = max(np.sum(positions < reached), (ends or [0])[-1] + 1)
         ends.append(min(end, len(names) - known.all() - len(shares) + number))
     splits = np.full(len(names), "train", object)
     splits[order] = np.array([*shares, "train"], object)[np.searchsorted(ends, np.arange(len(names)), "right")]

@@ -1,4 +1,4 @@
-"""From a corpus to loaders: everything about data a training or evaluation run needs, without a framework."""
+"""Everything about data that a training or evaluation run needs, from a corpus to loaders, without Lightning."""
 
 import logging
 import signal
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from gtcrn.data.datasets import Dataset, PairedDataset, Tolerant
+from gtcrn.data.datasets import Dataset, PairedDataset, SkipUnreadable
 from gtcrn.data.demo.corpus import Demo
 from gtcrn.data.dns_pairs import DnsPairs
 from gtcrn.data.level import level_of
@@ -18,32 +18,34 @@ from gtcrn.data.mixing import Recipe
 from gtcrn.data.noisy import NoisyRecordings
 from gtcrn.data.sampler import EpochSampler
 from gtcrn.data.scan import BadFile
-from gtcrn.data.sources import BlendSource, Loading, MixSource, PairSource, Source, TestedElsewhere
+from gtcrn.data.sources import BlendSource, LoadingOptions, MixSource, PairSource, SeparateTestSource, Source
 from gtcrn.data.vctk_demand import VctkDemand
 from gtcrn.dsp.alignment import Denoise
 from gtcrn.errors import UserError
 
 log = logging.getLogger(__name__)
 
-_LEVELS = 40  # items of which the level is measured; of levels within 20 dB, as mixtures have, their median tells 2 dB
+_LEVELS = 40  # items whose level is measured; for levels within 20 dB, as of mixtures, their median is right to 2 dB
 SPLITS = ("train", "validation", "test")
 
 
 class SpeechData:
-    """Loaders over the train, validation and test items of a source.
+    """The loaders of the training, validation and test items of a source.
 
-    sample_rate: Hz of everything the loaders give.
+    sample_rate: Hz of all waves that the loaders give.
     segment_seconds: length of the training crops. Validation and test give whole files, one by one.
-    batch_size, num_workers: of the training loader; num_workers of the others too.
-    worker_timeout: seconds that a batch may take the loader's processes; one that is stuck ends the run.
-    seed: with (epoch, index) it fixes every item and with the epoch their order.
+    batch_size, num_workers: of the training loader; the others have as many workers and one file per batch.
+    worker_timeout: seconds that a worker process may take for a batch; one that is stuck ends the run.
+    seed: with (epoch, index) it determines every item, and with the epoch their order.
     short: files shorter than a crop are filled up with zeros (`pad`) or repeated (`wrap`).
     resample: pairs at another rate are copied once at `sample_rate` (`cache`) or resampled crop by crop
         (`on_the_fly`: no disk space, more work per item). Mixtures are always resampled on the fly.
-    lowest_rate: Hz, below which files are bad: they lack part of the band. None is `sample_rate`.
-    on_bad_file: `fail` at set-up, naming them, or `skip` them and list them in `bad_files`; a file that goes
-        bad later ends the run, or is skipped with a warning.
-    cache_dir: where scans and copies are kept; None is the user's cache folder.
+    lowest_rate: Hz, below which files are bad, as they lack part of the band. None is `sample_rate`.
+    on_bad_file: `fail` at set-up and name the bad files, or `skip` them and list them in `bad_files`; a file that
+        becomes unreadable later ends the run, or is skipped with a warning.
+    cache_dir: folder for scans and copies; None is the user's cache folder.
+
+    Raises UserError if a setting is out of range.
     """
 
     def __init__(
@@ -86,25 +88,25 @@ class SpeechData:
             timeout=worker_timeout if num_workers else 0,
             worker_init_fn=_leave_interrupts,
         )
-        self._loading = Loading(
+        self._loading = LoadingOptions(
             sample_rate, segment_seconds, seed, short, resample, lowest_rate or sample_rate, cache_dir
         )
         self._datasets: dict[str, Dataset] = {}
         self.bad_files: list[BadFile] = []  # of the splits set up so far
 
     def setup(self, splits: tuple[str, ...] = SPLITS) -> None:
-        """Finds, checks and, where needed, resamples the files of these splits, if not done already.
+        """Find, check and, where needed, resample the files of these splits, unless that is done already.
 
-        An evaluation sets up `("test",)` only, and then needs no training data. Raises UserError for bad
-        files, all splits' at once, if they are not to be skipped.
+        An evaluation sets up `("test",)` only, and then needs no training data. Raises UserError that names the bad
+        files of all splits, if they are not to be skipped.
         """
         new = [split for split in splits if split not in self._datasets]
         opened = {split: self.source.open(split, self._loading) for split in new}
         if bad := [file for _, files in opened.values() for file in files]:
-            self._answer_to(bad)
+            self._handle_bad_files(bad)
         self._datasets |= {split: dataset for split, (dataset, _) in opened.items()}
         if "train" in new:
-            self._tell_shared_speakers()
+            self._warn_of_shared_speakers()
         train, test = self._datasets.get("train"), self._datasets.get("test")
         if isinstance(train, PairedDataset) and isinstance(test, PairedDataset):
             if shared := len(set(test.pairs.column("noisy")) & set(train.pairs.column("noisy"))):
@@ -113,15 +115,15 @@ class SpeechData:
                     shared,
                 )
 
-    def _tell_shared_speakers(self) -> None:
-        """Warn of speakers who train and validate or test too, as they may when folders or files were named."""
+    def _warn_of_shared_speakers(self) -> None:
+        """Warn of training speakers that are in other splits too, as may be where the user chose folders or files."""
         training = self._datasets["train"].speakers()
         for split in self._datasets.keys() - {"train"}:
             if shared := sorted(training & self._datasets[split].speakers()):
                 named = ", ".join(shared[:5]) + (", …" if len(shared) > 5 else "")
                 log.warning("%d speaker(s) of the %s set train too: %s", len(shared), split, named)
 
-    def _answer_to(self, bad: list[BadFile]) -> None:
+    def _handle_bad_files(self, bad: list[BadFile]) -> None:
         self.bad_files = list(dict.fromkeys(self.bad_files + bad))  # validation and test may share files
         if self.on_bad_file == "fail":
             named = "; ".join(map(str, self.bad_files[:3]))
@@ -134,20 +136,22 @@ class SpeechData:
         log.warning("left out %d bad file(s):\n  %s", len(self.bad_files), names)
 
     def dataset(self, split: str) -> Dataset:
-        """The items of a split that is set up."""
+        """Return the items of a split that is set up."""
         if split not in self._datasets:
             raise RuntimeError(f'setup(("{split}",)) comes first')
         return self._datasets[split]
 
     def train_loader(self, epoch: int = 0, start: int = 0, rank: int = 0, world_size: int = 1) -> DataLoader:
-        """Batches of random crops, (B, N) per wave; `loader.sampler.set_epoch(epoch)` goes on to another.
+        """Return the loader of batches of random crops, (B, N) per wave.
+
+        `loader.sampler.set_epoch(epoch)` goes on to another epoch.
 
         epoch, start: to resume, the epoch and how many of its items this rank has already been given.
         rank, world_size: the share of this device; see `EpochSampler`.
         """
         dataset = self.dataset("train")
         return DataLoader(
-            Tolerant(dataset) if self.on_bad_file == "skip" else dataset,
+            SkipUnreadable(dataset) if self.on_bad_file == "skip" else dataset,
             self.batch_size,
             sampler=EpochSampler(len(dataset), self.seed, True, rank, world_size, epoch, start),
             persistent_workers=self.num_workers > 0,
@@ -156,41 +160,41 @@ class SpeechData:
         )
 
     def validation_loader(self) -> DataLoader:
-        """Whole files or mixtures, always in the same order, one per batch: waves are (1, N)."""
+        """Return the loader of whole files or mixtures, always in the same order, one per batch: waves are (1, N)."""
         return DataLoader(self.dataset("validation"), 1, **self._workers)
 
     def test_loader(self) -> DataLoader:
-        """As `validation_loader`."""
+        """Return the loader of the test items, which are like those of `validation_loader`."""
         return DataLoader(self.dataset("test"), 1, **self._workers)
 
     def input_level(self) -> float | None:
-        """Return the level in dBFS at which a model hears the training items (see `gtcrn.data.level`): their median.
+        """Return the level in dBFS of the model's input in training (see `gtcrn.data.level`): the items' median.
 
-        None if all that is looked at is silent.
+        None if all items that are measured are silent.
         """
         dataset = self.dataset("train")
         some = np.unique(np.linspace(0, len(dataset) - 1, _LEVELS).round().astype(int))
-        items = (Tolerant(dataset)[0, int(index)] for index in some)
+        items = (SkipUnreadable(dataset)[0, int(index)] for index in some)
         levels = [level_of([item["noisy"].numpy()[:, None]], self.sample_rate) for item in items]
-        heard = [level for level in levels if level > -inf]
-        return round(float(np.median(heard)), 1) if heard else None
+        finite = [level for level in levels if level > -inf]
+        return round(float(np.median(finite)), 1) if finite else None
 
     def title(self, split: str) -> str:
-        """Return `train`, `validation` or `test`, and of a test set that is none what it is instead."""
-        told = {
+        """Return the name of a split. For a test set that is no real one, it states what is used instead."""
+        notes = {
             "test": "",
             "validation": " (on the validation set: these data have no test set)",
             "all": " (on all pairs, those that train too)",
         }
-        return split + told[self.source.tests_on() if split == "test" else "test"]
+        return split + notes[self.source.tests_on() if split == "test" else "test"]
 
     def describe(self) -> list[str]:
-        """A line per split that is set up: `train: 11572 files, 9.41 h, 28 speakers, SNR 0.0 to 15.0 dB`."""
+        """Return a line per split that is set up: `train: 11572 files, 9.41 h, 28 speakers, SNR 0.0 to 15.0 dB`."""
         return [f"{self.title(split)}: {dataset.describe()}" for split, dataset in self._datasets.items()]
 
 
 def _leave_interrupts(worker: int) -> None:
-    """Leave Ctrl-C, which the terminal sends to all, to the process that trains: it still needs its batches."""
+    """Ignore Ctrl-C in a worker: the terminal sends it to all processes, but the training one still needs batches."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
@@ -203,10 +207,10 @@ def vctk_demand(
     suffix: str | None,
     **loading,
 ) -> SpeechData:
-    """`data=vctk_demand`: see `VctkDemand`, and `SpeechData` for the other keys."""
+    """Build `data=vctk_demand`: see `VctkDemand`, and `SpeechData` for the other keys."""
 
-    def corpus(place: str | None) -> VctkDemand:
-        return VctkDemand(place, train_sets, validation_speakers, validation_files, test, suffix)
+    def corpus(folder: str | None) -> VctkDemand:
+        return VctkDemand(folder, train_sets, validation_speakers, validation_files, test, suffix)
 
     return SpeechData(_pair_source(root, corpus), **loading)
 
@@ -219,24 +223,24 @@ def dns_pairs(
     held_out_by: str = "speaker",
     **loading,
 ) -> SpeechData:
-    """`data=dns_pairs`: see `DnsPairs`, and `SpeechData` for the other keys."""
+    """Build `data=dns_pairs`: see `DnsPairs`, and `SpeechData` for the other keys."""
 
-    def corpus(place: str | None) -> DnsPairs:
-        return DnsPairs(place, test_root, test, validation_share, held_out_by)
+    def corpus(folder: str | None) -> DnsPairs:
+        return DnsPairs(folder, test_root, test, validation_share, held_out_by)
 
     source = _pair_source(root, corpus)
     if test_root and test not in ("validation", "all"):  # one test set, however many corpora train
-        source = TestedElsewhere(source, PairSource(corpus(root)))
+        source = SeparateTestSource(source, PairSource(corpus(root)))
     return SpeechData(source, **loading)
 
 
 def noisy(root: str | None, validation_share: float, held_out_by: str = "file", **loading) -> SpeechData:
-    """`data=noisy`: see `NoisyRecordings`, and `SpeechData` for the other keys."""
+    """Build `data=noisy`: see `NoisyRecordings`, and `SpeechData` for the other keys."""
     return SpeechData(PairSource(NoisyRecordings(root, validation_share, held_out_by)), **loading)
 
 
 def _pair_source(root: str | dict | None, corpus: Callable[[str | None], object]) -> Source:
-    """One corpus of pairs, or several with weights: `{name: {path: folder, weight: 0.3}}`."""
+    """Return the source of one corpus of pairs, or of several with weights, `{name: {path: folder, weight: 0.3}}`."""
     if not isinstance(root, Mapping):
         return PairSource(corpus(root))
     for name, entry in root.items():
@@ -268,10 +272,10 @@ def dns(
     denoiser: Denoise | None = None,
     **loading,
 ) -> SpeechData:
-    """`data=dns` and, with a denoiser, `data=timbre`: see `MixSource`, and `SpeechData` for the other keys.
+    """Build `data=dns` and, with a denoiser, `data=timbre`: see `MixSource`, and `SpeechData` for the other keys.
 
-    validation_speech … test_rir: what validates and tests instead of a share of speech, noise and rir.
-    test_root, test: test sets (see `DnsPairs`) to test on instead of held-out mixtures.
+    validation_speech … test_rir: corpora for validation and test that replace a held-out share of speech, noise, rir.
+    test_root, test: test sets (see `DnsPairs`) that replace mixtures of held-out speech.
     """
     if test in ("validation", "all"):
         raise UserError(f"data.test={test}: data=dns takes auto, no_reverb, with_reverb or blind")
@@ -281,10 +285,10 @@ def dns(
     }
     fixed = dict(held_out=held_out, held_out_by=held_out_by, fixed_items=fixed_items, fixed_seconds=fixed_seconds)
     source: Source = MixSource(
-        speech, noise, rir, recipe, speaker, epoch_hours=epoch_hours, denoise=denoiser, apart=apart, **fixed
+        speech, noise, rir, recipe, speaker, epoch_hours=epoch_hours, denoise=denoiser, separate=apart, **fixed
     )
     if test_root:
-        source = TestedElsewhere(source, PairSource(DnsPairs(None, test_root, test, held_out)))
+        source = SeparateTestSource(source, PairSource(DnsPairs(None, test_root, test, held_out)))
     return SpeechData(source, **loading)
 
 
@@ -313,14 +317,14 @@ def finetune(
     validation_rir: str | list | dict | None = None,
     **loading,
 ) -> SpeechData:
-    """`data=finetune`: own mixtures, and with them what the model was first trained on.
+    """Build `data=finetune`: new mixtures, and with them items of the corpus that the model was first trained on.
 
-    speech, noise, rir: the new material; without own speech or rooms, replay_speech and replay_rir are used.
+    speech, noise, rir: the new material; without new speech or rooms, replay_speech and replay_rir are used.
     replay_speech, replay_noise, replay_rir: the original material, to be mixed anew; or replay_root: the folder of
         a corpus of pairs (see `VctkDemand`), of which replay_validation_speakers, or else replay_validation_files,
         never train.
-    validation_speech, validation_noise, validation_rir: new material that validates and tests instead of a share.
-    replay_ratio: its share of the items of an epoch. replay_hours: instead, how much of it is in an epoch.
+    validation_speech, validation_noise, validation_rir: new material for validation and test that replaces a share.
+    replay_ratio: share of the original material in the items of an epoch. replay_hours: instead, its hours.
     """
     if not 0 < replay_ratio < 1:
         raise UserError(f"data.replay_ratio={replay_ratio}: must lie between 0 and 1")
@@ -339,8 +343,9 @@ def finetune(
     if validation_speech and not speech:
         raise UserError("data.validation_speech goes with data.speech=FOLDER, which is not set")
     apart = {"validation": {"speech": validation_speech, "noise": validation_noise, "rir": validation_rir}}
-    own_speech = speech or (None if replay_root else replay_speech)  # whose validation speakers are not those of pairs
-    own = MixSource(own_speech, noise, rir or replay_rir, recipe, epoch_hours=epoch_hours, apart=apart, **fixed)
+    # new mixtures of replayed speech would hold out other speakers than a corpus of pairs does, so that has none
+    own_speech = speech or (None if replay_root else replay_speech)
+    own = MixSource(own_speech, noise, rir or replay_rir, recipe, epoch_hours=epoch_hours, separate=apart, **fixed)
     if replay_root:
         pairs = VctkDemand(
             replay_root,
@@ -369,7 +374,7 @@ def demo(
     cache_dir: str | None,
     **loading,
 ) -> SpeechData:
-    """`data=demo`: see `Demo`, and `SpeechData` for the other keys."""
+    """Build `data=demo`: see `Demo`, and `SpeechData` for the other keys."""
     sizes = {"train": train_files, "validation": validation_files, "test": test_files}
     corpus = Demo(sizes, corpus_seed, loading["sample_rate"], cache_dir)
     return SpeechData(PairSource(corpus), cache_dir=cache_dir, **loading)

@@ -1,4 +1,4 @@
-"""VCTK-DEMAND, or VoiceBank-DEMAND (Valentini-Botinhao et al., SSW 2016), and any folders of pairs."""
+"""The corpus VCTK-DEMAND, or VoiceBank-DEMAND (Valentini-Botinhao et al., SSW 2016), and any folders of pairs."""
 
 import logging
 from math import nan
@@ -19,7 +19,7 @@ LAYOUTS = (
 
 
 class VctkDemand:
-    """Gives the pairs of a split: `pairs("train")`, `pairs("validation")`, `pairs("test")`.
+    """A corpus that gives the pairs of each split: `pairs("train")`, `pairs("validation")`, `pairs("test")`.
 
     root: the folder with one of two layouts.
         official: `{noisy,clean}_trainset_{28,56}spk_wav*` and `{noisy,clean}_testset_wav*`, at any rate; SNRs
@@ -27,14 +27,16 @@ class VctkDemand:
             present.
         simple: `noisy/` and `clean/`, which hold all pairs.
     train_sets: which of the official training sets, 28spk and/or 56spk.
-    suffix: what follows `_wav` in the official folder names; None takes whatever is there, if only one is.
-    validation_speakers: these speakers (p226 of p226_001.wav) of the training sets validate and never train.
-    validation_files: instead of speakers, the names of single files (without suffix): for a corpus with too
-        few speakers. Not disjoint by speaker, then.
+    suffix: the text after `_wav` in the official folder names; None takes the one that is there, if only one is.
+    validation_speakers: the speakers (p226 of p226_001.wav) of the training sets that are used for validation alone.
+    validation_files: instead of speakers, the names of single files (without suffix), for a corpus with too
+        few speakers. Training and validation then share speakers.
     test: `auto` = the official test set; in a simple layout, which has none, the validation pairs, or every
         pair if none of the validation speakers is there; `validation` = the validation pairs; `all` = every
         training or simple pair, to score files without training on them.
     prefix: of the configuration's keys, for the errors.
+
+    Raises UserError if the folder is missing or a setting is not one of its choices.
     """
 
     def __init__(
@@ -60,7 +62,7 @@ class VctkDemand:
         for name in train_sets:
             if name not in ("28spk", "56spk"):
                 raise UserError(f"{prefix}train_sets names {name}; the corpus has 28spk and 56spk")
-        self.place = f"{prefix}root={self.root}"
+        self.root_setting = f"{prefix}root={self.root}"
         self.train_sets = list(train_sets)
         self.validation_speakers = list(validation_speakers)
         self.validation_files = list(validation_files or [])
@@ -68,7 +70,7 @@ class VctkDemand:
         self.is_simple = {"noisy", "clean"} <= set(subfolders(self.root))
 
     def pairs(self, split: str) -> list[FilePair]:
-        """The pairs of `train`, `validation` or `test`, not yet scanned. Raises UserError if files lack."""
+        """Return the pairs of `train`, `validation` or `test`, not yet scanned. Raises UserError if files lack."""
         if split == "test" and self.test == "auto" and not self.is_simple:
             return self._official("testset")
         pairs = self._training_pairs()
@@ -82,7 +84,7 @@ class VctkDemand:
         chosen = [pair for pair in pairs if (pair.name in held_out) == (split != "train")]
         if not chosen and split == "train":
             raise UserError(
-                f"{self.place}: the validation set takes all {len(pairs)} pairs and leaves none to train on; "
+                f"{self.root_setting}: the validation set takes all {len(pairs)} pairs and leaves none to train on; "
                 f"name fewer in {self.prefix}validation_speakers=[...] or {self.prefix}validation_files=[...]"
             )
         return chosen
@@ -95,7 +97,7 @@ class VctkDemand:
         return "validation"
 
     def _held_out(self, pairs: list[FilePair]) -> set[str]:
-        """Names of the validation pairs."""
+        """Return the names of the validation pairs. Raises UserError if one of `validation_files` is missing."""
         present = {self._key(pair) for pair in pairs}
         absent = self._wanted - present
         if absent and self.validation_files:
@@ -119,7 +121,7 @@ class VctkDemand:
         present = sorted({self._key(pair) for pair in pairs})
         listed = ", ".join(present[:8]) + (", ..." if len(present) > 8 else "")
         return (
-            f"{self.prefix}{key} names {', '.join(absent)}, not in {self.place} (there: {listed}); "
+            f"{self.prefix}{key} names {', '.join(absent)}, not in {self.root_setting} (there: {listed}); "
             f"set {self.prefix}validation_speakers=[...] or, with too few speakers, {self.prefix}validation_files=[...]"
         )
 
@@ -142,16 +144,16 @@ class VctkDemand:
         if self.suffix is not None:
             found = [path for path in found if path.name == stem + self.suffix]
         if not found:
-            raise UserError(f"{self.place} has no folder {stem}{self.suffix or ''}; it should hold {LAYOUTS}")
+            raise UserError(f"{self.root_setting} has no folder {stem}{self.suffix or ''}; it should hold {LAYOUTS}")
         if len(found) > 1:
             names = " and ".join(path.name for path in found)
             raise UserError(
-                f"{self.place} has {names}: choose one by {self.prefix}suffix={found[-1].name[len(stem) :]}"
+                f"{self.root_setting} has {names}: choose one by {self.prefix}suffix={found[-1].name[len(stem) :]}"
             )
         return found[0]
 
     def _logged_snr(self, name: str) -> dict[str, float]:
-        """Reads the corpus's own log, lines of `p232_001 bus 17.5`: file, noise, SNR in dB."""
+        """Read the corpus's own log, with lines such as `p232_001 bus 17.5`, and return {file: SNR in dB}."""
         for folder in (self.root, self.root / "logfiles"):
             if (log := folder / f"log_{name}.txt").is_file():
                 lines = (line.split() for line in log.read_text().splitlines())

@@ -23,8 +23,8 @@ from gtcrn.data import audio, datasets
 from gtcrn.data.datasets import Dataset
 from gtcrn.data.manifest import FACTS, FILE
 from gtcrn.data.mixing import Recipe
-from gtcrn.data.rows import write_rows
 from gtcrn.data.speech import SpeechData, dns
+from gtcrn.data.tables import write_table
 from gtcrn.workers import begin
 
 _FOLDERS = 1000  # of the synthetic corpus
@@ -187,7 +187,7 @@ def _write_corpus(folder: Path, rows: int) -> None:
     paths = [f"{reader}/{name}" for name in names for reader in readers][:rows]
     facts = dict(seconds=1.0, frames=rate, rate=rate, channels=1, peak=0.4, rms=0.1, problem="")
     columns = [pa.array(paths), *(pa.repeat(pa.scalar(facts[name], FACTS.field(name).type), rows) for name in facts)]
-    write_rows(pa.table(columns, FACTS), folder / FILE)
+    write_table(pa.table(columns, FACTS), folder / FILE)
     _forget(folder / FILE)
 
 

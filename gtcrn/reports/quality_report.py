@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import StrMethodFormatter
 
-from gtcrn.data.preparation.place import Place
+from gtcrn.data.preparation.output import OutputFolder
 from gtcrn.data.preparation.selection import Limit
 from gtcrn.plots.figures import OPEN_STYLE
 
@@ -25,13 +25,13 @@ _BINS = 60
 _KEPT, _LEFT_OUT = "#31456b", "#c8553d"
 
 
-def write(table: pd.DataFrame, limits: Mapping[str, Limit], place: Place) -> None:
+def write(table: pd.DataFrame, limits: Mapping[str, Limit], output: OutputFolder) -> None:
     """`report.md` and `report.png` of the files in `quality.csv`."""
     table = table.assign(left_out=table["left_out"].fillna(""))
-    with place.new("report.md") as waiting:
-        waiting.write_text(markdown(table, limits))
-    with place.new("report.png") as waiting:
-        histograms(table, limits).savefig(waiting)
+    with output.writing("report.md") as partial:
+        partial.write_text(markdown(table, limits))
+    with output.writing("report.png") as partial:
+        histograms(table, limits).savefig(partial)
 
 
 def markdown(table: pd.DataFrame, limits: Mapping[str, Limit]) -> str:

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gtcrn.data import audio
-from gtcrn.data.datasets import Explained
+from gtcrn.data.datasets import ExplainedItem
 from gtcrn.data.speech import SpeechData
 from gtcrn.errors import UserError
 from gtcrn.files import write_text
@@ -80,7 +80,7 @@ def chosen(cfg: DictConfig, length: int) -> list[int]:
     return list(range(cfg.index, last))
 
 
-def tabulate(items: dict[int, Explained]) -> pd.DataFrame:
+def tabulate(items: dict[int, ExplainedItem]) -> pd.DataFrame:
     """A row per item: what its dataset says of it, and the levels of all parts."""
     rows = [item.facts | {"room": Path(item.facts.get("rir", "")).stem} | levels(item) for item in items.values()]
     known = [{key: value for key, value in row.items() if value == value and value != ""} for row in rows]
@@ -89,7 +89,7 @@ def tabulate(items: dict[int, Explained]) -> pd.DataFrame:
     return table[[*first, *table.columns.difference(first, sort=False)]]
 
 
-def levels(item: Explained) -> dict[str, float]:
+def levels(item: ExplainedItem) -> dict[str, float]:
     """Peak and RMS of every part in dBFS: `noisy_peak`, `noisy_rms` …"""
     measured = {}
     for part, wave in item.waves.items():
@@ -99,7 +99,7 @@ def levels(item: Explained) -> dict[str, float]:
     return measured
 
 
-def draw(items: dict[int, Explained], table: pd.DataFrame, sample_rate: int, file: Path) -> None:
+def draw(items: dict[int, ExplainedItem], table: pd.DataFrame, sample_rate: int, file: Path) -> None:
     if len(items) > PICTURED:
         log.info("%s shows the first %d items", file.name, PICTURED)
     rows = [

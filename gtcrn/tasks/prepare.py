@@ -11,8 +11,8 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from gtcrn.data.manifest import FILE, Manifest, open_manifest, usable
-from gtcrn.data.preparation.jobs import FAILURES, carry_out
-from gtcrn.data.preparation.place import Place
+from gtcrn.data.preparation.jobs import FAILURES, run_job
+from gtcrn.data.preparation.output import OutputFolder
 from gtcrn.data.preparation.selection import TABLE
 from gtcrn.data.scan import BadFile
 from gtcrn.errors import Interrupted, UserError
@@ -75,31 +75,32 @@ def open_input(cfg: DictConfig, anew: bool = False) -> tuple[Manifest, Manifest,
 
 def carry_out_step(cfg: DictConfig, name: str) -> tuple[list[BadFile], str]:
     """Bad files, and where they are listed."""
-    place = Place(expanded(cfg.output), cfg.shard_index, cfg.shard_count)
+    output = OutputFolder(expanded(cfg.output), cfg.shard_index, cfg.shard_count)
     step = build(cfg.prepare, data=build(cfg.data)) if name == "degrade" else build(cfg.prepare)
     if name == "degrade":
-        sources, bad = step.sources()[: cfg.max_files], []
+        items, bad = step.work_items()[: cfg.max_files], []
     else:
         _, good, bad = open_input(cfg)
-        sources = step.sources(good)
-    with place.occupied():
-        settled = recipe(cfg, name)
-        place.agree(settled, adjustable=[key for key in settled if name == "filter" and key.startswith("prepare.")])
-        outcome = carry_out(step, sources, place, bad, cfg.workers, again=not cfg.skip_existing)
+        items = step.work_items(good)
+    with output.locked():
+        settings = output_settings(cfg, name)
+        adjustable = [key for key in settings if name == "filter" and key.startswith("prepare.")]
+        output.check_settings(settings, adjustable)
+        outcome = run_job(step, items, output, bad, cfg.workers, again=not cfg.skip_existing)
         if outcome.complete and name == "filter":
-            quality_report.write(pd.read_csv(place.root / TABLE), step.limits, place)
+            quality_report.write(pd.read_csv(output.root / TABLE), step.limits, output)
     counts = "".join(f"; {count} {what}" for what, count in sorted(outcome.counts.items()) if count)
     if not outcome.complete:
         log.info("this share is done; the last of the %d runs writes the tables of all of them", cfg.shard_count)
         return outcome.bad, "the log above"
-    log.info("%d %s(s) done, %d of no use%s: %s", len(sources), step.unit, len(outcome.bad), counts, place.root)
-    return outcome.bad, str(place.root / FAILURES)
+    log.info("%d %s(s) done, %d of no use%s: %s", len(items), step.unit, len(outcome.bad), counts, output.root)
+    return outcome.bad, str(output.root / FAILURES)
 
 
-def recipe(cfg: DictConfig, name: str) -> dict[str, object]:
-    """All that the output depends on, by the keys of the command line."""
-    place = cfg.input and str(expanded(cfg.input).resolve())
-    settings = {"step": name, "input": place, "speaker": cfg.speaker, **flat(cfg.prepare, "prepare")}
+def output_settings(cfg: DictConfig, name: str) -> dict[str, object]:
+    """Return all that the output depends on, by the keys of the command line."""
+    source = cfg.input and str(expanded(cfg.input).resolve())
+    settings = {"step": name, "input": source, "speaker": cfg.speaker, **flat(cfg.prepare, "prepare")}
     if name == "degrade":
         settings |= flat(cfg.data, "data")
     return {key: value for key, value in settings.items() if key not in WITHOUT_EFFECT}

@@ -9,9 +9,9 @@ import pytest
 
 from gtcrn.data import audio
 from gtcrn.data.dns_pairs import DnsPairs
-from gtcrn.data.rows import write_rows
 from gtcrn.data.shards import INDEX
 from gtcrn.data.speech import SpeechData, dns_pairs
+from gtcrn.data.tables import write_table
 from gtcrn.errors import UserError
 
 CLIP = "book_00000_chp_0009_reader_{:05d}_1_seg_1_seg1"
@@ -143,7 +143,7 @@ def test_packed_test_sets(tmp_path, challenge):
         members = [member for member in archive if member.isfile()]
     places = [f"shard-000000.tar@{member.offset_data}+{member.size}" for member in members]
     names = [member.name.removeprefix("./") for member in members]
-    write_rows(pa.table({"name": names, "path": places}), packed / INDEX)
+    write_table(pa.table({"name": names, "path": places}), packed / INDEX)
     of_folder, of_pack = (DnsPairs(None, root, "auto", 0.5).pairs("test") for root in (challenge, packed))
     assert [pair.name for pair in of_pack] == [pair.name for pair in of_folder]
     assert {pair.noisy.name for pair in of_pack} < set(places)

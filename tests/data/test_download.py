@@ -532,7 +532,7 @@ def test_killed_while_receiving(tmp_path, server, expected):
     """kill -9, again and again; in the end there is what an undisturbed download gives."""
     server.script[NAME] = ["stall", "stall"]
     program = "import json, pathlib, sys; from gtcrn.data.download import CorpusDownload; "
-    program += "Corpus(**json.loads(sys.argv[1])).fetch(pathlib.Path(sys.argv[2]))"
+    program += "CorpusDownload(**json.loads(sys.argv[1])).fetch(pathlib.Path(sys.argv[2]))"
     command = [sys.executable, "-c", program, json.dumps(options(server, timeout=60.0)), str(tmp_path)]
 
     def received():

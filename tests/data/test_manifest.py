@@ -14,7 +14,7 @@ from hypothesis import strategies as some
 
 from gtcrn.data import audio, manifest
 from gtcrn.data.manifest import open_corpora, open_manifest, usable
-from gtcrn.data.rows import write_rows
+from gtcrn.data.tables import write_table
 from gtcrn.errors import UserError
 
 
@@ -143,11 +143,11 @@ def test_a_ready_made_manifest_is_opened_as_it_is(tree, tmp_path, suffix, monkey
     table = scanned.table.take(np.array([0, 2])).replace_schema_metadata(None)
     table = table.append_column("speaker", pa.array(["ann", "ben"]))
     file = tree / f"ready{suffix}"
-    write_rows(table, file) if suffix == ".arrow" else pyarrow.parquet.write_table(table, file)
+    write_table(table, file) if suffix == ".arrow" else pyarrow.parquet.write_table(table, file)
     monkeypatch.setattr(manifest, "facts_of", None)
     files = opened(file, tmp_path)
     assert [(row.path, row.speaker) for row in files] == [(scanned[0].path, "ann"), (scanned[2].path, "ben")]
-    assert files.tell_speakers() == [("ann", "manifest"), ("ben", "manifest")]
+    assert files.identify_speakers() == [("ann", "manifest"), ("ben", "manifest")]
     scanned[2].path.unlink()
     with pytest.raises(UserError, match="a_2.wav, one of its files, is missing; make it anew with python run.py"):
         opened(file, tmp_path)
@@ -157,7 +157,7 @@ def test_what_is_no_place_is_refused(tree, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "notes.doc").touch()
     (tmp_path / "bad.arrow").write_bytes(b"nothing")
-    write_rows(pa.table({"a": [1]}), tmp_path / "other.arrow")
+    write_table(pa.table({"a": [1]}), tmp_path / "other.arrow")
     for place, told in (
         ("none", "no such file or folder"),
         ("empty", "no audio files"),
@@ -207,10 +207,10 @@ def test_rows_travel_to_other_processes_light(tree, tmp_path):
 
 def test_a_ready_made_manifest_must_stay_as_it_is(tree, tmp_path):
     known = opened(tree, tmp_path)
-    write_rows(known.table, tree / "manifest.arrow")
+    write_table(known.table, tree / "manifest.arrow")
     files = opened(tree, tmp_path)
     travelling = pickle.dumps(files)
-    write_rows(known.table.slice(1), tree / "manifest.arrow")
+    write_table(known.table.slice(1), tree / "manifest.arrow")
     with pytest.raises(UserError, match="manifest.arrow was changed by another run"):
         pickle.loads(travelling)[0]
     assert list(files) == list(known)  # what was open stays open
@@ -226,7 +226,7 @@ def test_a_ready_made_manifest_whose_lengths_are_wrong_is_refused(tree, tmp_path
         ("peak", [0.5, None, 0.5], "peak is missing in 1 row"),
     ):
         wrong = table.set_column(table.column_names.index(column), column, pa.array(values))
-        write_rows(wrong, tmp_path / "wrong.arrow")
+        write_table(wrong, tmp_path / "wrong.arrow")
         with pytest.raises(UserError, match=f"wrong.arrow: {told}.*make it anew with python run.py"):
             opened(tmp_path / "wrong.arrow", tmp_path)
 
@@ -266,7 +266,7 @@ def test_a_damaged_manifest_is_refused_or_can_be_read(tmp_path):
     for number in range(3):
         soundfile.write(tmp_path / f"s{number}_1.wav", np.full(1000 + number, 0.1), 16000)
     ready = tmp_path / "manifest.arrow"
-    write_rows(opened(tmp_path, tmp_path).table, ready)
+    write_table(opened(tmp_path, tmp_path).table, ready)
     content = ready.read_bytes()
     for place in range(0, len(content), 7):
         ready.write_bytes(content[:place] + bytes([content[place] ^ 0x81]) + content[place + 1 :])

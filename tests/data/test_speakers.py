@@ -7,7 +7,7 @@ import pytest
 import soundfile
 
 from gtcrn.data.mixing import Recipe
-from gtcrn.data.speakers import known_speaker, naming_of, split_of
+from gtcrn.data.speakers import known_speaker, speaker_rule, split_of
 from gtcrn.data.speech import dns, dns_pairs, finetune, noisy
 from gtcrn.errors import UserError
 
@@ -52,7 +52,7 @@ def speakers(data) -> dict[str, set[str]]:
 @pytest.mark.parametrize("path", KNOWN)
 def test_names_of_known_corpora(path):
     assert known_speaker(path)[0] == KNOWN[path]
-    assert naming_of([path])(path)[0] == KNOWN[path]
+    assert speaker_rule([path])(path)[0] == KNOWN[path]
 
 
 @pytest.mark.parametrize(
@@ -74,8 +74,8 @@ def test_names_of_known_corpora(path):
 def test_other_names_tell_speakers_where_they_are_plain(paths, expected):
     names = ["anna", "ben", "carl"]
     paths = [path.format(who=who, i=i, n=n) for path in paths for i, who in enumerate(names) for n in range(3)]
-    naming = naming_of(paths)
-    assert {naming(path)[0] for path in paths} == expected
+    rule = speaker_rule(paths)
+    assert {rule(path)[0] for path in paths} == expected
 
 
 def test_a_split_depends_on_the_name_alone_and_stays_when_speakers_come():
@@ -124,9 +124,7 @@ def test_no_speaker_crosses_over_by_way_of_a_second_corpus(tmp_path, noise):
 
 def test_what_cannot_be_disjoint_is_refused_and_files_are_held_out_when_told_so(tmp_path, noise, caplog):
     speech = write(tmp_path / "speech", [f"common_voice_en_{n}.wav" for n in range(8)])
-    told = (
-        r"data.speech: 0 speaker\(s\) in 8 file\(s\) \(of 8 files nothing tells the speaker\), too few to hold any out"
-    )
+    told = r"data.speech: 0 speaker\(s\) in 8 file\(s\) \(8 file\(s\) of unknown speakers\), too few to hold any out"
     with pytest.raises(UserError, match=f"{told}: .*data.validation_speech=FOLDER.*data.held_out_by=file"):
         dns(speech, noise, **MIXED).setup()
     lj = write(tmp_path / "lj", [f"LJ001-000{n}.wav" for n in range(8)])
@@ -177,8 +175,8 @@ def test_the_small_real_corpus(recordings, tmp_path, caplog):
     places = dict(speech=str(real / "speech/train"), noise=str(real / "noise/train"))
     with caplog.at_level(logging.INFO):
         found = speakers(dns(**places, **MIXED, cache_dir=tmp_path))
-    assert "652 file(s) (LibriSpeech " in caplog.text and "of 309 files nothing tells the speaker" in caplog.text
-    assert "309 files whose speakers nothing tells train" in caplog.text
+    assert "652 file(s) (LibriSpeech " in caplog.text and "309 file(s) of unknown speakers" in caplog.text
+    assert "309 files of unknown speakers are all used for training" in caplog.text
     assert sum(map(len, found.values())) == len(set.union(*found.values())) > 200
     apart = {f"validation_{role}": str(real / role / "valid") for role in ("speech", "noise")}
     data = dns(**places, **apart, **MIXED, cache_dir=tmp_path)

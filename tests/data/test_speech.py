@@ -161,7 +161,7 @@ def test_full_band_files_are_resampled_once(full_band, tmp_path, monkeypatch):
 
     copies = {path: path.stat().st_mtime_ns for path in (cache / "resampled-16000").iterdir()}
     assert len(copies) == 14
-    monkeypatch.setattr("gtcrn.data.scan._look_at", None)  # neither is called a second time
+    monkeypatch.setattr("gtcrn.data.scan._examine", None)  # neither is called a second time
     monkeypatch.setattr("gtcrn.data.resampled.audio.resample", None)
     again = speech_data(corpus, cache)
     again.setup()

@@ -1,1 +1,1 @@
-"""The embedded corpus: speech and noise made on the machine."""
+"""The embedded corpus of synthetic speech and noise, which is made on the user's machine."""

@@ -1,4 +1,4 @@
-"""The corpus behind `data=demo`: made once, in less than a minute, and the same on every run."""
+"""The corpus of `data=demo`. It is made once, in less than a minute, and is the same on every run."""
 
 import csv
 import logging
@@ -30,12 +30,13 @@ SECONDS = {"train": (4.0, 4.0), "validation": (3.0, 5.0), "test": (3.0, 5.0)}
 
 
 class Demo:
-    """Gives the pairs of a split, `pairs("train")` and so on, after making the corpus if it isn't there yet.
+    """A synthetic corpus that gives the pairs of each split, `pairs("train")` and so on, and is made if need be.
 
-    sizes: files per split. seed: of the corpus, not of the training, so that runs with several seeds compare.
-    Voices and kinds of noise are disjoint between the splits. `folder` holds them as `train/noisy`,
-    `train/clean` ... with a `table.csv` that says what is in each file. It appears only when complete, and
-    its name is a digest of all that determines its content, the source text of this package included.
+    sizes: files per split. seed: of the corpus, not of the training, so that runs with several seeds can be compared.
+
+    Voices and kinds of noise are disjoint between the splits. `folder` holds the files as `train/noisy`,
+    `train/clean` ... with a `table.csv` on the content of each. It appears only when complete, and its name is a digest
+    of all that determines its content, the source text of this package included.
     """
 
     def __init__(self, sizes: dict[str, int], seed: int, sample_rate: int, cache_dir: str | Path | None = None):
@@ -80,8 +81,8 @@ class Demo:
         """Write all pairs and the table into a folder."""
         jobs = [(split, index) for split, size in self.sizes.items() for index in range(size)]
         make = partial(_make_pairs, folder=folder, seed=self.seed, sample_rate=self.sample_rate)
-        # espeak-ng can't be reset: what it says depends on what it has said. So every 16 files, however many
-        # processes share the work, begin in a new process. One that is killed ends the work, where a
+        # espeak-ng can't be reset: its output depends on what it has spoken before. So every 16 files begin in a new
+        # process, however many processes share the work. One that is killed ends the work, while a
         # multiprocessing.Pool would wait for it for ever.
         chunks = [jobs[first : first + 16] for first in range(0, len(jobs), 16)]
         with (
@@ -108,7 +109,7 @@ def _make_pairs(jobs: list[tuple[str, int]], **options) -> list[dict[str, object
 
 
 def _make_pair(job: tuple[str, int], folder: Path, seed: int, sample_rate: int) -> dict[str, object]:
-    """Writes one pair; returns its row of the table. All choices depend on (seed, split, index) only."""
+    """Write one pair and return its row of the table. All choices depend on (seed, split, index) only."""
     split, index = job
     rng = generator(f"demo {split}", seed, index)
     frames = round(rng.uniform(*SECONDS[split]) * sample_rate)

@@ -15,20 +15,20 @@ Rng = np.random.Generator
 
 
 def coloured(rng: Rng, frames: int, sample_rate: int, slope: float) -> np.ndarray:
-    """Gaussian noise of RMS 1, its power density 1/f^slope above 30 Hz: 0 white, 1 pink, 2 brown, -1 blue."""
+    """Make Gaussian noise of RMS 1 with power density 1/f^slope above 30 Hz: 0 white, 1 pink, 2 brown, -1 blue."""
     spectrum = np.fft.rfft(rng.standard_normal(frames))
     frequency = np.maximum(np.fft.rfftfreq(frames, 1 / sample_rate), 30.0)
     return _unit(np.fft.irfft(spectrum * frequency ** (-slope / 2), frames))
 
 
 def hum(rng: Rng, frames: int, sample_rate: int, mains: float, tilt: float) -> np.ndarray:
-    """Harmonics of the mains frequency (Hz), the k-th falling as k^-tilt, above a soft noise floor."""
+    """Make harmonics of the mains frequency (Hz), the k-th of amplitude k^-tilt, above a soft noise floor."""
     pitch = np.full(frames, mains * rng.uniform(0.998, 1.002))
     return _harmonics(rng, pitch, sample_rate, tilt) + 0.05 * coloured(rng, frames, sample_rate, 1)
 
 
 def fan(rng: Rng, frames: int, sample_rate: int) -> np.ndarray:
-    """A rush of air that beats with the blades."""
+    """Make a rush of air that beats with the blades."""
     time = np.arange(frames) / sample_rate
     blades = rng.uniform(8, 25)
     beat = 1 + rng.uniform(0.1, 0.5) * np.sin(2 * np.pi * (blades * time + rng.uniform()))
@@ -36,26 +36,26 @@ def fan(rng: Rng, frames: int, sample_rate: int) -> np.ndarray:
 
 
 def wind(rng: Rng, frames: int, sample_rate: int) -> np.ndarray:
-    """A low rumble that swells and falls within a second or so."""
+    """Make a low rumble that swells and falls within a second or so."""
     gusts = _swell(rng, frames, sample_rate, per_second=1.0, depth=3.0)
     return gusts * coloured(rng, frames, sample_rate, rng.uniform(1.4, 2))
 
 
 def steam(rng: Rng, frames: int, sample_rate: int) -> np.ndarray:
-    """A slowly changing high hiss."""
+    """Make a slowly changing high hiss."""
     pressure = _swell(rng, frames, sample_rate, per_second=0.7, depth=1.0)
     return pressure * coloured(rng, frames, sample_rate, rng.uniform(-1, -0.5))
 
 
 def motor(rng: Rng, frames: int, sample_rate: int, pitch: tuple[float, float]) -> np.ndarray:
-    """Harmonics of a wandering pitch (somewhere in this range of Hz), with exhaust noise."""
+    """Make harmonics of a wandering pitch, which is drawn from a range in Hz, with exhaust noise."""
     turning = rng.uniform(*pitch) * _swell(rng, frames, sample_rate, per_second=0.5, depth=0.15)
     exhaust = coloured(rng, frames, sample_rate, 1.6)
     return _harmonics(rng, turning, sample_rate, rng.uniform(0.6, 1)) + 0.5 * exhaust
 
 
 def babble(rng: Rng, frames: int, sample_rate: int) -> np.ndarray:
-    """Four to seven voices at once, none of them ever a target."""
+    """Make four to seven voices at once, none of which is ever a target."""
     talkers = rng.choice(CROWD, rng.integers(4, 8), replace=False)
     languages = rng.choice(list(SENTENCES), len(talkers))
     return sum(_unit(utterance(rng, t, lang, frames, sample_rate)) for t, lang in zip(talkers, languages))
@@ -70,9 +70,10 @@ def strokes(
     band: tuple[float, float],
     noisiness: float,
 ) -> np.ndarray:
-    """Impulsive noise: so many strokes a second, each ringing at a pitch in `band` (Hz) for `decay` seconds.
+    """Make impulsive noise: `per_second` strokes, each of which rings at a pitch in `band` (Hz) for `decay` seconds.
 
-    noisiness: share of noise in a stroke's sound; 1 is a click, 0 a pure ring. Under it all is a soft floor.
+    Each of the three is a range that is drawn from. noisiness: share of noise in a stroke's sound; 1 is a click, 0 a
+    pure ring. Under the strokes is a soft noise floor.
     """
     wave = 0.02 * coloured(rng, frames, sample_rate, 1)
     for start in rng.integers(frames, size=max(1, round(rng.uniform(*per_second) * frames / sample_rate))):
@@ -115,7 +116,7 @@ def _unit(wave: np.ndarray) -> np.ndarray:
 
 
 def _harmonics(rng: Rng, pitch: np.ndarray, sample_rate: int, tilt: float) -> np.ndarray:
-    """Up to 40 harmonics of a pitch (frames,) in Hz, in random phases and strengths. RMS is 1."""
+    """Make up to 40 harmonics of a pitch (frames,) in Hz, with random phases and strengths and an RMS of 1."""
     phase = 2 * np.pi * np.cumsum(pitch) / sample_rate
     count = min(40, int(sample_rate / 2 / pitch.max()))
     wave = np.zeros(len(pitch))
@@ -125,6 +126,6 @@ def _harmonics(rng: Rng, pitch: np.ndarray, sample_rate: int, tilt: float) -> np
 
 
 def _swell(rng: Rng, frames: int, sample_rate: int, per_second: float, depth: float) -> np.ndarray:
-    """A smooth positive curve around 1, with about so many new levels a second, e^(+-depth/2) apart."""
+    """Make a smooth positive curve around 1 with `per_second` new levels a second, from e^(-depth/2) to e^(depth/2)."""
     knots = rng.uniform(-0.5, 0.5, int(frames / sample_rate * per_second) + 3) * depth
     return np.exp(np.interp(np.arange(frames) * per_second / sample_rate, np.arange(len(knots)), knots))

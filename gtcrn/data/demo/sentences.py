@@ -1,4 +1,4 @@
-"""What the demo voices say, by espeak-ng's name of the language; chosen for a variety of sounds."""
+"""The sentences of the demo voices, by espeak-ng's name of the language; they were chosen for a variety of sounds."""
 
 SENTENCES = {
     "en": (

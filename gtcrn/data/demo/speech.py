@@ -1,4 +1,4 @@
-"""Many voices from one library: espeak-ng, as shipped in the wheel `espeakng-loader` (the extra `demo`)."""
+"""Synthetic speech with many voices by espeak-ng, which the wheel `espeakng-loader` (the extra `demo`) contains."""
 
 import ctypes
 from functools import lru_cache
@@ -9,9 +9,8 @@ from gtcrn.data import audio
 from gtcrn.data.demo.sentences import SENTENCES
 from gtcrn.errors import UserError
 
-# espeak-ng's voice variants, dealt out so that no voice has two roles, nor do variants that are nearly one
-# voice (edward, edward2). Whispers and robots are left out. Naming a voice twice makes it twice as likely:
-# there are fewer female ones.
+# espeak-ng's voice variants. No voice is in two splits, nor are variants that sound nearly alike (edward, edward2).
+# Whispers and robots are left out. A voice that is listed twice is twice as likely: there are fewer female ones.
 TALKERS = {
     "train": (
         "m1 m2 m3 m4 m5 m6 Alex Andy Denis Gene Henrique Hugo Jacky Lee Mario Michael adam boris david ed "
@@ -22,7 +21,7 @@ TALKERS = {
     "validation": "m7 Diogo norbert pablo quincy f5 linda f5 linda".split(),
     "test": "m8 Mike paul travis sandro victor f4 Alicia steph aunty f4 Alicia steph aunty".split(),
 }
-# Heard in babble only.
+# voices for babble only
 CROWD = "Nguyen antonio benjamin kaukovalta Marco pedro ian Reed Storm RicishayMax caleb".split()
 
 _SYNCHRONOUS, _UTF8 = 2, 1  # espeak_AUDIO_OUTPUT, espeakCHARS_UTF8
@@ -31,7 +30,7 @@ _OnAudio = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes
 
 
 def require_espeak():
-    """The module `espeakng_loader`. Raises UserError if the extra is not installed."""
+    """Return the module `espeakng_loader`. Raises UserError if the extra is not installed."""
     try:
         import espeakng_loader
     except ImportError as error:
@@ -42,7 +41,7 @@ def require_espeak():
 
 
 class _Espeak:
-    """The library with its one global state: not for several threads, and each process has its own."""
+    """The library espeak-ng. Its state is global, so a process has one and must not use it from several threads."""
 
     def __init__(self):
         loader = require_espeak()
@@ -74,10 +73,9 @@ _espeak = lru_cache(maxsize=1)(_Espeak)
 
 
 def utterance(rng: np.random.Generator, talker: str, language: str, frames: int, sample_rate: int) -> np.ndarray:
-    """(frames,) of one voice saying sentences in random order, with pauses, at its own pitch and speed.
+    """Return speech (frames,) of one voice: sentences in random order, with pauses, at a random pitch and speed.
 
-    Not only a function of `rng`: espeak-ng's voicing also depends, in the last bits, on what this process
-    said before.
+    It is not a function of `rng` alone: in the last bits it also depends on what this process has spoken before.
     """
     espeak = _espeak()
     espeak.library.espeak_ng_SetRandSeed(ctypes.c_long(int(rng.integers(2**31))))  # breathy voices hold noise

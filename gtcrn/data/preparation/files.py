@@ -13,17 +13,18 @@ import pyarrow.compute as pc
 
 from gtcrn.data import audio
 from gtcrn.data.manifest import FACTS, FILE, AudioFile, Manifest, facts_of
-from gtcrn.data.preparation.jobs import InputFile
-from gtcrn.data.preparation.place import Place
-from gtcrn.data.rows import write_rows
+from gtcrn.data.preparation.jobs import WorkItem
+from gtcrn.data.preparation.output import OutputFolder
+from gtcrn.data.tables import write_table
 from gtcrn.errors import UserError
 
-MANIFEST = [*FACTS, pa.field("speaker", pa.string()), pa.field("sha256", pa.string())]  # those that are there
-_BLOCK = 300  # s read at once, so that memory does not grow with a file
+# all columns that a manifest may have; a table has those of them that were asked for
+MANIFEST = [*FACTS, pa.field("speaker", pa.string()), pa.field("sha256", pa.string())]
+_BLOCK = 300  # s that are read at once, so that a long file takes no more memory
 
 
-class Files:
-    """The files of a manifest as sources (see `jobs.Sources`), named by their paths in the corpus."""
+class FileItems:
+    """The files of a manifest as work items (see `jobs.WorkItems`), named by their paths in the corpus."""
 
     def __init__(self, manifest: Manifest):
         self.manifest = manifest
@@ -31,19 +32,19 @@ class Files:
     def __len__(self) -> int:
         return len(self.manifest)
 
-    def __getitem__(self, some: slice) -> Files:
-        return Files(self.manifest.select(np.arange(*some.indices(len(self)))))
+    def __getitem__(self, part: slice) -> FileItems:
+        return FileItems(self.manifest.select(np.arange(*part.indices(len(self)))))
 
-    def __iter__(self) -> Iterator[InputFile]:
+    def __iter__(self) -> Iterator[WorkItem]:
         for name, file in zip(self.names(), self.manifest):
-            yield InputFile(name, str(file.path), file, [audio.container(file.path)])
+            yield WorkItem(name, str(file.path), file, [audio.container(file.path)])
 
     def names(self) -> list[str]:
-        """Paths relative to the corpus, of packed files those that they had before."""
+        """Return the path of each file relative to the corpus; a packed file has the path from before it was packed."""
         return self._strings("name" if "name" in self.manifest.table.column_names else "path")
 
     def paths(self) -> list[Path]:
-        """Where to read them."""
+        """Return the path from which each file is read."""
         return [self.manifest.root / path for path in self._strings("path")]
 
     def _strings(self, column: str) -> list[str]:
@@ -51,7 +52,7 @@ class Files:
         return (values if chosen is None else values.take(pa.array(chosen))).to_pylist()
 
     def check_names(self, with_suffix: bool) -> None:
-        """Raises UserError if two files would become one, or one would come to lie outside the output folder."""
+        """Raise UserError if two files would be written as one, or one would lie outside the output folder."""
         seen: dict[str, str] = {}
         for name in self.names():
             if name.startswith("/") or "/../" in f"/{name}":
@@ -63,7 +64,7 @@ class Files:
 
 
 def blocks(file: AudioFile, length: int | None = None, hop: int | None = None) -> Iterator[np.ndarray]:
-    """All of a file, (N, C) float32 each; or pieces of it, `length` samples that begin every `hop` samples.
+    """Yield all of a file in blocks, (N, C) float32 each; or pieces of `length` samples that begin every `hop` samples.
 
     The last one may be shorter. Raises UserError if the file is not what its manifest says.
     """
@@ -81,21 +82,24 @@ def blocks(file: AudioFile, length: int | None = None, hop: int | None = None) -
 
 @dataclass(frozen=True)
 class AudioFormat:
-    """How audio is written."""
+    """A format in which audio is written. subtype: by libsndfile's name."""
 
     suffix: str
     subtype: str
 
     def gain(self, peak: float) -> float:
-        """What a wave with this peak is multiplied by so that it does not clip."""
+        """Return the factor that keeps a wave with this peak from clipping; 1 where it does not clip."""
         return 1.0 if peak <= 1 or self.subtype == "FLOAT" else (1 - 2**-15) / float(peak)
 
     def named(self, name: str) -> str:
-        """The name with this format's suffix."""
+        """Return the name with this format's suffix."""
         return f"{name.rpartition('.')[0]}{self.suffix}"
 
     def write(self, path: Path, waves: Iterable[np.ndarray], rate: int, channels: int) -> float:
-        """Writes waves, (N,) or (N, C), one after another, and returns their peak."""
+        """Write waves, (N,) or (N, C), one after another into one file, and return their peak.
+
+        Raises UserError for more channels than the format holds.
+        """
         if channels > 8 and self.suffix == ".flac":
             raise UserError(
                 f"{channels} channels, of which FLAC holds 8; prepare.format=wav or float has room for them"
@@ -115,14 +119,14 @@ FORMATS = {
 }
 
 
-def format_named(name: str) -> AudioFormat:
+def audio_format(name: str) -> AudioFormat:
     if name not in FORMATS:
         raise UserError(f"prepare.format={name} is not one of {', '.join(FORMATS)}")
     return FORMATS[name]
 
 
-def row_of(path: Path, name: str, speaker: str, checksum: bool) -> dict:
-    """The row of a manifest for the file at `path`, which will have the name `name`; UserError if it is of no use."""
+def manifest_row(path: Path, name: str, speaker: str, checksum: bool) -> dict:
+    """Return the manifest's row for the file at `path`, which will be named `name`. Raises UserError if it is bad."""
     facts = facts_of(path)
     if facts["problem"]:
         raise UserError(f"{name} would be {facts['problem']}")
@@ -130,16 +134,16 @@ def row_of(path: Path, name: str, speaker: str, checksum: bool) -> dict:
     return row | {"sha256": sha256(path)} if checksum else row
 
 
-def write_manifest(rows: pa.Table, place: Place) -> None:
-    """The manifest of the output folder, in the order in which a search of it would find the files."""
+def write_manifest(rows: pa.Table, output: OutputFolder) -> None:
+    """Write the manifest of the output folder, in the order in which a search of the folder would find the files."""
     order = pc.sort_indices(pa.array([_order_of(name) for name in rows["path"].to_pylist()]))
     schema = pa.schema([column for column in MANIFEST if column.name in rows.column_names])
-    with place.new(FILE) as waiting:
-        write_rows(rows.select(schema.names).cast(schema).take(order), waiting)
+    with output.writing(FILE) as partial:
+        write_table(rows.select(schema.names).cast(schema).take(order), partial)
 
 
-def table_of(manifest: Manifest, folder: Path) -> pa.Table:
-    """The table of a manifest that is to lie in `folder`, with its speakers."""
+def manifest_table(manifest: Manifest, folder: Path) -> pa.Table:
+    """Return the table of a manifest, with its speakers, as it is to be written into `folder`."""
     table, chosen = manifest.table, manifest.chosen
     table = table if chosen is None else table.take(pa.array(chosen))
     table = table.select([name for name in table.column_names if name not in ("stamp", "speaker")])
@@ -149,13 +153,13 @@ def table_of(manifest: Manifest, folder: Path) -> pa.Table:
 
 
 def _order_of(name: str) -> str:
-    """Sorts as a search does: of a folder, its files come first and then its folders."""
+    """Return a key that sorts paths as a search finds them: first the files of a folder, then those of its folders."""
     *folders, last = name.split("/")
     return "".join(f"\1{folder}\0" for folder in folders) + f"\0{last}"
 
 
 def span(path: Path) -> tuple[Path, int, int]:
-    """The file on disk, and of it the first byte and how many belong to `path`, which may be packed."""
+    """Return where a file, which may be packed, lies: the file on disk, the offset in it, and the size, in bytes."""
     container = audio.container(path)
     packed = str(path).removeprefix(str(container))  # "@1536+48213"
     if not packed:
@@ -165,7 +169,7 @@ def span(path: Path) -> tuple[Path, int, int]:
 
 
 def content(path: Path) -> bytes:
-    """The bytes of a file, packed or not. Raises UserError if they can't be read."""
+    """Return the bytes of a file, packed or not. Raises UserError if they can't be read."""
     try:
         container, offset, size = span(path)
         with open(container, "rb") as file:

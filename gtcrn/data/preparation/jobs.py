@@ -1,14 +1,14 @@
-"""Jobs over a corpus: on all cores, on several machines, broken off and taken up again.
+"""Jobs over a corpus, which use all cores, can be shared by several machines, and can be interrupted and resumed.
 
-The sources of a job are cut into parts, at most a thousand. Whoever has done a part leaves a record of it in the
-folder `.prepare` of the output: what came of every source, and the stamps of its files. All else follows from that:
+The work items of a job are cut into parts, at most a thousand. A run that has done a part leaves a record of it in the
+folder `.prepare` of the output: the result of every item, and the stamps of its input files. From this follows:
 
-- A source is done again only if it has no record, its record tells of a problem, its files have changed since, or
+- An item is done again only if it has no record, its record names a problem, its input files have changed since, or
   a file made from it is missing or older than they are.
-- Machines take every n-th part. Whichever finds the records of all parts there, whoever made them, writes the
+- Each machine takes every n-th part. The one that finds the records of all parts there, whoever made them, writes the
   tables of the whole job.
 - A file is written in a folder of its run within `.prepare` and moved to its name when it is whole. What a killed
-  run leaves behind lies there alone, and the next start of that run clears it away.
+  run leaves behind lies only there, and the next start of that run clears it away.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 from tqdm import tqdm
 
 from gtcrn.data.cache import stamp
-from gtcrn.data.preparation.place import HIDDEN, OutputError, Place
+from gtcrn.data.preparation.output import RECORDS, OutputError, OutputFolder
 from gtcrn.data.scan import BadFile
 from gtcrn.errors import UserError
 from gtcrn.workers import parallel
@@ -40,37 +40,37 @@ _PARTS = 1000
 
 
 @dataclass(frozen=True)
-class InputFile:
-    """Something to be worked on.
+class WorkItem:
+    """One piece of the work of a job, e.g. a file to be resampled.
 
-    name: tells it from all others. title: what it is called in messages. what: for the step. inputs: the files that
-    it is made of.
+    name: unique in the job. title: its name in messages. value: what the step works on, e.g. an `AudioFile`.
+    inputs: the files on disk that it is made from.
     """
 
     name: str
     title: str
-    what: Any
+    value: Any
     inputs: Sequence[Path] = ()
 
 
-class InputFiles(Protocol):
-    """Any number of sources; a slice of them is small, and its names are told without looking at each."""
+class WorkItems(Protocol):
+    """Any number of work items. A slice takes little memory, and the names are known without reading any item."""
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, some: slice) -> InputFiles: ...
+    def __getitem__(self, part: slice) -> WorkItems: ...
 
-    def __iter__(self) -> Iterator[InputFile]: ...
+    def __iter__(self) -> Iterator[WorkItem]: ...
 
     def names(self) -> list[str]: ...
 
 
 @dataclass(frozen=True)
 class Product:
-    """What came of a source.
+    """The result of one work item.
 
     files: those written, relative to the output folder. tables: by name, rows of the tables of the whole job.
-    bad: (title, problem) of what was of no use. counts: of what is worth telling at the end.
+    bad: (title, problem) of what can't be used. counts: {what is counted: number} for the summary at the end.
     """
 
     files: Sequence[str] = ()
@@ -80,23 +80,23 @@ class Product:
 
 
 class PreparationStep(Protocol):
-    """What is done with every source. It travels with every part, and so holds no long lists."""
+    """The operation that a job does on every work item. It is sent to the workers with every part, so it is small."""
 
-    doing: str  # e.g. "resampling"
-    unit: str  # what is counted, e.g. "file"
+    doing: str  # the label of the progress bar, e.g. "resampling"
+    unit: str  # what the progress bar counts, e.g. "file"
 
-    def make(self, source: InputFile, place: Place) -> Product:
-        """Raises UserError if the source is of no use."""
+    def make(self, item: WorkItem, output: OutputFolder) -> Product:
+        """Do one item and return the result. Raises UserError if the item can't be used."""
         ...
 
-    def finish(self, tables: dict[str, pa.Table], sources: InputFiles, place: Place) -> None:
-        """Writes what tells of the whole job. tables: those of the products, and `failures` (path, problem)."""
+    def finish(self, tables: dict[str, pa.Table], items: WorkItems, output: OutputFolder) -> None:
+        """Write the tables of the whole job. tables: those of the products, and `failures` (path, problem)."""
         ...
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """bad: of the whole job if it is complete, else of this run's share. counts: see `Product`."""
+    """The result of a run: of the whole job if it is complete, else of this run's share. counts: see `Product`."""
 
     complete: bool
     bad: list[BadFile]
@@ -106,108 +106,115 @@ class Outcome:
 @dataclass(frozen=True)
 class _Part:
     record: str  # its file, relative to the output folder
-    which: slice  # of all sources
+    which: slice  # of all items
 
     def do(
-        self, sources: InputFiles, step: PreparationStep, place: Place, again: bool
+        self, items: WorkItems, step: PreparationStep, output: OutputFolder, again: bool
     ) -> tuple[int, list[tuple[str, str]]]:
-        """How many sources it has, and what of them is of no use. sources: those of the part."""
-        known = {record["name"]: record for record in self.records(place)}
+        """Do the items of this part; return how many there are, and (title, problem) of those that can't be used."""
+        known = {record["name"]: record for record in self.records(output)}
         records = []
-        for source in sources:
-            record = known.get(source.name)
-            stamps = [stamp(path) for path in source.inputs]
-            if again or record is None or not _is_current(record, stamps, place):
+        for item in items:
+            record = known.get(item.name)
+            stamps = [stamp(path) for path in item.inputs]
+            if again or record is None or not _is_current(record, stamps, output):
                 earlier = set(record["files"]) if record else set()
-                record = {"name": source.name, "stamps": stamps, **vars(_made(step, source, place))}
+                record = {"name": item.name, "stamps": stamps, **vars(_make(step, item, output))}
                 for name in earlier.difference(record["files"]):
-                    (place.root / name).unlink(missing_ok=True)
+                    (output.root / name).unlink(missing_ok=True)
             records.append(record)
         if records != list(known.values()):
-            place.write_json(self.record, records)
+            output.write_json(self.record, records)
         return len(records), [problem for record in records for problem in record["bad"]]
 
-    def records(self, place: Place) -> list[dict]:
-        file = place.root / self.record
+    def records(self, output: OutputFolder) -> list[dict]:
+        file = output.root / self.record
         return json.loads(file.read_text()) if file.is_file() else []
 
-    def is_done(self, place: Place, names: list[str]) -> bool:
-        """names: of all sources."""
-        return [record["name"] for record in self.records(place)] == names[self.which]
+    def is_done(self, output: OutputFolder, names: list[str]) -> bool:
+        """Return whether there is a record of every item of this part. names: those of all items of the job."""
+        return [record["name"] for record in self.records(output)] == names[self.which]
 
 
-def _made(step: PreparationStep, source: InputFile, place: Place) -> Product:
+def _make(step: PreparationStep, item: WorkItem, output: OutputFolder) -> Product:
     try:
-        return step.make(source, place)
+        return step.make(item, output)
     except OutputError:
         raise
     except UserError as error:
-        return Product(bad=[(source.title, str(error).removeprefix(f"{source.title}: "))])
+        return Product(bad=[(item.title, str(error).removeprefix(f"{item.title}: "))])
 
 
-def _is_current(record: dict, stamps: list[list[int] | None], place: Place) -> bool:
+def _is_current(record: dict, stamps: list[list[int] | None], output: OutputFolder) -> bool:
     if record["bad"] or record["stamps"] != stamps:
         return False
     newest = max((changed for _, changed in filter(None, stamps)), default=0)
-    written = [stamp(place.root / name) for name in record["files"]]
+    written = [stamp(output.root / name) for name in record["files"]]
     return all(found and found[1] >= newest for found in written)
 
 
-def carry_out(
+def run_job(
     step: PreparationStep,
-    sources: InputFiles,
-    place: Place,
+    items: WorkItems,
+    output: OutputFolder,
     bad: Sequence[BadFile] = (),
     workers: int | None = None,
     again: bool = False,
 ) -> Outcome:
-    """Does this run's share of a job and, if nothing is left to do then, writes the tables of all of it.
+    """Do this run's share of a job and, if nothing is left to do then, write the tables of the whole job.
 
-    bad: what is known to be of no use beforehand. workers: processes, None for one per core. again: also what was
-    done before.
+    bad: files that are known beforehand to be bad. workers: processes, None for one per core. again: do what was done
+    before once more.
+
+    Raises UserError if none of the items can be used, and OutputError if the output can't be written.
     """
-    size = max(1, ceil(len(sources) / _PARTS))
-    starts = range(0, len(sources), size)
+    size = max(1, ceil(len(items) / _PARTS))
+    starts = range(0, len(items), size)
     parts = [
-        _Part(f"{HIDDEN}/part-{number:04d}-of-{len(starts):04d}.json", slice(start, start + size))
+        _Part(f"{RECORDS}/part-{number:04d}-of-{len(starts):04d}.json", slice(start, start + size))
         for number, start in enumerate(starts)
     ]
-    mine = parts[place.shard_index :: place.shard_count]
-    found = [*bad, *_each(mine, sources, step, place, workers, again)]
-    names = sources.names()
-    if not all(part.is_done(place, names) for part in parts):
+    mine = parts[output.shard_index :: output.shard_count]
+    found = [*bad, *_do_parts(mine, items, step, output, workers, again)]
+    names = items.names()
+    if not all(part.is_done(output, names) for part in parts):
         return Outcome(False, found)
-    tables, problems, counts = _gathered(parts, place)
+    tables, problems, counts = _gather(parts, output)
     found = [*bad, *problems]
-    tables["failures"] = _tell_failures(found, place)
+    tables["failures"] = _write_failures(found, output)
     if len(tables) == 1:
         raise UserError(f"nothing of the input is of use{f', e.g. {found[0]}' if found else ''}")
-    step.finish(tables, sources, place)
+    step.finish(tables, items, output)
     current = {part.record for part in parts}
-    for file in place.hidden.glob("part-*"):
-        if f"{HIDDEN}/{file.name}" not in current:  # of a smaller or larger corpus
+    for file in output.records_folder.glob("part-*"):
+        if f"{RECORDS}/{file.name}" not in current:  # of a smaller or larger corpus
             file.unlink()
     return Outcome(True, found, counts)
 
 
-def _tell_failures(bad: Sequence[BadFile], place: Place) -> pa.Table:
-    """The table of bad files, also written down if there are any."""
+def _write_failures(bad: Sequence[BadFile], output: OutputFolder) -> pa.Table:
+    """Return the table of the bad files, and write it if there are any."""
     columns = {"path": [str(file.path) for file in bad], "problem": [file.problem for file in bad]}
     table = pa.table({name: pa.array(values, pa.string()) for name, values in columns.items()})
     if bad:
-        place.write_csv(FAILURES, table.to_pandas())
+        output.write_csv(FAILURES, table.to_pandas())
     else:
-        (place.root / FAILURES).unlink(missing_ok=True)
+        (output.root / FAILURES).unlink(missing_ok=True)
     return table
 
 
-def _each(
-    parts: Sequence[_Part], sources: InputFiles, step: PreparationStep, place: Place, workers: int | None, again: bool
+def _do_parts(
+    parts: Sequence[_Part],
+    items: WorkItems,
+    step: PreparationStep,
+    output: OutputFolder,
+    workers: int | None,
+    again: bool,
 ) -> list[BadFile]:
-    """Does the parts, in parallel, and says what of them is of no use."""
+    """Do the parts in parallel, log the bad files and return them."""
     found = []
-    jobs = (joblib.delayed(part.do)(sources[part.which], step, place, again) for part in parts)
-    total = sum(len(range(*part.which.indices(len(sources)))) for part in parts)
+    jobs = (joblib.delayed(part.do)(items[part.which], step, output, again) for part in parts)
+    total = sum(len(range(*part.which.indices(len(items)))) for part in parts)
     with (
         parallel(),
         tqdm(total=total, desc=step.doing, unit=step.unit, disable=None) as bar,
@@ -226,21 +233,21 @@ def _each(
     return found
 
 
-def _gathered(parts: Sequence[_Part], place: Place) -> tuple[dict[str, pa.Table], list[BadFile], Counter]:
-    """The tables, what is of no use and the counts of all parts."""
+def _gather(parts: Sequence[_Part], output: OutputFolder) -> tuple[dict[str, pa.Table], list[BadFile], Counter]:
+    """Return the tables, the bad files and the counts of all parts together, as their records state them."""
     pieces, bad, counts = {}, [], Counter()
     for part in parts:
         rows = {}
-        for record in part.records(place):
+        for record in part.records(output):
             bad += [BadFile(Path(path), problem) for path, problem in record["bad"]]
             counts.update(record["counts"])
-            for name, some in record["tables"].items():
-                rows.setdefault(name, []).extend(some)
-        for name, some in rows.items():
-            if not some:
+            for name, own in record["tables"].items():
+                rows.setdefault(name, []).extend(own)
+        for name, own in rows.items():
+            if not own:
                 continue
-            columns = dict.fromkeys(column for row in some for column in row)
+            columns = dict.fromkeys(column for row in own for column in row)
             pieces.setdefault(name, []).append(
-                pa.table({column: [row.get(column) for row in some] for column in columns})
+                pa.table({column: [row.get(column) for row in own] for column in columns})
             )
     return {name: pa.concat_tables(some, promote_options="permissive") for name, some in pieces.items()}, bad, counts

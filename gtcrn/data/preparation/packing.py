@@ -1,4 +1,4 @@
-"""Many small files in a few tar archives; see `gtcrn.data.shards` for how they are read."""
+"""`prepare=pack` puts many small files into a few tar archives; see `gtcrn.data.shards` for how they are read."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ import pyarrow as pa
 from gtcrn.data import audio
 from gtcrn.data.cache import digest
 from gtcrn.data.manifest import Manifest
-from gtcrn.data.preparation.files import MANIFEST, Files, content, span
-from gtcrn.data.preparation.jobs import InputFile, Product
-from gtcrn.data.preparation.place import Place
-from gtcrn.data.rows import write_rows
+from gtcrn.data.preparation.files import MANIFEST, FileItems, content, span
+from gtcrn.data.preparation.jobs import Product, WorkItem
+from gtcrn.data.preparation.output import OutputFolder
 from gtcrn.data.shards import INDEX
+from gtcrn.data.tables import write_table
 from gtcrn.errors import UserError
 
 _BLOCK = tarfile.BLOCKSIZE
@@ -27,13 +27,15 @@ _COLUMNS = [pa.field("name", pa.string()), *MANIFEST]
 
 @dataclass(frozen=True)
 class Shard:
+    """One archive to be written."""
+
     file: str  # shard-000000.tar
-    members: Files
-    digest: str  # of what they are and how large
+    members: FileItems
+    digest: str  # of the names and sizes of its members
 
 
-class Shards:
-    """Archives to be written, as sources (see `jobs.Sources`)."""
+class ShardItems:
+    """The archives to be written, as work items (see `jobs.WorkItems`)."""
 
     def __init__(self, shards: Sequence[Shard]):
         self.shards = shards
@@ -41,25 +43,26 @@ class Shards:
     def __len__(self) -> int:
         return len(self.shards)
 
-    def __getitem__(self, some: slice) -> Shards:
-        return Shards(self.shards[some])
+    def __getitem__(self, part: slice) -> ShardItems:
+        return ShardItems(self.shards[part])
 
-    def __iter__(self) -> Iterator[InputFile]:
+    def __iter__(self) -> Iterator[WorkItem]:
         for name, shard in zip(self.names(), self.shards):
             inputs = list(dict.fromkeys(map(audio.container, shard.members.paths())))
-            yield InputFile(name, shard.file, shard, inputs)
+            yield WorkItem(name, shard.file, shard, inputs)
 
     def names(self) -> list[str]:
         return [f"{shard.file} {shard.digest}" for shard in self.shards]
 
 
 class Pack:
-    """Archives of at most `shard_mb` MB, or of one larger file, filled in the order of the corpus.
+    """The step that packs a corpus, in its order, into archives of at most `shard_mb` MB, or of one larger file.
 
     They are plain tar, with the files' paths as names, so that WebDataset reads them too: its key of a file is all
-    before the first dot of its name, e.g. `clean/p226_001`, and what follows, `wav`, the name of its field.
+    before the first dot of its name, e.g. `clean/p226_001`, and what follows, `wav`, is the name of its field.
     Each archive depends on its files only, not on when, where and by whom it was written.
-    checksum: of the files, SHA-256, in the index.
+
+    checksum: add the SHA-256 of every file to the index.
     """
 
     doing, unit = "packing", "shard"
@@ -69,8 +72,8 @@ class Pack:
             raise UserError(f"prepare.shard_mb={shard_mb}: must be above 0")
         self.shard_bytes, self.checksum = shard_mb * 1e6, checksum
 
-    def sources(self, manifest: Manifest) -> Shards:
-        files = Files(manifest)
+    def work_items(self, manifest: Manifest) -> ShardItems:
+        files = FileItems(manifest)
         files.check_names(with_suffix=True)
         sizes = [_size(path) for path in files.paths()]
         starts, filled = [], self.shard_bytes
@@ -84,34 +87,35 @@ class Pack:
         for number, (start, end) in enumerate(zip(starts, [*starts[1:], len(files)])):
             members = files[start:end]
             shards.append(Shard(f"shard-{number:06d}.tar", members, digest(members.names(), sizes[start:end])))
-        return Shards(shards)
+        return ShardItems(shards)
 
-    def make(self, source: InputFile, place: Place) -> Product:
-        shard, rows, bad = source.what, [], []
-        with place.new(shard.file) as waiting, tarfile.open(waiting, "w", format=tarfile.PAX_FORMAT) as archive:
+    def make(self, item: WorkItem, output: OutputFolder) -> Product:
+        shard: Shard = item.value
+        rows, bad = [], []
+        with output.writing(shard.file) as partial, tarfile.open(partial, "w", format=tarfile.PAX_FORMAT) as archive:
             for member in shard.members:
                 try:
-                    data = content(member.what.path)
+                    data = content(member.value.path)
                 except UserError as error:
                     bad.append((member.title, str(error).removeprefix(f"{member.title}: ")))
                     continue
-                entry = tarfile.TarInfo(member.name)  # by itself it tells no time and no owner
+                entry = tarfile.TarInfo(member.name)  # its defaults hold no time and no owner
                 entry.size = len(data)
                 archive.addfile(entry, BytesIO(data))
                 begin = archive.offset - (entry.size + -entry.size % _BLOCK)
-                row = vars(member.what) | {"name": member.name, "path": f"{shard.file}@{begin}+{entry.size}"}
+                row = vars(member.value) | {"name": member.name, "path": f"{shard.file}@{begin}+{entry.size}"}
                 rows.append(row | {"sha256": hashlib.sha256(data).hexdigest()} if self.checksum else row)
         return Product([shard.file], {"shards": rows}, bad)
 
-    def finish(self, tables: dict[str, pa.Table], sources: Shards, place: Place) -> None:
+    def finish(self, tables: dict[str, pa.Table], items: ShardItems, output: OutputFolder) -> None:
         rows = tables["shards"]
         schema = pa.schema([column for column in _COLUMNS if column.name in rows.column_names])
-        with place.new(INDEX) as waiting:
-            write_rows(rows.select(schema.names).cast(schema), waiting)
+        with output.writing(INDEX) as partial:
+            write_table(rows.select(schema.names).cast(schema), partial)
 
 
 def _size(path: Path) -> int:
-    """Bytes of a file; 0 of a missing one, which is told of when its turn comes."""
+    """Return the bytes of a file; 0 for a missing one, which is reported when it is packed."""
     try:
         return span(path)[2]
     except OSError:

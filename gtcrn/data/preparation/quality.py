@@ -1,4 +1,4 @@
-"""How good a recording of speech is, measured without a reference."""
+"""Measures of how good a recording of speech is that need no reference."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from gtcrn.data.mixing import active_frames
 from gtcrn.data.preparation.files import blocks
 
 _FRAME = 0.032  # s; frames overlap by half
-_BAND = (80, 8000)  # Hz, in which levels are taken: what is below is rumble
+_BAND = (80, 8000)  # Hz, in which levels are measured: below it is rumble
 _WINDOW = 3  # s, in which speech pauses at every frequency, if only between two sounds
 _QUIET = 0.1  # share of the frames of a window in which a bin holds noise alone
-_DIGITAL_SILENCE = 1e-10  # power; no recording is as quiet as -100 dBFS, so these frames were put in
+_DIGITAL_SILENCE = 1e-10  # power; no recording is as quiet as -100 dBFS, so such frames were inserted later
 _DROP = 20  # dB; in the recordings that this was tried on, speech fell by at most 17, and at a low-pass by over 50
 _LOWEST_EDGE = 2000  # Hz
 _FLAT = 1e-3  # of the peak, by which samples of a clipped run differ at most
@@ -26,15 +26,16 @@ _RUN = 3  # samples; at the peak of speech that is not clipped there are fewer
 
 @dataclass(frozen=True)
 class Quality:
-    """What `measure` finds.
+    """The measures of one recording.
 
-    snr: dB, of the frames in which speech is active to the mean noise floor. Of steady noise it tells the truth
-        to 3 dB up to 20 dB, and less than it above, where the faintest speech counts as noise. Noise that comes
-        and goes as fast as speech, as babble does, is only seen as far as it never stops.
-    clipping: share of the samples that stand in flat runs at the peak. What was resampled after it clipped is round.
+    snr: dB, the power of the frames in which speech is active over the mean noise floor. For steady noise it is right
+        to 3 dB up to 20 dB, and too low above, where the faintest speech counts as noise. Of noise that comes and
+        goes as fast as speech, such as babble, only the part that never stops is measured.
+    clipping: share of the samples in flat runs at the peak. A wave that was resampled after it clipped has no such
+        runs, and so is not recognized.
     silence: share of the time in which no speech is active.
-    bandwidth: Hz, above which there is next to nothing: half the rate, or the frequency at which the spectrum breaks
-        off, from 2 kHz on.
+    bandwidth: Hz, above which there is next to nothing: half the rate, or the frequency, from 2 kHz on, at which the
+        spectrum breaks off.
     """
 
     snr: float
@@ -44,7 +45,10 @@ class Quality:
 
 
 def measure(file: AudioFile) -> Quality:
-    """Decodes all of a file, in constant memory; of several channels, the first counts."""
+    """Measure the quality of a file. All of it is decoded, in constant memory; of several channels, the first counts.
+
+    Raises UserError if the file is not what its manifest says.
+    """
     size = round(_FRAME * file.rate)
     frequencies = scipy.fft.rfftfreq(size, 1 / file.rate)
     band = (frequencies >= _BAND[0]) & (frequencies <= _BAND[1])
@@ -62,7 +66,10 @@ def measure(file: AudioFile) -> Quality:
 
 
 def power_spectra(wave: np.ndarray, size: int) -> np.ndarray:
-    """(T, size // 2 + 1) of a wave (N,), in frames of `size`; a frame sums to its mean square, as far as it is AC."""
+    """Return the power spectra (T, size // 2 + 1) of the frames of `size` samples of a wave (N,).
+
+    The bins of a frame add up to its mean square, without its mean.
+    """
     window = hann(size, sym=False).astype(np.float32)
     wave = np.pad(wave, (0, max(0, size - len(wave))))
     frames = np.lib.stride_tricks.sliding_window_view(wave, size)[:: size // 2] * window
@@ -70,19 +77,20 @@ def power_spectra(wave: np.ndarray, size: int) -> np.ndarray:
 
 
 def noise_floor(frames: np.ndarray) -> float:
-    """The power of the noise in some seconds of spectra (T, F).
+    """Estimate the power of the noise in some seconds of power spectra (T, F).
 
-    In each bin it is what a tenth of the frames do not exceed (Stahl et al., Quantile based noise estimation, ICASSP
-    2000), made up for its being less than the mean: the power of noise in a bin is distributed exponentially.
+    In each bin it is the power that a tenth of the frames do not exceed (Stahl et al., Quantile based noise
+    estimation, ICASSP 2000). As the power of noise in a bin is distributed exponentially, this is a known share of its
+    mean, by which it is divided.
     """
-    heard = frames[frames.sum(axis=1) > _DIGITAL_SILENCE]
-    if not len(heard):
+    recorded = frames[frames.sum(axis=1) > _DIGITAL_SILENCE]
+    if not len(recorded):
         return 0.0
-    return float(np.quantile(heard, _QUIET, axis=0).sum() / -log(1 - _QUIET))
+    return float(np.quantile(recorded, _QUIET, axis=0).sum() / -log(1 - _QUIET))
 
 
 def _levels(power: np.ndarray, floor: np.ndarray) -> tuple[float, float]:
-    """The SNR in dB and the share of frames without speech, from the power (T,) and the noise floor (T,)."""
+    """Return the SNR in dB and the share of frames without speech, from the power (T,) and the noise floor (T,)."""
     speech = np.maximum(power - floor, 0)
     active = active_frames(speech)
     noise = max(floor[floor > 0].mean() if floor.any() else 0.0, _DIGITAL_SILENCE)
@@ -91,14 +99,14 @@ def _levels(power: np.ndarray, floor: np.ndarray) -> tuple[float, float]:
 
 
 def _flat_samples(wave: np.ndarray, peak: float) -> int:
-    """How many samples of (N,) stand in runs at the peak."""
+    """Count the samples of a wave (N,) that stand in flat runs at the peak."""
     edges = np.flatnonzero(np.diff(np.abs(wave) >= (1 - _FLAT) * peak, prepend=False, append=False))
     runs = edges[1::2] - edges[::2]
     return int(runs[runs >= _RUN].sum())
 
 
 def _edge(spectrum: np.ndarray, frequencies: np.ndarray, rate: int) -> float:
-    """The lowest frequency above which the mean power of a spectrum (F,) is less than below it by `_DROP`."""
+    """Return the lowest frequency in Hz above which the mean power of a spectrum (F,) is `_DROP` less than below it."""
     total = np.concatenate([[0], np.cumsum(spectrum)])
 
     def mean(low: np.ndarray, high: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""A corpus at another rate."""
+"""`prepare=resample` copies a corpus at another sample rate."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ import soxr
 
 from gtcrn.data import audio
 from gtcrn.data.manifest import AudioFile, Manifest
-from gtcrn.data.preparation.files import Files, blocks, format_named, row_of, write_manifest
-from gtcrn.data.preparation.jobs import InputFile, Product
-from gtcrn.data.preparation.place import Place
+from gtcrn.data.preparation.files import FileItems, audio_format, blocks, manifest_row, write_manifest
+from gtcrn.data.preparation.jobs import Product, WorkItem
+from gtcrn.data.preparation.output import OutputFolder
 from gtcrn.errors import UserError
 
 CHANNELS = ("keep", "first", "mean")
 
 
 class Resample:
-    """Every file at one rate, sample for sample what `gtcrn.data.audio.resample` gives.
+    """The step that copies every file at one rate, sample for sample as `gtcrn.data.audio.resample` gives it.
 
     sample_rate: Hz. lowest_rate: Hz, below which files are bad; None is sample_rate.
     channels: `keep` all, take the `first`, or their `mean`.
     format: `flac` or `wav`, 16 bits, or `float`, a WAV of 32. What would exceed full scale in 16 bits (resampling
         overshoots a little, and floats may do so anyway) is turned down as a whole file, and counted.
-    checksum: of the files, SHA-256, in the manifest.
+    checksum: add the SHA-256 of every file to the manifest.
     """
 
     doing, unit = "resampling", "file"
@@ -36,32 +36,32 @@ class Resample:
         if channels not in CHANNELS:
             raise UserError(f"prepare.channels={channels} is not one of {', '.join(CHANNELS)}")
         self.sample_rate, self.lowest_rate = sample_rate, lowest_rate or sample_rate
-        self.channels, self.format, self.checksum = channels, format_named(format), checksum
+        self.channels, self.format, self.checksum = channels, audio_format(format), checksum
 
-    def sources(self, manifest: Manifest) -> Files:
-        files = Files(manifest)
+    def work_items(self, manifest: Manifest) -> FileItems:
+        files = FileItems(manifest)
         files.check_names(with_suffix=False)
         return files
 
-    def make(self, source: InputFile, place: Place) -> Product:
-        file, name = source.what, self.format.named(source.name)
+    def make(self, item: WorkItem, output: OutputFolder) -> Product:
+        file, name = item.value, self.format.named(item.name)
         if file.rate < self.lowest_rate:
             raise UserError(audio.wrong_rate(file.rate, self.lowest_rate))
         channels = file.channels if self.channels == "keep" else 1
-        with place.new(name) as waiting:
-            peak = self.format.write(waiting, self._resampled(file, channels), self.sample_rate, channels)
+        with output.writing(name) as partial:
+            peak = self.format.write(partial, self._resampled(file, channels), self.sample_rate, channels)
             gain = self.format.gain(peak)
             if gain < 1:
                 waves = (gain * wave for wave in self._resampled(file, channels))
-                self.format.write(waiting, waves, self.sample_rate, channels)
-            row = row_of(waiting, name, file.speaker, self.checksum)
+                self.format.write(partial, waves, self.sample_rate, channels)
+            row = manifest_row(partial, name, file.speaker, self.checksum)
         return Product([name], {"manifest": [row]}, counts={"turned down so as not to clip": int(gain < 1)})
 
-    def finish(self, tables: dict[str, pa.Table], sources: Files, place: Place) -> None:
-        write_manifest(tables["manifest"], place)
+    def finish(self, tables: dict[str, pa.Table], items: FileItems, output: OutputFolder) -> None:
+        write_manifest(tables["manifest"], output)
 
     def _resampled(self, file: AudioFile, channels: int) -> Iterator[np.ndarray]:
-        """All of the file, (N, channels) each, together as long as `audio.resampled_length` says."""
+        """Yield the resampled file in blocks, (N, channels) each, together as long as `audio.resampled_length` says."""
         if file.rate == self.sample_rate:
             yield from (self._chosen(block) for block in blocks(file))
             return
@@ -75,7 +75,7 @@ class Resample:
         yield np.pad(wave, [(0, missing - len(wave)), (0, 0)])
 
     def _chosen(self, block: np.ndarray) -> np.ndarray:
-        """(N, C) -> (N, C) or (N, 1)"""
+        """Return the channels to be written, (N, C) or (N, 1), of a block (N, C)."""
         if self.channels == "mean":
             return block.mean(axis=1, keepdims=True)
         return block if self.channels == "keep" else np.ascontiguousarray(block[:, :1])

@@ -1,4 +1,4 @@
-"""A corpus cut into pieces."""
+"""`prepare=segment` cuts the files of a corpus into pieces."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ import pyarrow as pa
 from gtcrn.data import audio
 from gtcrn.data.manifest import AudioFile, Manifest
 from gtcrn.data.mixing import active_frames
-from gtcrn.data.preparation.files import Files, blocks, format_named, row_of, write_manifest
-from gtcrn.data.preparation.jobs import InputFile, Product
-from gtcrn.data.preparation.place import Place
+from gtcrn.data.preparation.files import FileItems, audio_format, blocks, manifest_row, write_manifest
+from gtcrn.data.preparation.jobs import Product, WorkItem
+from gtcrn.data.preparation.output import OutputFolder
 from gtcrn.errors import UserError
 
 _FRAME = 0.02  # s
 
 
 class Segment:
-    """Pieces of every file, `<name>_0003.wav`, numbered by where they begin, those that are left out included.
+    """The step that cuts every file into pieces, `<name>_0003.wav`. The numbers count the pieces left out as well.
 
     seconds: their length. hop: from the beginning of one to that of the next, s; None is `seconds`.
     least_seconds: a last piece that is shorter is left out, and so is a shorter file, which is bad.
     least_active: share of a piece that must be active speech, by the level of the whole file (see `active_frames`).
         A piece with nothing at all in it is always left out.
-    format, checksum: see `Resample`. Samples of 16 bits stay as they are.
+    format, checksum: see `Resample`. Samples of 16 bits are not changed.
     """
 
     doing, unit = "cutting", "file"
@@ -50,15 +50,15 @@ class Segment:
         if not 0 <= least_active <= 1:
             raise UserError(f"prepare.least_active={least_active}: a share lies between 0 and 1")
         self.seconds, self.least_seconds, self.least_active = seconds, least_seconds, least_active
-        self.format, self.checksum = format_named(format), checksum
+        self.format, self.checksum = audio_format(format), checksum
 
-    def sources(self, manifest: Manifest) -> Files:
-        files = Files(manifest)
+    def work_items(self, manifest: Manifest) -> FileItems:
+        files = FileItems(manifest)
         files.check_names(with_suffix=False)
         return files
 
-    def make(self, source: InputFile, place: Place) -> Product:
-        file = source.what
+    def make(self, item: WorkItem, output: OutputFolder) -> Product:
+        file = item.value
         length, hop, least = (round(part * file.rate) for part in (self.seconds, self.hop, self.least_seconds))
         if file.frames < least:
             raise UserError(f"too short: {file.seconds:.2f} s where at least {self.least_seconds:g} s are needed")
@@ -70,18 +70,18 @@ class Segment:
                 continue
             if activity is not None and activity(number * hop, len(piece)) < self.least_active:
                 continue
-            name = self.format.named(f"{source.name.rpartition('.')[0]}_{number:04d}.wav")
-            with place.new(name) as waiting:
-                self.format.write(waiting, [gain * piece], file.rate, file.channels)
-                rows.append(row_of(waiting, name, file.speaker, self.checksum))
+            name = self.format.named(f"{item.name.rpartition('.')[0]}_{number:04d}.wav")
+            with output.writing(name) as partial:
+                self.format.write(partial, [gain * piece], file.rate, file.channels)
+                rows.append(manifest_row(partial, name, file.speaker, self.checksum))
         counts = {"pieces": len(rows), "pieces left out": number + 1 - len(rows)}
         return Product([row["path"] for row in rows], {"manifest": rows}, counts=counts)
 
-    def finish(self, tables: dict[str, pa.Table], sources: Files, place: Place) -> None:
-        write_manifest(tables["manifest"], place)
+    def finish(self, tables: dict[str, pa.Table], items: FileItems, output: OutputFolder) -> None:
+        write_manifest(tables["manifest"], output)
 
     def _activity(self, file: AudioFile) -> Callable[[int, int], float]:
-        """Gives, for a first sample and a number of samples, the share of them that is active speech."""
+        """Return the function that gives, for a first sample and a number of samples, their share of active speech."""
         frame = round(_FRAME * file.rate)
         powers = []
         for block in blocks(file, 10000 * frame):

@@ -1,4 +1,4 @@
-"""The good recordings of a corpus, chosen by measures that need no reference."""
+"""`prepare=filter` chooses the good recordings of a corpus by measures that need no reference."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import pandas as pd
 import pyarrow as pa
 
 from gtcrn.data.manifest import FILE, Manifest
-from gtcrn.data.preparation.files import Files, table_of
-from gtcrn.data.preparation.jobs import InputFile, Product
-from gtcrn.data.preparation.place import Place
+from gtcrn.data.preparation.files import FileItems, manifest_table
+from gtcrn.data.preparation.jobs import Product, WorkItem
+from gtcrn.data.preparation.output import OutputFolder
 from gtcrn.data.preparation.quality import measure
-from gtcrn.data.rows import write_rows
+from gtcrn.data.tables import write_table
 
 TABLE = "quality.csv"
 
 
 @dataclass(frozen=True)
 class Limit:
-    """What a measure must at least, or at most, be."""
+    """The value that a measure must reach (`is_least`), or must not exceed."""
 
     value: float
     is_least: bool
@@ -34,9 +34,9 @@ class Limit:
 
 
 class Filter:
-    """Measures every file (see `quality.Quality`) and leaves out those beyond a limit; None for no limit.
+    """The step that measures every file (see `quality.Quality`) and leaves out those beyond a limit; None is no limit.
 
-    `manifest.arrow` lists the others, where they are; `quality.csv` has the measures of all.
+    `manifest.arrow` lists the others by their paths in the input; `quality.csv` has the measures of all.
     """
 
     doing, unit = "measuring", "file"
@@ -56,24 +56,24 @@ class Filter:
         }
         self.limits = {name: Limit(*limit) for name, limit in limits.items() if limit[0] is not None}
 
-    def sources(self, manifest: Manifest) -> Files:
-        return Files(manifest)
+    def work_items(self, manifest: Manifest) -> FileItems:
+        return FileItems(manifest)
 
-    def make(self, source: InputFile, place: Place) -> Product:
-        row = {"path": source.name, "seconds": source.what.seconds, **asdict(measure(source.what))}
+    def make(self, item: WorkItem, output: OutputFolder) -> Product:
+        row = {"path": item.name, "seconds": item.value.seconds, **asdict(measure(item.value))}
         return Product(tables={"quality": [row]})
 
-    def finish(self, tables: dict[str, pa.Table], sources: Files, place: Place) -> None:
+    def finish(self, tables: dict[str, pa.Table], items: FileItems, output: OutputFolder) -> None:
         table = tables["quality"].to_pandas()
         table["left_out"] = self._reasons(table)
-        good = pd.Series(sources.names()).isin(table["path"][table["left_out"] == ""])
-        with place.new(FILE) as waiting:
-            write_rows(table_of(sources.manifest.select(good.to_numpy()), place.root), waiting)
+        good = pd.Series(items.names()).isin(table["path"][table["left_out"] == ""])
+        with output.writing(FILE) as partial:
+            write_table(manifest_table(items.manifest.select(good.to_numpy()), output.root), partial)
         bad = tables["failures"].to_pandas().rename(columns={"problem": "left_out"})
-        bad["path"] = bad["path"].str.removeprefix(f"{sources.manifest.root}/")
-        place.write_csv(TABLE, pd.concat([table, bad]))
+        bad["path"] = bad["path"].str.removeprefix(f"{items.manifest.root}/")
+        output.write_csv(TABLE, pd.concat([table, bad]))
 
     def _reasons(self, table: pd.DataFrame) -> list[str]:
-        """Of each row, e.g. "snr below 15; silence above 0.8"; "" if it is good."""
+        """Return why each row is left out, e.g. "snr below 15; silence above 0.8"; "" for a good one."""
         failing = {f"{name} {limit}": limit.fails(table[name].to_numpy()) for name, limit in self.limits.items()}
         return ["; ".join(compress(failing, row)) for row in zip(*failing.values())] if failing else ""

@@ -7,8 +7,8 @@ import pytest
 import soundfile
 
 from gtcrn.data.manifest import open_manifest, usable
-from gtcrn.data.preparation.jobs import carry_out
-from gtcrn.data.preparation.place import Place
+from gtcrn.data.preparation.jobs import run_job
+from gtcrn.data.preparation.output import OutputFolder
 
 NAMES = ["b.wav", "reader one/p1_01.wav", "reader one/p1_02.wav", "reader one/nested/p1_03.wav", "Ünï/p2_01.flac"]
 
@@ -30,10 +30,10 @@ def prepare(tmp_path):
 
     def carried_out(step, source, output, again=False, shard=(0, 1), speaker=None):
         good, bad = usable(open_manifest(source, "input", tmp_path / "cache", speaker), 0)
-        place = Place(Path(output), *shard)
-        with place.occupied():
-            place.agree({"step": type(step).__name__})
-            return carry_out(step, step.sources(good), place, bad, workers=1, again=again)
+        output = OutputFolder(Path(output), *shard)
+        with output.locked():
+            output.check_settings({"step": type(step).__name__})
+            return run_job(step, step.work_items(good), output, bad, workers=1, again=again)
 
     return carried_out
 

@@ -5,8 +5,8 @@ import pytest
 from gtcrn.data import audio
 from gtcrn.data.mixing import Recipe
 from gtcrn.data.preparation.degrade import Degrade
-from gtcrn.data.preparation.jobs import carry_out
-from gtcrn.data.preparation.place import Place
+from gtcrn.data.preparation.jobs import run_job
+from gtcrn.data.preparation.output import OutputFolder
 from gtcrn.data.sources import MixSource
 from gtcrn.data.speech import SpeechData
 from gtcrn.data.vctk_demand import VctkDemand
@@ -35,10 +35,10 @@ def data(recordings, corpus, tmp_path):
 
 
 def degrade(step, folder):
-    place = Place(folder)
-    with place.occupied():
-        place.agree({})
-        return carry_out(step, step.sources(), place, workers=1)
+    output = OutputFolder(folder)
+    with output.locked():
+        output.check_settings({})
+        return run_job(step, step.work_items(), output, workers=1)
 
 
 @pytest.mark.parametrize("split", ["train", "validation"])

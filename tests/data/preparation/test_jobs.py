@@ -14,8 +14,8 @@ import soundfile
 
 from gtcrn.data.manifest import open_manifest
 from gtcrn.data.preparation.manifests import make_manifest
+from gtcrn.data.preparation.output import OutputError, OutputFolder
 from gtcrn.data.preparation.packing import Pack
-from gtcrn.data.preparation.place import OutputError, Place
 from gtcrn.data.preparation.resample import Resample
 from gtcrn.data.preparation.segment import Segment
 from gtcrn.data.preparation.selection import Filter
@@ -34,12 +34,12 @@ import pickle, sys
 from pathlib import Path
 from gtcrn.data.manifest import open_manifest
 from gtcrn.data.preparation import jobs
-from gtcrn.data.preparation.place import Place
+from gtcrn.data.preparation.output import OutputFolder
 step, source, output, cache, jobs._PARTS = pickle.load(sys.stdin.buffer)
-place = Place(output)
-with place.occupied():
-    place.agree({"step": type(step).__name__})
-    jobs.carry_out(step, step.sources(open_manifest(source, "input", cache)), place, workers=2)
+output = OutputFolder(output)
+with output.locked():
+    output.check_settings({"step": type(step).__name__})
+    jobs.run_job(step, step.work_items(open_manifest(source, "input", cache)), output, workers=2)
 """
 
 
@@ -80,10 +80,10 @@ def test_a_kill_leaves_nothing_half_done_and_the_rerun_ends_the_same(prepare, co
     process.send_signal(signal.SIGKILL)
     process.wait()
     expected, left = contents(whole), contents(killed)
-    waiting = {file for file in left if file.startswith(".prepare/run-0-of-1/")}
+    partial = {file for file in left if file.startswith(".prepare/run-0-of-1/")}
     assert not {"manifest.arrow", "shards.arrow"} & left.keys()
-    assert all(left[file] == expected[file] for file in left.keys() - waiting)
-    before = {file: (killed / file).stat().st_mtime_ns for file in left.keys() - waiting if file.endswith("json")}
+    assert all(left[file] == expected[file] for file in left.keys() - partial)
+    before = {file: (killed / file).stat().st_mtime_ns for file in left.keys() - partial if file.endswith("json")}
     assert prepare(step, large, killed).complete
     assert contents(killed) == expected
     assert all((killed / file).stat().st_mtime_ns == moment for file, moment in before.items())  # not done again
@@ -200,9 +200,9 @@ def test_nothing_of_use(prepare, tmp_path):
 
 
 def test_an_output_that_cannot_be_written_ends_the_job(prepare, corpus, tmp_path):
-    Place(tmp_path / "out").hidden.mkdir(parents=True)
-    with Place(tmp_path / "out").occupied():
-        Place(tmp_path / "out").agree({"step": "Resample"})
+    OutputFolder(tmp_path / "out").records_folder.mkdir(parents=True)
+    with OutputFolder(tmp_path / "out").locked():
+        OutputFolder(tmp_path / "out").check_settings({"step": "Resample"})
     (tmp_path / "out" / "reader one").write_text("where a folder should be")
     with pytest.raises(OutputError, match="out/reader one/.*can't be written"):
         prepare(RESAMPLE, corpus, tmp_path / "out")
@@ -216,13 +216,13 @@ def test_a_folder_is_made_in_one_way_by_one_run(prepare, corpus, tmp_path):
     prepare(RESAMPLE, corpus, out)
     with pytest.raises(UserError, match="was made with step=Resample, not Segment"):
         prepare(STEPS["segment"], corpus, out)
-    with Place(out).occupied(), pytest.raises(UserError, match="another run is writing there"):
+    with OutputFolder(out).locked(), pytest.raises(UserError, match="another run is writing there"):
         prepare(RESAMPLE, corpus, out)
     with pytest.raises(UserError, match=r"holds b.wav, but no prepare.json"):
         prepare(RESAMPLE, out, corpus)
     assert not (corpus / ".prepare").exists()
     with pytest.raises(UserError, match="shard_index=2 of shard_count=2"):
-        Place(out, 2, 2)
+        OutputFolder(out, 2, 2)
 
 
 def test_two_files_never_become_one(prepare, corpus, tmp_path):

@@ -7,9 +7,9 @@ import torch
 from gtcrn.data.manifest import open_manifest
 from gtcrn.data.mixing import Recipe
 from gtcrn.data.preparation.files import content, sha256
-from gtcrn.data.preparation.jobs import carry_out
+from gtcrn.data.preparation.jobs import run_job
+from gtcrn.data.preparation.output import OutputFolder
 from gtcrn.data.preparation.packing import Pack
-from gtcrn.data.preparation.place import Place
 from gtcrn.data.sources import MixSource, PairSource
 from gtcrn.data.speech import SpeechData
 from gtcrn.data.vctk_demand import VctkDemand
@@ -95,9 +95,9 @@ def test_a_packed_corpus_is_packed_anew(prepare, contents, corpus, tmp_path):
 def test_a_missing_member_is_named_and_the_others_are_packed(corpus, tmp_path):
     known = open_manifest(corpus, "input", tmp_path / "cache")
     (corpus / "reader one" / "p1_02.wav").unlink()
-    step, place = Pack(1, False), Place(tmp_path / "out")
-    with place.occupied():
-        (bad,) = carry_out(step, step.sources(known), place, workers=1).bad
+    step, output = Pack(1, False), OutputFolder(tmp_path / "out")
+    with output.locked():
+        (bad,) = run_job(step, step.work_items(known), output, workers=1).bad
     assert str(bad) == f"{corpus}/reader one/p1_02.wav: not readable: No such file or directory"
     files = open_manifest(tmp_path / "out", "input", None)
     assert len(files) == 4
