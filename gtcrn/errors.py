@@ -1,42 +1,42 @@
-"""The one exception that a user is meant to read."""
+"""The exceptions whose message is meant for the user."""
 
 from __future__ import annotations
 
 import re
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # ends a line, or tells a terminal to do something
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # characters that end a line or control a terminal
 
 
 def printable(text: object) -> str:
-    """Return the text with what UTF-8 cannot say, as in names of files from elsewhere, written as `\\udce9`."""
+    """Return the text with characters that UTF-8 can't encode, as in names of some files, written as `\\udce9`."""
     return str(text).encode(errors="backslashreplace").decode()
 
 
 class UserError(ValueError):
-    """Something the user can mend: a path, a key, a file.
+    """An error that the user can mend: a path, a key, a file.
 
-    The message is one line that names the culprit and the fix; `run.py` prints
-    it without a traceback and exits with code 2.
+    The message is one line that names the culprit and the fix; `run.py` prints it without a traceback and exits with
+    code 2.
     """
 
     def __init__(self, message: object):
-        # one from a loader's worker process comes with that process's traceback before it
+        # an error from a loader's worker process has that process's traceback before its message
         line = printable(message).rpartition(f"\n{__name__}.UserError: ")[2].strip()
         super().__init__(_CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), line))
 
     def _render_traceback_(self) -> list[str]:
-        """Return what a notebook shows in its place."""
+        """Return the lines that a notebook shows instead of a traceback."""
         return [str(self)]
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, so that it passes through the same hands as Ctrl-C."""
+    """The exception for SIGTERM. It is a KeyboardInterrupt, so that the same code handles it as Ctrl-C."""
 
 
 class Interrupted(UserError):
-    """The user stopped it; the message says how to go on.
+    """The error that ends a run which the user stopped; the message says how to go on.
 
-    code: with which the process exits, 130 after Ctrl-C and 143 after SIGTERM.
+    code: the process's exit code, 130 after Ctrl-C and 143 after SIGTERM.
     """
 
     def __init__(self, message: object, code: int = 130):
@@ -45,5 +45,5 @@ class Interrupted(UserError):
 
     @classmethod
     def by(cls, stop: BaseException, message: object) -> Interrupted:
-        """Return the error that ends what `stop` interrupted."""
+        """Return the error that ends the run which the exception `stop` interrupted."""
         return cls(message, 143 if isinstance(stop, Terminated) else 130)

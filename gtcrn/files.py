@@ -1,4 +1,4 @@
-"""Files that appear under their name whole, or not at all."""
+"""Writing of files, which appear under their name whole or not at all, and paths of the user."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def whole(path: str | Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileNotFoundError):
-            if stat.S_ISDIR(os.stat(path).st_mode):  # which also tells of names that are too long: before the work
+            if stat.S_ISDIR(os.stat(path).st_mode):  # os.stat also raises for a name that is too long, before the work
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         yield partial
         with open(partial, "rb") as file:
@@ -39,7 +39,7 @@ def whole(path: str | Path) -> Iterator[Path]:
     except OSError as error:
         raise UserError(unwritable(path, error)) from error
     finally:
-        with suppress(OSError):  # it has its name already, or the folder itself is what is wrong
+        with suppress(OSError):  # the file has been renamed, or its folder can't be used
             partial.unlink()
 
 
@@ -61,9 +61,9 @@ def expanded(path: str | Path) -> Path:
 
 
 def fitting(path: str | Path) -> str:
-    """Return a path without suffix whose last name leaves 24 of its 255 bytes to what is added to it.
+    """Return a path without suffix, its last name cut so that of 255 bytes 24 are left for a suffix.
 
-    A name that is longer is cut, and ends in a digest that keeps it apart from others.
+    A name that is cut ends in a digest, so that it differs from others.
     """
     folder, name = os.path.split(path)
     if len(os.fsencode(name)) <= 231:

@@ -1,4 +1,4 @@
-"""Processes that work for another one, and must not outlive it."""
+"""Worker processes, which must not outlive the process that they work for."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import joblib
 
 
 def parallel() -> joblib.parallel_config:
-    """Return the setting within which `joblib.Parallel` takes processes of one thread each, which end with this one.
+    """Return the context in which `joblib.Parallel` uses processes of one thread each, which end with this one.
 
     They need no `if __name__ == "__main__"` in the caller's script.
     """
@@ -21,9 +21,9 @@ def parallel() -> joblib.parallel_config:
 
 
 def begin() -> None:
-    """Begin a process that works for another: it ends with that one, and at Ctrl-C at once and without a word.
+    """Prepare a worker process to end with its parent, and at Ctrl-C at once and without a message.
 
-    A terminal sends Ctrl-C to workers too. As an exception it would be printed by each, or lost: whatever calls back
+    A terminal sends Ctrl-C to workers too. As an exception it would be printed by each, or lost: code that is called
     from C prints it and goes on.
     """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not ignored, as in a shell's background

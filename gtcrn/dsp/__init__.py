@@ -1,4 +1,4 @@
-"""Signal processing with no learnt weights: STFT, ERB bands, spectral features and masks."""
+"""Signal processing without learnt weights: STFT, ERB bands, spectral features and masks."""
 
 from gtcrn.dsp.erb import ERB, ERBMatrix, erb_filterbank
 from gtcrn.dsp.spectra import apply_complex_mask, irfft, magnitude, magnitude_and_parts, rfft

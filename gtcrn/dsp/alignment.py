@@ -1,4 +1,4 @@
-"""What delay a system has, measured from what it does to speech."""
+"""The delay of a denoiser, measured from its output for speech, and its removal."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _SILENCE = 1e-4  # of full scale
 
 
 class Aligned:
-    """A denoiser without its delay: what goes in at a sample comes out at that sample, to the end of the wave.
+    """A denoiser without its delay: every sample of its output is aligned with that of the input, to the wave's end.
 
     denoise: the denoiser. probes: at least two waves of speech, (N,) float32, of a second or more, from which
-        its delay is measured. max_delay: samples beyond which a delay, either way, is taken for an error.
+        its delay is measured. max_delay: samples; a longer delay, in either direction, is an error.
 
-    delay: samples by which the output of `denoise` is late; negative if it is early.
+    The attribute `delay` is the number of samples by which the output of `denoise` is late; negative if it is early.
 
     Raises UserError if most probes disagree or are fewer than two, the delay is too long, or an output is silent,
     not finite or of another length.
@@ -50,11 +50,11 @@ class Aligned:
 
 
 def delay_of(denoise: Denoise, wave: np.ndarray) -> int:
-    """Samples by which the denoised wave (N,) is late, negative if early.
+    """Return the number of samples by which the denoised wave (N,) is late; negative if it is early.
 
-    The lag with the largest cross-correlation, of either sign, partly whitened: without (exponent 0) the few
-    strong low frequencies decide, and a filter that turns their phase moves the maximum; with all (1, GCC-PHAT)
-    bands that the denoiser has emptied count as much as speech. Raises UserError as `Aligned` does.
+    It is the lag with the largest cross-correlation, of either sign, partly whitened. Without whitening (exponent 0)
+    the few strong low frequencies decide, and a filter that turns their phase moves the maximum; with full whitening
+    (1, GCC-PHAT) bands that the denoiser has emptied count as much as speech. Raises UserError as `Aligned` does.
     """
     denoised = denoise(wave)
     if denoised.shape != wave.shape:

@@ -1,4 +1,4 @@
-"""Equivalent rectangular bandwidth (ERB) bands: low bins kept, high bins merged on a perceptual scale."""
+"""Bands by equivalent rectangular bandwidth (ERB): low bins are kept, high bins are merged on a perceptual scale."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from gtcrn.errors import UserError
 
 
 def erb_filterbank(n_fft: int, sample_rate: int, low_bins: int, bands: int) -> Tensor:
-    """Triangular filters (bands, n_fft // 2 + 1 - low_bins) equally spaced on the ERB-rate scale.
+    """Return triangular filters (bands, n_fft // 2 + 1 - low_bins) equally spaced on the ERB-rate scale.
 
-    Neighbouring triangles add up to one on every bin. ERB rate: 21.4 · log10(1 + 0.00437 f)
-    (Glasberg and Moore, 1990). Raises `UserError` when the bands are narrower than a bin.
+    Neighbouring triangles add up to one on every bin. The ERB rate is 21.4 · log10(1 + 0.00437 f)
+    (Glasberg and Moore, 1990). Raises UserError if the bands are narrower than a bin.
     """
     highest = n_fft // 2
     edges = np.array([low_bins / n_fft, 0.5]) * sample_rate  # Hz
@@ -31,11 +31,11 @@ def erb_filterbank(n_fft: int, sample_rate: int, low_bins: int, bands: int) -> T
 
 
 class ERBMatrix(nn.Linear):
-    """A fixed matrix product over frequency, kept out of training.
+    """A fixed matrix product over frequency, which is not trained.
 
     Authors count it differently: GTCRN and GTCRN-Micro keep it as a frozen parameter (in the
     larger of their two published parameter counts, seen by thop), Light v3 as a buffer (in neither).
-    `as_parameter` follows each, so that published numbers come out of the same code.
+    `as_parameter` follows each of them, so that the published counts come out.
     """
 
     def __init__(self, matrix: Tensor, as_parameter: bool):
@@ -49,7 +49,10 @@ class ERBMatrix(nn.Linear):
 
 
 class ERB(nn.Module):
-    """n_fft // 2 + 1 bins <-> `low_bins` bins and `bands` ERB bands."""
+    """The conversion between n_fft // 2 + 1 bins and `low_bins` bins with `bands` ERB bands, in both directions.
+
+    Raises UserError if there are too few bins or bands.
+    """
 
     def __init__(
         self, low_bins: int = 65, bands: int = 64, n_fft: int = 512, sample_rate: int = 16000, as_parameter: bool = True
@@ -66,9 +69,9 @@ class ERB(nn.Module):
         self.ierb_fc = ERBMatrix(filters.T, as_parameter)
 
     def analysis(self, x: Tensor) -> Tensor:
-        """(..., n_fft // 2 + 1) -> (..., n_bands)"""
+        """Merge bins (..., n_fft // 2 + 1) into bands (..., n_bands)."""
         return torch.cat([x[..., : self.low_bins], self.erb_fc(x[..., self.low_bins :])], dim=-1)
 
     def synthesis(self, x: Tensor) -> Tensor:
-        """(..., n_bands) -> (..., n_fft // 2 + 1)"""
+        """Spread bands (..., n_bands) over bins (..., n_fft // 2 + 1)."""
         return torch.cat([x[..., : self.low_bins], self.ierb_fc(x[..., self.low_bins :])], dim=-1)

@@ -1,4 +1,4 @@
-"""The denoiser that needs no training: a spectral gate, as audio editors have it."""
+"""The spectral gate, a denoiser without training, as audio editors have it."""
 
 from __future__ import annotations
 
@@ -9,22 +9,25 @@ from scipy.ndimage import uniform_filter1d
 
 from gtcrn.errors import UserError
 
-QUIET_SHARE = 0.2  # of the frames: those with the least energy are taken for noise alone
-SILENCE = 1e-10  # mean square of a frame (-100 dBFS) below which it holds nothing, not even noise
+QUIET_SHARE = 0.2  # share of the frames, those with the least energy, that are taken for noise alone
+SILENCE = 1e-10  # mean square (-100 dBFS); a frame below it is digital silence and does not show the noise
 LOWEST_FLOOR = np.float32(1e-9)  # power of a bin, below that of 16-bit dither
 
 
 class SpectralGate:
-    """Turns down what does not stand out from the noise: (N,) float32 -> (N,) float32, no delay, no memory.
+    """A denoiser, (N,) float32 -> (N,) float32, that turns down bins which do not rise above the noise floor.
 
-    Frames overlap by half under a square-root Hann window. The noise floor of a bin is its mean power in the
-    quietest fifth of the signal's own frames, so speech without pauses is damaged more than speech with them.
+    It has no delay and no memory from wave to wave. Frames overlap by half under a square-root Hann window. The noise
+    floor of a bin is its mean power in the quietest fifth of the signal's own frames, so speech without pauses
+    is damaged more than speech with them.
 
     sample_rate: Hz of the waves.
     window_ms: length of a frame, ms.
     threshold_db: how far above its noise floor a bin is half-way open; 10 dB more opens it to 99 %.
-    reduction_db: how far a bin is turned down that is not above.
-    smoothing_ms, smoothing_hz: over how much time and frequency the gains are averaged; 0 is not at all.
+    reduction_db: how far other bins are turned down.
+    smoothing_ms, smoothing_hz: the time and frequency over which the gains are averaged; 0 for no averaging.
+
+    Raises UserError if a setting is out of range.
     """
 
     def __init__(
@@ -49,20 +52,20 @@ class SpectralGate:
         self.window = np.sin(np.pi * np.arange(self.n_fft) / self.n_fft).astype(np.float32)
         self.threshold = 10 ** (threshold_db / 10)
         self.closed = 10 ** (-reduction_db / 20)
-        # odd numbers of frames and bins, so that the average lies around the gain it replaces
+        # odd numbers of frames and bins, so that the average is centred on the gain that it replaces
         steps = smoothing_ms * sample_rate / 1000 / self.hop_length, smoothing_hz * self.n_fft / sample_rate
         self.smoothing = [1 + 2 * round((width - 1) / 2) for width in steps]
 
     def __call__(self, wave: np.ndarray) -> np.ndarray:
         hop, length = self.hop_length, len(wave)
-        # mirrored ends: frames half of zeros would pass for the quietest
+        # the ends are mirrored, as frames that are half zeros would be taken for the quietest
         padded = np.pad(wave, (hop, hop + -length % hop), mode="symmetric")
         spec = scipy.fft.rfft(sliding_window_view(padded, self.n_fft)[::hop] * self.window)  # (T, F)
         frames = scipy.fft.irfft(spec * self._gains(spec), n=self.n_fft) * self.window
         return (frames[:-1, hop:] + frames[1:, :hop]).reshape(-1)[:length]
 
     def _gains(self, spec: np.ndarray) -> np.ndarray:
-        """(T, F) complex -> (T, F) factors between `-reduction_db` and 0 dB."""
+        """Return the gains (T, F) of a complex spectrum (T, F), between `-reduction_db` and 0 dB."""
         power = spec.real**2 + spec.imag**2
         ratio = power / (self.threshold * self._noise_floor(power))
         openness = 1 - 1 / (1 + ratio**2)
@@ -71,7 +74,7 @@ class SpectralGate:
         return self.closed + (1 - self.closed) * openness
 
     def _noise_floor(self, power: np.ndarray) -> np.ndarray | np.floating:
-        """(T, F) -> (F,): mean power of the quietest frames, those of digital silence apart."""
+        """Return the mean power (F,) of the quietest frames of (T, F), without those of digital silence."""
         energy = power.sum(axis=1)
         sounding = np.flatnonzero(energy > SILENCE * self.n_fft**2 / 4)  # Parseval: half a spectrum, mean window² 1/2
         if not len(sounding):

@@ -1,4 +1,4 @@
-"""Frames of a signal and their overlap-add with explicit state: the same for a whole signal and for one hop."""
+"""Frames of a signal and their overlap-add with explicit state, by the same code for a whole signal and for one hop."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ LONGEST_FRAME = 8192  # samples, 170 ms at 48 kHz
 
 
 class Frames(nn.Module):
-    """Overlapping frames and their overlap-add, with perfect reconstruction.
+    """The conversion of a signal into overlapping frames and back by overlap-add, with perfect reconstruction.
 
-    A frame ends with the newest hop, so it can be computed the moment that hop has arrived:
+    A frame ends with the newest hop, so it can be computed as soon as that hop has arrived:
 
         samples   | past (n_fft - hop) | hop |
         frame     [       n_fft              ]
 
-    Both directions remember n_fft - hop samples; analysis followed by synthesis is the identity,
-    later by `delay` = n_fft - hop samples.
+    The state of each direction is n_fft - hop samples. Analysis followed by synthesis is the identity,
+    delayed by `delay` = n_fft - hop samples.
+
+    Raises UserError if n_fft and hop do not fit together.
     """
 
     window: Tensor
@@ -37,7 +39,7 @@ class Frames(nn.Module):
         self.hop_length = hop_length
         self.delay = n_fft - hop_length
         window = self._window(n_fft)
-        # frames that overlap add up to the same constant everywhere (Hann: hop a divisor of n_fft / 2)
+        # overlapping frames add up to the same constant everywhere (for Hann, if hop divides n_fft / 2)
         gain = window.square().sum() / hop_length
         self.register_buffer("window", window.float(), persistent=False)
         self.register_buffer("synthesis_window", (window / gain).float(), persistent=False)
@@ -47,47 +49,47 @@ class Frames(nn.Module):
         return torch.ones(n_fft, dtype=torch.float64)
 
     def initial_state(self, batch_size: int) -> Tensor:
-        """Zeros (B, n_fft - hop): what analysis and synthesis each remember."""
+        """Return the state of analysis or synthesis before the signal begins: zeros (B, n_fft - hop)."""
         return self.window.new_zeros(batch_size, self.delay)
 
     def analysis(self, wave: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, T · hop), past (B, n_fft - hop) -> frames (B, 1, T, n_fft), next past."""
+        """Return the frames (B, 1, T, n_fft) of a wave (B, T · hop) that follows `past` (B, n_fft - hop); next past."""
         wave = torch.cat([past, wave], dim=1)
         frames = wave.unfold(1, self.n_fft, self.hop_length) * self.window  # (B, T, n_fft)
         return frames[:, None], wave[:, wave.shape[1] - self.delay :]
 
     def synthesis(self, frames: Tensor, overlap: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 1, T, n_fft), overlap (B, n_fft - hop) -> the T · hop samples now complete, next overlap."""
+        """Add frames (B, 1, T, n_fft) to `overlap` (B, n_fft - hop); return T · hop complete samples, next overlap."""
         wave = self._overlap_add(frames[:, 0] * self.synthesis_window)  # (B, T · hop + delay)
         wave = wave + F.pad(overlap, (0, wave.shape[1] - self.delay))
         complete = frames.shape[2] * self.hop_length
         return wave[:, :complete], wave[:, complete:]
 
     def tail_gain(self, n_frames: int) -> Tensor:
-        """(n_fft - hop,): the share of the overlap-add constant that n_frames frames leave in the overlap."""
+        """Return the share (n_fft - hop,) of the overlap-add constant that `n_frames` frames leave in the overlap."""
         squares = (self.window * self.synthesis_window).expand(1, n_frames, -1)
         return self._overlap_add(squares)[0, n_frames * self.hop_length :]
 
     def _overlap_add(self, frames: Tensor) -> Tensor:
-        """(B, T, n_fft) -> (B, (T - 1) · hop + n_fft)"""
+        """Return the sum (B, (T - 1) · hop + n_fft) of frames (B, T, n_fft), each at its time."""
         length = (frames.shape[1] - 1) * self.hop_length + self.n_fft
         folded = F.fold(frames.transpose(1, 2), (1, length), (1, self.n_fft), stride=(1, self.hop_length))
         return folded[:, 0, 0]
 
 
 class STFT(Frames):
-    """Square-root Hann analysis and synthesis: frames are spectra (B, 2, T, n_fft // 2 + 1)."""
+    """The STFT with square-root Hann windows: like `Frames`, but of spectra (B, 2, T, n_fft // 2 + 1)."""
 
     @staticmethod
     def _window(n_fft: int) -> Tensor:
         return torch.hann_window(n_fft, dtype=torch.float64).sqrt()  # periodic
 
     def analysis(self, wave: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, T · hop), past (B, n_fft - hop) -> spectrum (B, 2, T, n_fft // 2 + 1), next past."""
+        """Return the spectrum (B, 2, T, n_fft // 2 + 1) of a wave (B, T · hop) after `past`, and the next past."""
         frames, past = super().analysis(wave, past)
         return rfft(frames), past
 
     def synthesis(self, spec: Tensor, overlap: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 2, T, n_fft // 2 + 1), overlap (B, n_fft - hop) -> the T · hop samples now complete, next overlap."""
+        """Add the frames of a spectrum (B, 2, T, n_fft // 2 + 1) to `overlap`; return as `Frames.synthesis` does."""
         spec = spec.to(self.window.dtype)  # autocast may have made it half precision, which has no inverse FFT
         return super().synthesis(irfft(spec), overlap)

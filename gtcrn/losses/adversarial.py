@@ -1,6 +1,6 @@
-"""What a generator and its discriminators ask of one another; lists hold one element per discriminator.
+"""The adversarial losses of a generator and its discriminators. Lists hold one element per discriminator.
 
-They are float32 (float64 stays) whatever the precision of the discriminators.
+The losses are float32 (float64 stays) whatever the precision of the discriminators.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Of the hidden layers, first to last, as published; deeper ones weigh 1.
+# weights of the hidden layers, first to last, as published; deeper layers have weight 1
 _LAYER_WEIGHTS = (1.0, 0.5, 0.25, 0.125)
 
 
 def least_squares(scores: Sequence[Tensor], label: float) -> Tensor:
-    """Mean over discriminators of the mean squared distance of their scores (B, *) from `label`: a scalar
+    """Return the mean over discriminators of the mean squared distance of their scores (B, *) from `label`, a scalar
     (Mao et al., Least squares generative adversarial networks, 2017).
 
     The discriminators minimise least_squares(of clean, 1) + least_squares(of estimates, 0), the generator
@@ -26,9 +26,9 @@ def least_squares(scores: Sequence[Tensor], label: float) -> Tensor:
 
 
 def feature_matching(estimate: Sequence[Sequence[Tensor]], target: Sequence[Sequence[Tensor]]) -> Tensor:
-    """Weighted mean absolute difference of the hidden layers' outputs, over all layers of all discriminators: a
-    scalar (Larsen et al., Autoencoding beyond pixels using a learned similarity metric, 2016). `target` gets no
-    gradient.
+    """Return the weighted mean absolute difference of the hidden layers' outputs, over all layers of all
+    discriminators, a scalar (Larsen et al., Autoencoding beyond pixels using a learned similarity metric, 2016).
+    `target` gets no gradient.
     """
     distances = [
         (_LAYER_WEIGHTS[layer] if layer < len(_LAYER_WEIGHTS) else 1.0)

@@ -12,10 +12,10 @@ from gtcrn.errors import UserError
 
 
 class Signals(NamedTuple):
-    """The two faces of one batch of signals.
+    """A batch of signals as waveforms and spectra.
 
-    wave: (B, N). spec: (B, 2, T, F), real and imaginary parts; what the core of a spectral model put
-    out, which need not be the STFT of `wave`. None for models without a spectrum.
+    wave: (B, N). spec: (B, 2, T, F), real and imaginary parts: the output of the core of a spectral model,
+    which need not be the STFT of `wave`. None for models without a spectrum.
     """
 
     wave: Tensor
@@ -23,7 +23,7 @@ class Signals(NamedTuple):
 
 
 class Term(nn.Module):
-    """One summand: `forward(estimate, target)`, both `Signals`, gives a scalar."""
+    """One term of a loss: `forward(estimate, target)`, both `Signals`, gives a scalar."""
 
     def __init__(self, weight: float):
         super().__init__()
@@ -31,10 +31,11 @@ class Term(nn.Module):
 
 
 class Loss(nn.Module):
-    """total = Σ weight · term.
+    """The total of weighted terms, Σ weight · term.
 
-    terms: by name, in the order they are logged. A weight of 0 logs a term without training on it.
-    Raises `UserError` if there is no term or a weight is negative.
+    terms: by name, in the order in which they are logged. A weight of 0 logs a term without training on it.
+
+    Raises UserError if there is no term or a weight is negative.
     """
 
     def __init__(self, terms: Mapping[str, Term]):
@@ -47,10 +48,10 @@ class Loss(nn.Module):
         self.terms = nn.ModuleDict(dict(terms))
 
     def forward(self, estimate: Signals, target: Signals) -> tuple[Tensor, dict[str, Tensor]]:
-        """The weighted total, and each term by name: detached and *not* weighted, so that curves of
-        runs with different weights can be laid over each other.
+        """Return the weighted total, and each term by name, detached and *not* weighted, so that curves of
+        runs with different weights can be compared.
 
-        Powers and logarithms of small numbers need range: everything here is float32 (float64 stays)
+        Powers and logarithms of small numbers need range, so everything here is float32 (float64 stays)
         whatever the precision of the model and of autocast.
         """
         with torch.autocast(estimate.wave.device.type, enabled=False):

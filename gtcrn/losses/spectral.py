@@ -1,4 +1,4 @@
-"""Terms on spectra. S is a complex spectrum, |S| its magnitude, c the exponent that compresses it."""
+"""Loss terms on spectra. S is a complex spectrum, |S| its magnitude, c the exponent that compresses it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gtcrn.losses.loss import Signals, Term
 
 
 def _stft(wave: Tensor, n_fft: int, hop_length: int, window: Tensor) -> Tensor:
-    """(B, N) -> (B, 2, T, F). Zeros stand beyond the ends: a clip may be shorter than a window."""
+    """Return the STFT (B, 2, T, F) of a wave (B, N). Zeros are padded, as it may be shorter than a window."""
     spec = torch.stft(
         wave, n_fft, hop_length, len(window), window, center=True, pad_mode="constant", return_complex=True
     )
@@ -22,10 +22,12 @@ def _stft(wave: Tensor, n_fft: int, hop_length: int, window: Tensor) -> Tensor:
 
 
 class SpectralTerm(Term):
-    """A term on compressed spectra: the model's own where it has one, else the STFT of its waveform.
+    """A term on compressed spectra: the model's own spectrum where it has one, else the STFT of its waveform.
 
-    compression: c in (0, 1]; 1 compares the spectra as they are, less gives quiet parts more say.
-    n_fft, hop_length: samples; the STFT (periodic square-root Hann) of models without a spectrum.
+    compression: c in (0, 1]; 1 compares the spectra as they are, a smaller one gives quiet parts more weight.
+    n_fft, hop_length: samples, of the STFT (periodic square-root Hann) for models without a spectrum.
+
+    Raises UserError if a setting is out of range.
     """
 
     def __init__(self, weight: float, compression: float, n_fft: int = 512, hop_length: int = 256):
@@ -39,7 +41,7 @@ class SpectralTerm(Term):
         self.hop_length = hop_length
 
     def spectrum(self, signals: Signals) -> Tensor:
-        """(B, 2, T, F)"""
+        """Return the spectrum (B, 2, T, F) of the signals."""
         if signals.spec is not None:
             return signals.spec
         window = torch.hann_window(self.n_fft, dtype=signals.wave.dtype, device=signals.wave.device).sqrt()
@@ -47,10 +49,9 @@ class SpectralTerm(Term):
 
 
 class CompressedComplex(SpectralTerm):
-    """mean |S_c - T_c|², where S_c = S / |S|^(1 - c) keeps the phase and compresses the magnitude.
+    """The term mean |S_c - T_c|², where S_c = S / |S|^(1 - c) keeps the phase and compresses the magnitude.
 
-    The mean is over time and frequency of the squared complex distance, which is
-    MSE(real parts) + MSE(imaginary parts).
+    The mean over time and frequency of the squared complex distance is MSE(real parts) + MSE(imaginary parts).
     """
 
     def forward(self, estimate: Signals, target: Signals) -> Tensor:
@@ -63,7 +64,7 @@ class CompressedComplex(SpectralTerm):
 
 
 class CompressedMagnitude(SpectralTerm):
-    """mean (|S|^c - |T|^c)²"""
+    """The term mean (|S|^c - |T|^c)²."""
 
     def forward(self, estimate: Signals, target: Signals) -> Tensor:
         ours, theirs = (magnitude(self.spectrum(signals)) ** self.compression for signals in (estimate, target))
@@ -71,13 +72,15 @@ class CompressedMagnitude(SpectralTerm):
 
 
 class MultiResolutionSTFT(Term):
-    """Spectral convergence plus the distance of log magnitudes, averaged over resolutions, always
+    """The spectral convergence plus the distance of log magnitudes, averaged over resolutions, always
     computed from the waveform (Yamamoto et al., Parallel WaveGAN, 2020, eq. 4-7).
 
     resolutions: (n_fft, hop, window), each in samples; Hann windows.
-    hf_weight, hf_cutoff, sample_rate: emphasis of what lies above `hf_cutoff` Hz, None for none; magnitudes rise
-    smoothly from 1 to `hf_weight` times themselves. The spectral convergence alone feels it: in a distance of
-    logarithms a factor common to both cancels.
+    hf_weight, hf_cutoff, sample_rate: emphasis of the band above `hf_cutoff` Hz, None for none; around the cutoff, the
+        factor of the magnitudes rises smoothly from 1 to `hf_weight`. It changes the spectral convergence alone: in a
+        distance of logarithms a common factor cancels.
+
+    Raises UserError if a setting is out of range.
     """
 
     def __init__(
@@ -122,12 +125,12 @@ class MultiResolutionSTFT(Term):
         # the floor of 1e-7 in the power is the published one; it also bounds both quotients in silence
         y, s = (magnitude(_stft(wave, n_fft, hop_length, window), eps=1e-7) for wave in (y, s))
         emphasis = self._emphasis(s, n_fft)
-        # norms over the batch: one silent target does not outweigh the rest
+        # norms are over the batch, so that one silent target does not outweigh the rest
         convergence = torch.linalg.vector_norm(emphasis * (s - y)) / torch.linalg.vector_norm(emphasis * s)
         return convergence + F.l1_loss(y.log(), s.log())
 
     def _emphasis(self, magnitudes: Tensor, n_fft: int) -> Tensor:
-        """The factor of every bin of (B, T, F): (F,)"""
+        """Return the factor (F,) of each bin of magnitudes (B, T, F)."""
         bins = torch.arange(magnitudes.shape[2], dtype=magnitudes.dtype, device=magnitudes.device)
         if self.hf_cutoff is None or self.sample_rate is None:
             return torch.ones_like(bins)

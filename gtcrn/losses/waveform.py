@@ -1,4 +1,4 @@
-"""Terms on waveforms."""
+"""Loss terms on waveforms."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from gtcrn.losses.loss import Signals, Term
 # Energy (sum of squares) below which a signal counts as silent, as in GTCRN's published loss. It keeps
 # the quotients finite and confines the term to ±80 dB.
 _FLOOR = 1e-8
-_SILENCE = 1e-12  # the same where quiet signals count as much as loud ones
+_SILENCE = 1e-12  # the same for `output_snr`, in which quiet signals count as much as loud ones
 
 
 class L1(Term):
-    """Mean absolute difference of the samples."""
+    """The mean absolute difference of the samples."""
 
     def forward(self, estimate: Signals, target: Signals) -> Tensor:
         return F.l1_loss(estimate.wave, target.wave)
 
 
 class SISDR(Term):
-    """Negative scale-invariant signal-to-distortion ratio in dB, mean over the batch
+    """The negative scale-invariant signal-to-distortion ratio in dB, mean over the batch
     (Le Roux et al., SDR - half-baked or well done?, 2019).
 
-    zero_mean: remove the mean of both signals first (the metric then usually called SI-SNR).
+    zero_mean: remove the mean of both signals first (the metric is then usually called SI-SNR).
 
     A silent target or estimate gives the constant 80 dB and no gradient.
     """
@@ -45,11 +45,11 @@ class SISDR(Term):
 
 
 class SNR(Term):
-    """Negative signal-to-noise ratio in dB, mean over the batch; it minds the level
+    """The negative signal-to-noise ratio in dB, mean over the batch, which depends on the level
     (Westhausen and Meyer, Dual-signal transformation LSTM network, 2020).
 
-    Noise of a power below -70 dB of full scale counts as that, as published, and so does a silent target,
-    for which the published loss was infinite: this one still asks for silence.
+    A floor of -70 dB of full scale is added to the power of the noise, as published, and also to that of the target.
+    The published loss was infinite for a silent target; this one is finite and still trains the model to be silent.
     """
 
     floor = 1e-7  # mean square
@@ -61,18 +61,18 @@ class SNR(Term):
 
 
 class OutputSNR(Term):
-    """Negative `output_snr`, mean over the batch: of a model that shall give what another gives."""
+    """The negative `output_snr`, mean over the batch, to train a model to reproduce the output of another."""
 
     def forward(self, estimate: Signals, target: Signals) -> Tensor:
         return -output_snr(estimate.wave, target.wave).mean()
 
 
 def output_snr(estimate: Tensor, target: Tensor) -> Tensor:
-    """SNR in dB of each signal (B, N) to its target, whatever their level: (B,), at most 50, 0 of two silent ones."""
+    """Return the SNR in dB (B,) of each signal (B, N) to its target, at any level: at most 50, and 0 for silence."""
     signal, noise = _energy(target), _energy(estimate - target)
     return 10 * torch.log10((signal + _SILENCE) / (noise + 1e-5 * signal + _SILENCE))
 
 
 def _energy(wave: Tensor) -> Tensor:
-    """(B, N) -> (B,)"""
+    """Return the energy (B,) of each wave (B, N)."""
     return wave.square().sum(dim=1)

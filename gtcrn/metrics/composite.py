@@ -1,10 +1,10 @@
-"""Hu and Loizou's composite measures and the three frame-wise distances they are made of.
+"""Hu and Loizou's composite measures and the three frame-wise distances that they combine.
 
 Y. Hu and P. C. Loizou, "Evaluation of objective quality measures for speech enhancement", IEEE TASLP
 16(1), 2008. The conventions (30 ms Hann frames, a quarter of a frame apart, the last one left out; the best
-95 % of the frames for LLR and WSS; eps added to the samples) are those of Loizou's composite.m, on which
-published CSIG, CBAK and COVL rest; composite.m takes the raw P.862 score, the literature on 16 kHz puts
-the wideband MOS-LQO in its place, and so does this.
+95 % of the frames for LLR and WSS; eps added to the samples) are those of Loizou's composite.m, by which
+published CSIG, CBAK and COVL were computed. composite.m takes the raw P.862 score; the literature on 16 kHz
+takes the wideband MOS-LQO instead, and so does this module.
 
 All signals are (N,) float64 in [-1, 1].
 """
@@ -17,7 +17,7 @@ from gtcrn.metrics.failure import MetricFailure
 
 _EPS = np.finfo(np.float64).eps
 
-# Klatt's 25 critical bands: centre and width in Hz
+# centres and widths of Klatt's 25 critical bands in Hz
 _CENTRES = np.array([
     50, 120, 190, 260, 330, 400, 470, 540, 617.372, 703.378, 798.717, 904.128, 1020.38, 1148.30, 1288.72,
     1442.54, 1610.70, 1794.16, 1993.93, 2211.08, 2446.71, 2701.97, 2978.04, 3276.17, 3597.63,
@@ -29,7 +29,7 @@ _WIDTHS = np.array([
 
 
 def composite(pesq: float, llr: float, wss: float, segsnr: float) -> tuple[float, float, float]:
-    """CSIG, CBAK, COVL: predicted ratings, 1 to 5, of signal distortion, background and overall quality."""
+    """Return CSIG, CBAK and COVL: predicted ratings, 1 to 5, of signal distortion, background and overall quality."""
     csig = 3.093 - 1.029 * llr + 0.603 * pesq - 0.009 * wss
     cbak = 1.634 + 0.478 * pesq - 0.007 * wss + 0.063 * segsnr
     covl = 1.594 + 0.805 * pesq - 0.512 * llr - 0.007 * wss
@@ -38,7 +38,10 @@ def composite(pesq: float, llr: float, wss: float, segsnr: float) -> tuple[float
 
 
 def segmental_snr(clean: np.ndarray, enhanced: np.ndarray, sample_rate: int) -> float:
-    """Mean over frames of the SNR in dB, each limited to -10 ... 35."""
+    """Return the mean over frames of the SNR in dB, each limited to -10 ... 35.
+
+    Raises MetricFailure if the signal is too short.
+    """
     signal = _frames(clean, sample_rate)
     noise = signal - _frames(enhanced, sample_rate)
     ratio = (signal**2).sum(axis=1) / ((noise**2).sum(axis=1) + _EPS)
@@ -46,7 +49,10 @@ def segmental_snr(clean: np.ndarray, enhanced: np.ndarray, sample_rate: int) -> 
 
 
 def log_likelihood_ratio(clean: np.ndarray, enhanced: np.ndarray, sample_rate: int) -> float:
-    """How badly the enhanced signal's linear predictor fits the clean signal, mean over the best 95 %."""
+    """Return the LLR, by which the enhanced signal's linear predictor fits the clean signal worse than its own.
+
+    It is the mean over the best 95 % of the frames. Raises MetricFailure if it has no value.
+    """
     order = 10 if sample_rate < 10000 else 16
     correlation = _autocorrelation(_frames(clean, sample_rate), order)
     clean_filter = _levinson_durbin(correlation)
@@ -59,7 +65,10 @@ def log_likelihood_ratio(clean: np.ndarray, enhanced: np.ndarray, sample_rate: i
 
 
 def weighted_spectral_slope(clean: np.ndarray, enhanced: np.ndarray, sample_rate: int) -> float:
-    """Klatt's distance of the slopes between neighbouring critical bands, mean over the best 95 %."""
+    """Return the WSS, Klatt's distance of the slopes between neighbouring critical bands.
+
+    It is the mean over the best 95 % of the frames. Raises MetricFailure if it has no value.
+    """
     energies = [_band_energies(_frames(wave, sample_rate), sample_rate) for wave in (clean, enhanced)]
     slopes = [np.diff(energy, axis=1) for energy in energies]  # (T, 24)
     weight = np.mean([_slope_weights(energy, slope) for energy, slope in zip(energies, slopes)], axis=0)
@@ -68,10 +77,10 @@ def weighted_spectral_slope(clean: np.ndarray, enhanced: np.ndarray, sample_rate
 
 
 def _frames(wave: np.ndarray, sample_rate: int) -> np.ndarray:
-    """(T, W)"""
+    """Return the windowed frames (T, W) of a signal. Raises MetricFailure if there are fewer than two."""
     length = round(0.03 * sample_rate)
     hop = length // 4
-    n_frames = (len(wave) - length) // hop  # composite.m leaves out the last
+    n_frames = (len(wave) - length) // hop  # composite.m leaves out the last frame
     if n_frames < 1:
         raise MetricFailure("too short: under two frames of 30 ms")
     window = 0.5 * (1 - np.cos(2 * np.pi * np.arange(1, length + 1) / (length + 1)))
@@ -79,7 +88,7 @@ def _frames(wave: np.ndarray, sample_rate: int) -> np.ndarray:
 
 
 def _mean_of_best(distances: np.ndarray) -> float:
-    """Of the lowest 95 % of the frames; digital silence can leave a frame without a value."""
+    """Return the mean of the lowest 95 % of the distances, without frames of digital silence that have none."""
     distances = np.sort(distances[np.isfinite(distances)])
     if not len(distances):
         raise MetricFailure("no frame has a spectral distance")
@@ -87,14 +96,14 @@ def _mean_of_best(distances: np.ndarray) -> float:
 
 
 def _autocorrelation(frames: np.ndarray, order: int) -> np.ndarray:
-    """(T, W) -> (T, P + 1)"""
+    """Return the autocorrelation (T, P + 1) of frames (T, W), where P is the order."""
     width = frames.shape[1]
     lags = [(frames[:, : width - lag] * frames[:, lag:]).sum(axis=1) for lag in range(order + 1)]
     return np.stack(lags, axis=1)
 
 
 def _levinson_durbin(correlation: np.ndarray) -> np.ndarray:
-    """(T, P + 1) -> prediction error filters (T, P + 1), the first coefficient 1."""
+    """Return the prediction error filters (T, P + 1), the first coefficient 1, of autocorrelations (T, P + 1)."""
     filters = np.zeros_like(correlation)
     filters[:, 0] = 1
     error = correlation[:, 0].copy()
@@ -107,7 +116,7 @@ def _levinson_durbin(correlation: np.ndarray) -> np.ndarray:
 
 
 def _band_energies(frames: np.ndarray, sample_rate: int) -> np.ndarray:
-    """(T, W) -> dB in the critical bands (T, 25)"""
+    """Return the energies in dB in the critical bands (T, 25) of frames (T, W)."""
     n_fft = 2 ** int(np.ceil(np.log2(2 * frames.shape[1])))
     n_bins = n_fft // 2  # without the last one, at half the sample rate
     bins_per_hz = n_fft / sample_rate
@@ -119,10 +128,10 @@ def _band_energies(frames: np.ndarray, sample_rate: int) -> np.ndarray:
 
 
 def _slope_weights(energy: np.ndarray, slope: np.ndarray) -> np.ndarray:
-    """(T, 25), (T, 24) -> (T, 24): more weight near the loudest band and near the nearest peak.
+    """Return Klatt's weights (T, 24) of slopes (T, 24) between bands of these energies (T, 25).
 
-    Uphill the search goes right and, as in composite.m, stops one band before the peak; downhill it
-    goes left, to the peak itself.
+    They are larger near the loudest band and near the nearest peak. Uphill the search for the peak goes right and, as
+    in composite.m, stops one band before it; downhill it goes left, to the peak itself.
     """
     rising = slope > 0
     peak = energy[:, :-1].copy()

@@ -1,4 +1,4 @@
-"""What a metric raises where it has no meaning."""
+"""The exception for a metric that is undefined for a pair."""
 
 
 class MetricFailure(Exception):

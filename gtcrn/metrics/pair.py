@@ -1,4 +1,4 @@
-"""All measures of one pair of signals, each with the reason where it has no value."""
+"""The measures of one pair of signals, each with the reason where it has no value."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from gtcrn.metrics.composite import composite, log_likelihood_ratio, segmental_s
 from gtcrn.metrics.failure import MetricFailure
 from gtcrn.metrics.registry import DEFAULT_METRICS, DNSMOS_METRICS, METRICS
 
-# s; PESQ's reference code has room for 50 utterances and crashes the process on more, which speech
-# reaches after about a minute and a half
+# s; PESQ's reference code has room for 50 utterances, which speech has after about a minute and a half, and crashes
+# the process on more
 _LONGEST_PESQ = 40
 _WIDEBAND = 16000  # Hz; PESQ, the composite measures and DNSMOS are defined up to this rate
 
 
 class Scores(NamedTuple):
-    """values: one per metric, nan where it failed. failures: metric -> reason."""
+    """The scores of one pair. values: one per metric, nan where it failed. failures: {metric: reason}."""
 
     values: dict[str, float]
     failures: dict[str, str]
@@ -34,12 +34,12 @@ class Scores(NamedTuple):
 def evaluate_pair(
     clean: np.ndarray | None, enhanced: np.ndarray, sample_rate: int, metrics: Sequence[str] = DEFAULT_METRICS
 ) -> Scores:
-    """Score `enhanced` against `clean`, both (N,) in [-1, 1] at `sample_rate` Hz. Without a clean signal (None)
-    only the `DNSMOS_METRICS` have a value.
+    """Score `enhanced` against `clean`, both (N,) in [-1, 1] at `sample_rate` Hz.
 
-    A metric that has no meaning for the pair (silence, too short, not finite) is nan with its reason and
-    never an exception. Raises `UserError` for an unknown metric, one whose package is missing, or
-    signals that differ in shape.
+    Without a clean signal (None) only the `DNSMOS_METRICS` have a value. A metric that is undefined for the pair
+    (silence, too short, not finite) is nan with its reason and never an exception.
+
+    Raises UserError for an unknown metric, one whose package is missing, or signals that differ in shape.
     """
     check_metrics(metrics)
     if enhanced.ndim != 1 or (clean is not None and clean.shape != enhanced.shape):
@@ -67,7 +67,7 @@ def check_metrics(metrics: Sequence[str]) -> None:
 
 
 class _Measures:
-    """Each measure is computed when it is asked for, and those that others build on only once."""
+    """The measures of one pair as attributes. One that several others are computed from is computed only once."""
 
     def __init__(self, clean: np.ndarray | None, enhanced: np.ndarray, sample_rate: int):
         # no measure that needs the reference runs without it, see `require_signals`
@@ -120,7 +120,7 @@ class _Measures:
         except pesq.PesqError as error:
             reason = error.args[0]
             raise MetricFailure(reason.decode() if isinstance(reason, bytes) else reason) from error
-        except ValueError as error:  # nan inside, e.g. of signals that are constant
+        except ValueError as error:  # PESQ is nan, e.g. for constant signals
             raise MetricFailure(str(error)) from error
 
     @property
@@ -132,7 +132,7 @@ class _Measures:
         return self._stoi(extended=True)
 
     def _stoi(self, extended: bool) -> float:
-        # where too little is left after its removal of silence pystoi warns and returns 1e-5
+        # pystoi removes silence; if too little is left, it warns and returns 1e-5
         with warnings.catch_warnings():
             warnings.simplefilter("error", RuntimeWarning)
             try:
@@ -182,7 +182,10 @@ class _Measures:
 
 
 def _scale_invariant_ratio(clean: np.ndarray, enhanced: np.ndarray) -> float:
-    """Le Roux et al., SDR - half-baked or well done?, 2019. dB; a perfect output gives 157."""
+    """Return the SI-SDR in dB (Le Roux et al., SDR - half-baked or well done?, 2019); a perfect output gives 157.
+
+    Raises MetricFailure if a signal is silent.
+    """
     energy = clean @ clean
     if energy == 0:
         raise MetricFailure("constant reference")

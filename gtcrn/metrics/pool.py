@@ -1,4 +1,4 @@
-"""Scores of many pairs on all cores."""
+"""The scoring of many pairs on all cores."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _TOLERANCE = 0.010  # s by which lengths may differ (codecs and resamplers); the
 
 @dataclass(frozen=True)
 class WavePair:
-    """What is scored: mono audio files, or arrays (N,) in [-1, 1].
+    """The signals of one pair: mono audio files, or arrays (N,) in [-1, 1].
 
     clean: None where there is no reference. noisy: scored beside `enhanced` where given. info: further columns of
     the result, e.g. {"snr": 5.0}.
@@ -37,7 +37,7 @@ class WavePair:
     info: Mapping[str, object] = field(default_factory=dict)
 
     def signals(self) -> dict[str, str | Path | np.ndarray]:
-        """Where given, clean and noisy, and always enhanced. All are compared with the first."""
+        """Return the signals that are given, by name. Rates and lengths of all are compared with the first."""
         signals = {"clean": self.clean, "enhanced": self.enhanced, "noisy": self.noisy}
         return {role: signal for role, signal in signals.items() if signal is not None}
 
@@ -49,15 +49,16 @@ def score_pairs(
     workers: int = -1,
     progress: bool = True,
 ) -> pd.DataFrame:
-    """One row per pair, in order: `name`, the columns of `info`, `noisy_<metric>` and `enhanced_<metric>`,
-    and `failures`, "column: reason; ..." or "". No pair is ever dropped; a failed metric is nan.
+    """Score pairs and return a table with a row per pair, in order.
 
-    sample_rate: Hz of the arrays; files know their own. workers: processes, -1 for one per core; they
+    Its columns are `name`, those of `info`, `noisy_<metric>` and `enhanced_<metric>`, and `failures`, which is
+    "column: reason; ..." or "". No pair is ever dropped; a failed metric is nan.
+
+    sample_rate: Hz of the arrays; files state their own. workers: processes, -1 for one per core; they
     stay alive for a while, so that the next call begins at once.
 
-    Before anything is scored, raises `UserError` that names the file for one that is missing,
-    unreadable, not mono, or differs from its clean file (without one, the noisy from the enhanced) in rate
-    or by more than 10 ms in length.
+    Before anything is scored, raises UserError that names the file if one is missing, unreadable, not mono, or differs
+    from its clean file (without one, the noisy from the enhanced) in rate or by more than 10 ms in length.
     """
     check_metrics(metrics)
     if workers == 0:
@@ -109,7 +110,7 @@ def _check(pair: WavePair, sample_rate: int | None) -> None:
 
 
 def _shape(name: str, signal: str | Path | np.ndarray, sample_rate: int | None) -> tuple[int, int]:
-    """Samples and Hz."""
+    """Return the length in samples and the rate in Hz of a signal. Raises UserError if it can't be scored."""
     if isinstance(signal, np.ndarray):
         if sample_rate is None:
             raise UserError(f"{name} is an array: give its sample_rate in Hz")

@@ -1,4 +1,4 @@
-"""All measures: what they are called, which values they take, and whether more of them is better."""
+"""The registry of all measures: their names, the range of their values, and whether a higher value is better."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ Values = TypeVar("Values", float, np.ndarray, pd.Series, pd.DataFrame)
 
 
 class Metric(NamedTuple):
-    """How a measure is shown, and how it is read. label: with its unit if it has one. range: of its values."""
+    """The description of a measure. label: its name for people, with its unit. digits: how many to show after the
+    point. range: of its values."""
 
     label: str
     digits: int
@@ -25,7 +26,7 @@ class Metric(NamedTuple):
         return f"{self.note}; {self.range}, {'more' if self.more_is_better else 'less'} is better"
 
     def goodness(self, values: Values) -> Values:
-        """Return values of which more is better, whatever the measure."""
+        """Return the values with the sign by which a higher one is better."""
         return values if self.more_is_better else -values
 
 
@@ -50,14 +51,14 @@ METRICS = {
 DNSMOS_METRICS = tuple(name for name in METRICS if name.startswith("dnsmos"))
 DEFAULT_METRICS = tuple(name for name in METRICS if name not in DNSMOS_METRICS)
 
-_RATIOS = ("snr",)  # of integers against the float model, which training=qat logs beside its loss
+_RATIOS = ("snr",)  # training=qat logs beside its loss the SNR of the integer model's output to the float model's
 
 
 def more_is_better(name: str) -> bool:
-    """Return whether more is better of what a log or a summary calls `name`: val/si_sdr, test.enhanced_llr.
+    """Return whether a higher value is better for the name of a logged value, e.g. val/si_sdr or test.enhanced_llr.
 
-    An improvement is positive where something became better. What is no measure is a loss, a cost or a count of
-    failures, of which less is better.
+    An improvement is always better if higher. A name that is no measure's is a loss, a cost or a count of failures,
+    for which lower is better.
     """
     condition, metric = re.fullmatch(r"(?:.*[./])?(improvement_|enhanced_|noisy_)?(.*)", name).groups()  # type: ignore[union-attr]
     if condition == "improvement_" or metric in _RATIOS:

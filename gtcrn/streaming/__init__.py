@@ -1,7 +1,7 @@
-"""Layers that take their past as an argument and hand back the next one.
+"""Layers that take their past as an argument and return the next one.
 
-Offline is streaming from a zero state: a whole utterance, a chunk of any length and
-a single frame go through the same lines, `y, next_state = layer(x, state)`.
+Offline processing is streaming from a zero state: a whole utterance, a chunk of any length and a single frame are
+processed by the same code, `y, next_state = layer(x, state)`.
 """
 
 from gtcrn.streaming.layers import (

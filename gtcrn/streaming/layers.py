@@ -15,7 +15,7 @@ from gtcrn.streaming.state import State, Stateful
 
 
 class _TimeConvolution(Stateful):
-    """What the convolutions share: `reach` = (kernel - 1) · dilation frames that one output sees besides its own.
+    """The base of the convolutions. An output depends on `reach` = (kernel - 1) · dilation frames besides its own.
 
     causal:      memory = reach, the past is concatenated in front       [ . . . . | x0 x1 ... ]
     not causal:  lookahead = reach / 2, torch pads zeros on both sides; no memory, since it cannot stream
@@ -29,18 +29,18 @@ class _TimeConvolution(Stateful):
         self.lookahead = 0 if causal else reach // 2
 
     def _with_past(self, x: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
-        """x (B, C, T, ...), past (B, C, memory, ...) -> both in one, next past."""
+        """Return `x` (B, C, T, ...) with the past (B, C, memory, ...) in front of it, and the next past."""
         if not self.memory:
-            # torch's bfloat16 gradients of dilated depthwise kernels are garbage for a permuted x
+            # contiguous, because torch's bfloat16 gradients of dilated depthwise kernels are wrong for a permuted x
             return x.contiguous() if self.training else x, past
         x = torch.cat([past, x], dim=2)
         return x, x[:, :, x.shape[2] - self.memory :]
 
 
 class CausalConv1d(_TimeConvolution, nn.Conv1d):
-    """Conv1d over time: (B, C, T), past (B, C, memory) -> (B, C', T / stride), next past.
+    """A Conv1d over time: (B, C, T), past (B, C, memory) -> (B, C', T / stride), next past.
 
-    T: a multiple of the stride, of which the last sample that an output sees is the first.
+    T is a multiple of the stride; the newest sample that an output depends on is the first of its stride.
     """
 
     def __init__(
@@ -75,9 +75,9 @@ class CausalConv1d(_TimeConvolution, nn.Conv1d):
 
 
 class CausalConvTranspose1d(_TimeConvolution, nn.ConvTranspose1d):
-    """ConvTranspose1d over time: (B, C, T), past (B, C, memory) -> (B, C', T · stride), next past.
+    """A ConvTranspose1d over time: (B, C, T), past (B, C, memory) -> (B, C', T · stride), next past.
 
-    y[t] = sum_j w[t - j · stride] · x[j], tap 0 the newest. What older inputs spread into the output is
+    y[t] = sum_j w[t - j · stride] · x[j], tap 0 the newest. The contribution of older inputs to the output is
     computed from them again, not carried as an overlap.
     """
 
@@ -88,8 +88,8 @@ class CausalConvTranspose1d(_TimeConvolution, nn.ConvTranspose1d):
             out_channels,
             kernel_size,
             stride=stride,
-            # torch cuts as much from the end as from the beginning, which is all that the past begins; the end
-            # lacks fewer samples, and output_padding keeps the rest
+            # torch cuts as much from the end as from the beginning. At the beginning that is the part that the past
+            # contributes to; at the end fewer samples are incomplete, and output_padding keeps the others
             padding=memory * stride,
             output_padding=(memory + 1) * stride - kernel_size,
         )
@@ -104,7 +104,8 @@ class CausalConvTranspose1d(_TimeConvolution, nn.ConvTranspose1d):
 
 
 class _TimeFrequencyConvolution(_TimeConvolution):
-    """(B, C, T, F), past (B, C, memory, F) -> (B, C', T, F'), next past.
+    """The base of the convolutions over time and frequency: (B, C, T, F), past (B, C, memory, F) -> (B, C', T, F'),
+    next past.
 
     kernel_size: (time, frequency). dilation: in time. padding_freq: on both sides of frequency.
     n_freqs: F of the input, for the state's shape.
@@ -147,7 +148,7 @@ class _TimeFrequencyConvolution(_TimeConvolution):
 
 
 class CausalConv2d(_TimeFrequencyConvolution, nn.Conv2d):  # type: ignore[misc]
-    """Conv2d over time and frequency that takes its past as an argument; see `_TimeFrequencyConvolution`."""
+    """A Conv2d over time and frequency that takes its past as an argument; see `_TimeFrequencyConvolution`."""
 
     @staticmethod
     def _padding_time(reach: int, causal: bool) -> int:
@@ -155,20 +156,20 @@ class CausalConv2d(_TimeFrequencyConvolution, nn.Conv2d):  # type: ignore[misc]
 
 
 class CausalConvTranspose2d(_TimeFrequencyConvolution, nn.ConvTranspose2d):  # type: ignore[misc]
-    """ConvTranspose2d with stride 1 in time: y[t] = sum_k w[k] · x[t - k · dilation], tap 0 the newest.
+    """A ConvTranspose2d with stride 1 in time: y[t] = sum_k w[k] · x[t - k · dilation], tap 0 the newest.
 
     It takes its past as an argument; see `_TimeFrequencyConvolution`.
     """
 
     @staticmethod
     def _padding_time(reach: int, causal: bool) -> int:
-        # a transposed kernel spreads `reach` frames beyond its input, and its padding cuts them
-        # off again at both ends: all that the past and the newest frames spread, or half of it
+        # a transposed kernel spreads over `reach` frames beyond its input, and its padding cuts them off again at
+        # both ends: all of them if it is causal, else half of them
         return reach if causal else reach // 2
 
 
 class CausalGRU(Stateful, nn.GRU):
-    """GRU layers along time: (B, T, C), hidden state (B, layers, H) -> (B, T, H), next hidden state."""
+    """A GRU along time with one or more layers: (B, T, C), state (B, layers, H) -> (B, T, H), next state."""
 
     weight_hh_l0: Tensor
 
@@ -184,15 +185,15 @@ class CausalGRU(Stateful, nn.GRU):
 
 
 class CausalLSTM(Stateful, nn.LSTM):
-    """LSTM layers along time: (B, T, C), {"hidden": (B, layers, H), "cell": likewise} -> (B, T, H), next state.
+    """An LSTM along time, of one or more layers: (B, T, C), state -> (B, T, H), next state.
 
-    dropout: between layers, while training.
+    The state is {"hidden": (B, layers, H), "cell": (B, layers, H)}. dropout: between layers, in training.
     """
 
     weight_hh_l0: Tensor
 
     def __init__(self, input_size: int, hidden_size: int, num_layers: int = 1, dropout: float = 0.0):
-        # torch warns where there is no between
+        # torch warns about dropout in a single layer
         dropout = dropout if num_layers > 1 else 0.0
         super().__init__(input_size, hidden_size, num_layers, batch_first=True, dropout=dropout)
 
@@ -209,7 +210,7 @@ class CausalLSTM(Stateful, nn.LSTM):
 
 
 def _layers_first(state: Tensor) -> Tensor:
-    """As torch wants it: our states have streams first."""
+    """Return a state (B, layers, H), in which the batch is first, as torch expects it: (layers, B, H)."""
     return state.transpose(0, 1).contiguous()
 
 

@@ -1,4 +1,4 @@
-"""GRUs that run at the same time, as one."""
+"""Several GRUs over shares of the channels, computed as one GRU where that is faster."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-# Hidden units of all GRUs and directions together up to which one GRU takes their place on a CPU. So narrow, they
-# spend their time on steps, not on arithmetic: one is faster for a single frame and for thousands, in training too.
-# Beyond, the zeros in its weights cost more than the steps it saves.
+# Hidden units of all GRUs and directions together up to which one GRU replaces them on a CPU. Such narrow GRUs spend
+# their time on steps, not on arithmetic, so one is faster for a single frame and for thousands, in training too.
+# Above, the zeros in its weights cost more than the steps that it saves.
 NARROW = 48
 
 
 def grouped_gru(grus: Sequence[nn.GRU], x: Tensor, hidden: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """GRUs of one size and one layer, batch first, each over its share of the channels.
+    """Run G GRUs of one size and one layer, batch first, each over its share of the channels.
 
-    x (N, L, G·C), hidden (N, G·H), None for zeros -> y (N, L, G·H), last hidden (N, G·H). In both directions, which
-    begin with zeros: y (N, L, G·2H), each GRU's forward half before its backward half; the last hidden is of no use.
+    x (N, L, G·C), hidden (N, G·H), None for zeros -> y (N, L, G·H), last hidden (N, G·H). Bidirectional GRUs begin with
+    zeros: y is (N, L, G·2H), each GRU's forward half before its backward half, and the last hidden has no meaning.
     """
     directions = ("", "_reverse") if grus[0].bidirectional else ("",)
     units = len(directions) * sum(gru.hidden_size for gru in grus)
     if hidden is None:
         hidden = x.new_zeros(x.shape[0], units)
-    watched = any(gru._forward_hooks for gru in grus)  # whoever counts or keeps what a layer does is to see it run
+    watched = any(gru._forward_hooks for gru in grus)  # a hook, which counts or keeps a layer's work, must be called
     if watched or not x.is_cpu or not grus[0].hidden_size < units <= NARROW:
         return _one_by_one(grus, x, hidden)
     if grus[0].bidirectional:
@@ -46,13 +46,13 @@ def _one_by_one(grus: Sequence[nn.GRU], x: Tensor, hidden: Tensor) -> tuple[Tens
 
 
 def _block_diagonal(matrices: list[Tensor]) -> Tensor:
-    """G matrices (3H, C), gates below one another -> (3·G·H, G·C)"""
+    """Return the weight (3·G·H, G·C) of one GRU from those of G GRUs, (3H, C) each, gates below one another."""
     blocks = torch.diag_embed(torch.stack(matrices, dim=-1).unflatten(0, (3, -1)))  # (3, H, C, G, G)
     return blocks.permute(0, 3, 1, 4, 2).flatten(3).flatten(0, 2)
 
 
 def _side_by_side(biases: list[Tensor]) -> Tensor:
-    """G biases (3H,) -> (3·G·H,)"""
+    """Return the bias (3·G·H,) of one GRU from those of G GRUs, (3H,) each."""
     return torch.stack([bias.unflatten(0, (3, -1)) for bias in biases], dim=1).flatten()
 
 

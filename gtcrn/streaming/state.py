@@ -14,22 +14,22 @@ State = dict  # nested: {submodule name: State or Tensor}
 class Stateful(nn.Module):
     """A module with an explicit past: `y, next_state = module(x, state)`.
 
-    Nothing is remembered inside the module. A composite needs no code of its own here:
+    The module itself keeps nothing from call to call. A composite needs no code of its own here:
     its state is the dict of its children's states. A leaf overrides `initial_state`.
     """
 
     lookahead = 0  # frames of future that this layer itself needs
 
     def initial_state(self, batch_size: int) -> Any:  # the State of a composite, the Tensor of a leaf
-        """Zeros: the past of a signal that has not begun."""
+        """Return the state before the signal begins: zeros."""
         return _initial_state_of_children(self, batch_size)
 
     def total_lookahead(self) -> int:
-        """Frames of future that the whole module needs: the layers follow one another, so theirs add up."""
+        """Return the frames of future that the whole module needs: the sum over its layers, as they are in series."""
         return sum(layer.lookahead for layer in self.modules() if isinstance(layer, Stateful))
 
     def require_causal(self) -> None:
-        """Raise `UserError`, naming the first layer that looks ahead, if this module cannot stream."""
+        """Raise UserError, which names the first layer that looks ahead, if this module cannot stream."""
         ahead = [
             (name, layer.lookahead)
             for name, layer in self.named_modules()
@@ -55,7 +55,10 @@ def _initial_state_of_children(module: nn.Module, batch_size: int) -> State:
 
 
 def flatten(state: State, prefix: str = "state") -> dict[str, Tensor]:
-    """{"encoder": {"2": t}} -> {"state.encoder.2": t}: the names of an exported graph's inputs."""
+    """Return the tensors of a state by the names of an exported graph's inputs.
+
+    For example, {"encoder": {"2": t}} becomes {"state.encoder.2": t}.
+    """
     flat: dict[str, Tensor] = {}
     for name, value in state.items():
         if isinstance(value, dict):
