@@ -121,7 +121,7 @@ class MixSource:
         denoise: Denoise | None = None,
         prefix: str = "data.",
         held_out_by: str = "speaker",
-        apart: Mapping[str, Mapping[str, str | list | Mapping | None]] | None = None,
+        separate: Mapping[str, Mapping[str, str | list | Mapping | None]] | None = None,
     ):
         for key, value in ((f"{prefix}speech", speech), (f"{prefix}noise", noise)):
             if not value:
@@ -137,7 +137,7 @@ class MixSource:
         self.paths, self.prefix = {"speech": speech, "noise": noise, "rir": rir}, prefix
         self.recipe, self.speaker, self.held_out, self.epoch_hours = recipe, speaker, held_out, epoch_hours
         self.fixed_items, self.fixed_seconds, self.denoise = fixed_items, fixed_seconds, denoise
-        self.held_out_by, self.separate = held_out_by, apart
+        self.held_out_by, self.separate = held_out_by, separate
         self._aligned: Denoise | None = None
         self._opened = None
 

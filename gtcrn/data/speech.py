@@ -279,13 +279,13 @@ def dns(
     """
     if test in ("validation", "all"):
         raise UserError(f"data.test={test}: data=dns takes auto, no_reverb, with_reverb or blind")
-    apart = {
+    separate = {
         "validation": {"speech": validation_speech, "noise": validation_noise, "rir": validation_rir},
         "test": {"speech": test_speech, "noise": test_noise, "rir": test_rir},
     }
     fixed = dict(held_out=held_out, held_out_by=held_out_by, fixed_items=fixed_items, fixed_seconds=fixed_seconds)
     source: Source = MixSource(
-        speech, noise, rir, recipe, speaker, epoch_hours=epoch_hours, denoise=denoiser, separate=apart, **fixed
+        speech, noise, rir, recipe, speaker, epoch_hours=epoch_hours, denoise=denoiser, separate=separate, **fixed
     )
     if test_root:
         source = SeparateTestSource(source, PairSource(DnsPairs(None, test_root, test, held_out)))
@@ -342,10 +342,10 @@ def finetune(
     )
     if validation_speech and not speech:
         raise UserError("data.validation_speech goes with data.speech=FOLDER, which is not set")
-    apart = {"validation": {"speech": validation_speech, "noise": validation_noise, "rir": validation_rir}}
+    separate = {"validation": {"speech": validation_speech, "noise": validation_noise, "rir": validation_rir}}
     # new mixtures of replayed speech would hold out other speakers than a corpus of pairs does, so that has none
     own_speech = speech or (None if replay_root else replay_speech)
-    own = MixSource(own_speech, noise, rir or replay_rir, recipe, epoch_hours=epoch_hours, separate=apart, **fixed)
+    own = MixSource(own_speech, noise, rir or replay_rir, recipe, epoch_hours=epoch_hours, separate=separate, **fixed)
     if replay_root:
         pairs = VctkDemand(
             replay_root,
