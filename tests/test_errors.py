@@ -1,4 +1,4 @@
-"""What a user reads is one line, wherever it comes from."""
+"""The message that a user reads is one line, wherever it comes from."""
 
 import pytest
 from torch.utils.data import DataLoader

@@ -79,7 +79,7 @@ def test_workers_end_without_a_word_when_interrupted():
 
 
 def runs(pid: int) -> bool:
-    """Whether the process is there, and no zombie that waits for whoever inherited it."""
+    """Return whether the process exists and is not a zombie."""
     status = Path(f"/proc/{pid}/status")
     try:
         os.kill(pid, 0)

@@ -44,7 +44,7 @@ def test_subtype_is_kept_where_the_format_has_it(tmp_path, tone):
 
 @pytest.mark.parametrize("file_format", sorted({file_format for file_format, _ in audio.FORMATS.values()}))
 def test_subtypes_that_are_kept_come_back(tmp_path, tone, file_format):
-    """libsndfile offers some that it writes wrongly (ALAC_32, GSM610 in AIFF) or not at all (DWVW)."""
+    """It offers some that it writes wrongly (ALAC_32, GSM610 in AIFF) or not at all (DWVW)."""
     suffix = next(suffix for suffix, (own, _) in audio.FORMATS.items() if own == file_format)
     tolerances = {"PCM_S8": 0.01, "PCM_U8": 0.01, "ULAW": 0.02, "ALAW": 0.02, "VORBIS": 0.05, "OPUS": 0.05}
     tolerances |= {"IMA_ADPCM": 0.05, "MS_ADPCM": 0.05, "GSM610": 0.2, "MPEG_LAYER_III": 0.05}
@@ -237,7 +237,7 @@ def test_a_damaged_file_is_refused_or_reads_alike_in_every_way(tmp_path_factory,
 
 @pytest.mark.parametrize("place", ["@0+999999999999", "@999999999999+10", "@4+13"])
 def test_a_place_beyond_its_archive_is_a_bad_file(tmp_path, place):
-    """Nothing is read, nor is memory taken for what the place claims."""
+    """Nothing is read, and no memory is taken for the size that the path states."""
     (tmp_path / "shard-000000.tar").write_bytes(bytes(16))
     with pytest.raises(UserError, match="its archive ends before that"):
         audio.info(f"{tmp_path / 'shard-000000.tar'}{place}")

@@ -124,7 +124,7 @@ def test_data_demo(corpus):
 
 
 def test_a_killed_process_ends_the_work(tmp_path, monkeypatch):
-    """It once hung for ever."""
+    """The main process once waited for it for ever."""
     pytest.importorskip("espeakng_loader")
     if multiprocessing.get_start_method() != "fork":
         pytest.skip("only a forked process has what is changed here")

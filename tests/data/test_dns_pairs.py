@@ -1,4 +1,4 @@
-"""The DNS Challenge's layouts and names, readers that never meet, and every way in which a file has no other half."""
+"""The DNS Challenge's layouts and names, splits by readers, and every way in which a file has no other half."""
 
 import tarfile
 from math import isnan, nan
@@ -18,7 +18,7 @@ CLIP = "book_00000_chp_0009_reader_{:05d}_1_seg_1_seg1"
 
 
 def touch(folder, *files):
-    """Names are all that is looked at before the scan."""
+    """Write files that have the right names alone, since no file is read before the scan."""
     for file in files:
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
         (folder / file).touch()
@@ -26,7 +26,7 @@ def touch(folder, *files):
 
 
 def make_corpus(root, readers=8):
-    """Two files per reader, 0.25 s each, noise of a tenth of the speech; the SNR in the first file's name only."""
+    """Write two files per reader, 0.25 s each, noise of a tenth of the speech; the first one's name has the SNR."""
     rng = np.random.default_rng(0)
     for number in range(2 * readers):
         clean, noise = rng.uniform(-0.3, 0.3, (2, 4000)).astype(np.float32)
@@ -46,7 +46,7 @@ def speech_data(root, cache, test_root=None, test="auto", **changed) -> SpeechDa
 
 
 def found(root, test="all", test_root=None) -> dict[str, str]:
-    """{name of a pair: name of its clean half} of the good pairs that are tested."""
+    """Return {name of a pair: name of its clean half} of the good pairs of the test set."""
     pairs = DnsPairs(root, test_root, test, 0.5).pairs("test")
     return {pair.name: pair.clean.stem for pair in pairs if not pair.problem}
 
@@ -87,7 +87,7 @@ def test_an_snr_that_is_not_told_is_measured(tmp_path):
 
 
 def test_several_sets_in_one_folder(tmp_path):
-    """The test set of the second challenge: a clean half is told by its number and by the beginning of its name."""
+    """In the test set of the second challenge a clean half is found by its number and by the beginning of its name."""
     noisy = {
         "synthetic_emotion_157018_snr14_tl-22_fileid_47": "synthetic_emotion_clean_fileid_47",
         "synthetic_singing_195940_snr3_tl-32_fileid_47": "synthetic_singing_clean_fileid_47",
@@ -102,7 +102,7 @@ def test_several_sets_in_one_folder(tmp_path):
 
 @pytest.fixture
 def challenge(tmp_path):
-    """As in the first challenge's repository."""
+    """Write test sets in the layout of the first challenge's repository."""
     root = tmp_path / "datasets" / "test_set"
     for name in ("no_reverb", "with_reverb"):
         file = "clnsp1_train_69005_1_snr15_tl-21_fileid_158"
@@ -192,7 +192,7 @@ def test_one_reader_is_too_few(tmp_path):
 
 
 def spoil(root, kind):
-    """Makes one file bad; returns the culprit and what must be said about it."""
+    """Make one file bad; return the file and a pattern of the message that must name it."""
     noisy, clean = root / "noisy" / f"{CLIP.format(1)}_snr19_tl-27_fileid_2.wav", root / "clean" / "clean_fileid_2.wav"
     match kind:
         case "noisy file without a number":
@@ -250,7 +250,7 @@ def test_names_without_numbers_neither_match_nor_stand_for_readers(tmp_path):
 
 
 def test_what_is_wrong_as_a_pair_may_be_right_as_a_recording(tmp_path):
-    """Both looks at the same file are remembered in one place, and must not be taken for each other."""
+    """Both results for the same file are cached in one file, and must not be mistaken for each other."""
     root = make_corpus(tmp_path / "corpus")
     culprit, _ = spoil(root, "noisy file without a number")
     for _ in range(2):

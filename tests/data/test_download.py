@@ -1,4 +1,4 @@
-"""The downloader against a server on this machine that does what servers do on bad days."""
+"""The download from a local server that fails in all the ways in which servers fail."""
 
 import hashlib
 import io
@@ -34,7 +34,7 @@ def wav(seed, amplitude):
 
 
 def zipped(members):
-    """As a Mac makes them."""
+    """Return an archive as macOS makes it, with its own additional files."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in members.items():
@@ -45,7 +45,7 @@ def zipped(members):
 
 @pytest.fixture(scope="module")
 def archives():
-    """What the server holds: {NAME.zip: bytes}, each pair of folders 48 kHz noise of two loudnesses."""
+    """Return the server's archives, {NAME.zip: bytes}; each pair of folders holds 48 kHz noise at two levels."""
     made = {}
     for part, speakers in SPEAKERS.items():
         names = [f"{speaker}_{number:03d}" for speaker in speakers for number in range(1, FILES + 1)]
@@ -58,7 +58,7 @@ def archives():
 
 
 class Server(ThreadingHTTPServer):
-    """Serves `files`; `script` holds what each of the next requests for a name shall suffer."""
+    """A server of `files`. `script` lists, by name, the fault of each of the next requests."""
 
     def __init__(self, files):
         super().__init__(("127.0.0.1", 0), Handler)
@@ -68,10 +68,10 @@ class Server(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_port}/corpus/"
 
     def handle_error(self, request, client_address):
-        """A client that goes away is what these tests are about."""
+        """Ignore a client that closes the connection, as these tests make it do."""
 
     def asked(self, name):
-        """The Range header, or None, of every request for a name."""
+        """Return the Range header, or None, of every request for a name."""
         return [wanted for asked, wanted in self.requests if asked == name]
 
 
@@ -128,7 +128,7 @@ def server(archives):
 
 
 def options(server, parts=("testset",), known=True, **changed):
-    """Of the five archives; with `known`, their sizes and MD5s as they were before anything went wrong."""
+    """Return the settings of a download of the five archives; with `known`, with their right sizes and MD5s."""
     entries = {}
     for file, content in server.files.items():
         name = file.removesuffix(".zip")
@@ -156,7 +156,7 @@ def tree(root):
 
 @pytest.fixture(scope="module")
 def expected(archives, tmp_path_factory):
-    """What ends up in the folder after an undisturbed download of the test set."""
+    """Return the content of the folder after an undisturbed download of the test set."""
     root = tmp_path_factory.mktemp("expected")
     for name in ("clean_testset_wav", "noisy_testset_wav"):
         with zipfile.ZipFile(io.BytesIO(archives[f"{name}.zip"])) as archive:
@@ -529,7 +529,7 @@ def test_wrong_options(options, message):
 
 
 def test_killed_while_receiving(tmp_path, server, expected):
-    """kill -9, again and again; in the end there is what an undisturbed download gives."""
+    """The process is killed again and again; in the end the files are those of an undisturbed download."""
     server.script[NAME] = ["stall", "stall"]
     program = "import json, pathlib, sys; from gtcrn.data.download import CorpusDownload; "
     program += "CorpusDownload(**json.loads(sys.argv[1])).fetch(pathlib.Path(sys.argv[2]))"

@@ -1,4 +1,4 @@
-"""One search for all tasks: what it finds, and what it says of the rest."""
+"""The search of folders that all tasks share finds the audio files and logs those that it leaves out."""
 
 import logging
 import os
@@ -19,7 +19,7 @@ from gtcrn.tasks.evaluate import _audio_in
 
 @pytest.fixture
 def tree(tmp_path):
-    """Files in folders of their own, and one behind a link; `linked/back` leads back to the beginning."""
+    """Write files in folders of their own, and one behind a link; `linked/back` leads back to the beginning."""
     root = tmp_path / "in"
     for name in ("b.wav", "a/c.AIFF", "a/d/e.flac", "../elsewhere/f.opus"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""One number tells how loud speech is, however much of it there is, and it goes with the model that was trained."""
+"""The speech level does not depend on the share of speech in a file, and it is stored with the trained model."""
 
 from math import inf
 
@@ -43,7 +43,7 @@ def test_neither_pauses_nor_offset_nor_blocks_change_it_but_the_gain(speech):
 
 @pytest.mark.parametrize("level", [-40, -20])
 def test_the_level_of_training_data_is_that_of_their_recipe(recordings, tmp_path, level):
-    """Where speech is active, which is a little above the RMS of whole mixtures."""
+    """It is measured where speech is active, and so is a little above the RMS of whole mixtures."""
     mini = recordings / "dns_mini"
     data = dns(
         str(mini / "extra_clean"), str(mini / "noise"), None, None, Recipe(level=(level - 2, level + 2)), 0.1, None, 2,

@@ -1,4 +1,4 @@
-"""Manifests of folders, lists and files that are ready: what is scanned, remembered, refreshed and refused."""
+"""Manifests of folders, of lists and ready-made ones: what is scanned, cached, refreshed and refused."""
 
 import os
 import pickle
@@ -20,7 +20,7 @@ from gtcrn.errors import UserError
 
 @pytest.fixture
 def tree(tmp_path, recordings):
-    """Nested folders with files at two rates."""
+    """Write nested folders with files at two rates."""
     root = tmp_path / "corpus"
     for source, place in (
         ("dns_mini/extra_clean/LJ001-0001.wav", "lj/SSB0001/a_1.wav"),

@@ -1,4 +1,4 @@
-"""Mixtures: what is promised of SNR, level, room and target, on real recordings."""
+"""Mixtures of real recordings have the SNR, level, room and target that the recipe states."""
 
 from math import inf, isnan
 
@@ -33,7 +33,7 @@ def decibels(ratio: float) -> float:
 
 
 def snr_of(speech: np.ndarray, noise: np.ndarray) -> float:
-    """An own measurement: 30 dB below the loudest 20 ms is a pause."""
+    """Measure the SNR in another way, in which a frame 30 dB below the loudest 20 ms is a pause."""
     frames = speech[: len(speech) // 320 * 320].reshape(-1, 320).astype(float)
     energy = (frames**2).sum(1)
     where = energy > 10 ** (-30 / 10) * energy.max()
@@ -57,7 +57,7 @@ def test_the_parts_sum_to_the_mixture_and_the_snr_is_that_requested(speech, nois
 
 
 def test_an_own_measure_of_activity_finds_nearly_the_same_snr(speech):
-    """With stationary noise the choice of the pauses matters little."""
+    """The choice of the pauses matters little for stationary noise."""
     noise = np.random.default_rng(0).normal(size=len(speech)).astype(np.float32)
     made = mix(speech, [noise], None, RATE, Recipe(snr=(10, 10)), np.random.default_rng(0))
     assert snr_of(made.clean, made.noise) == pytest.approx(10, abs=1)
@@ -93,7 +93,7 @@ def test_what_would_clip_is_scaled_down_as_a_whole(speech, noise):
 
 @pytest.mark.parametrize("target", ["dry", "early", "reverberant"])
 def test_the_target_is_in_time_with_the_speech_and_the_mixture(rirs, target):
-    """To the sample, whatever the delay of the direct path in the impulse response."""
+    """They are aligned to the sample, whatever the delay of the direct path in the impulse response."""
     white = np.random.default_rng(0).normal(size=4 * RATE).astype(np.float32)  # its correlation is a single sample
     for rir in rirs:
         for delay in (0, 333):

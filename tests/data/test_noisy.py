@@ -1,4 +1,4 @@
-"""Recordings of noisy speech alone: they train and validate, and nothing takes them for clean."""
+"""Recordings of noisy speech alone are used for training and validation, and never taken for clean speech."""
 
 import numpy as np
 import pytest

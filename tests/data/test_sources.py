@@ -17,7 +17,7 @@ LOADING = dict(sample_rate=16000, segment_seconds=1.0, batch_size=4, num_workers
 
 
 def mixed(recordings, cache, recipe=None, **changed) -> SpeechData:
-    """`data=dns` of the small recordings: two corpora of speech at two rates, one noise, four rooms."""
+    """Build `data=dns` from the small recordings: two corpora of speech at two rates, one noise, four rooms."""
     mini = recordings / "dns_mini"
     settings = dict(
         speech={
@@ -41,12 +41,12 @@ def mixed(recordings, cache, recipe=None, **changed) -> SpeechData:
 
 
 def alone(speech) -> dict:
-    """Settings by which all of it trains, be it a single file."""
+    """Return settings by which all of a corpus is used for training, even a single file."""
     return dict(speech=speech, validation_speech=speech)
 
 
 def items_of(loader) -> dict[int, dict]:
-    """By index, so that the order does not matter."""
+    """Return the items by index, so that the order does not matter."""
     found = {}
     for batch in loader:
         for row, index in enumerate(batch["index"].tolist()):
@@ -61,7 +61,7 @@ def same(one: dict, other: dict) -> bool:
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create 3 worker processes")
 def test_an_item_depends_on_seed_epoch_and_index_only(recordings, tmp_path):
-    """Not on workers, nor on devices."""
+    """It depends neither on workers nor on devices."""
     data = mixed(recordings, tmp_path, dict(reverb=0.5, noises=(1, 2), noise_only=0.1, clean_only=0.1))
     expected = items_of(data.train_loader(epoch=3))
     assert len(expected) == 20
@@ -115,7 +115,7 @@ def test_splits_share_no_speaker_and_are_always_the_same(recordings, tmp_path):
 
 
 def test_what_an_item_is_made_of(recordings, tmp_path):
-    """Every fact is true: the files, the places in them, the SNR, the level."""
+    """Every fact is true: the files, the times in them, the SNR, the level."""
     dataset = mixed(recordings, tmp_path, dict(reverb=0.0, snr=(3, 3), level=(-30, -30))).dataset("train")
     for index in range(4):
         explained = dataset.explain((1, index))
@@ -137,7 +137,7 @@ def test_what_an_item_is_made_of(recordings, tmp_path):
 
 @pytest.mark.parametrize("offset", [0.05, -0.4])
 def test_an_offset_changes_neither_snr_nor_level(recordings, tmp_path, offset):
-    """Of speech and noise alike: levels are those of what can be heard."""
+    """An offset of speech or noise is inaudible and does not count in levels."""
     for role, name in (("speech", "extra_clean"), ("noise", "noise")):
         for path in (recordings / "dns_mini" / name).glob("*.wav"):
             wave, rate = audio.read(path)
@@ -288,7 +288,7 @@ def test_bad_files_are_named_or_skipped(recordings, tmp_path):
 
 
 def test_a_file_that_goes_bad_while_training(recordings, tmp_path, caplog):
-    """Fails in one line that names it, or is skipped with a warning."""
+    """It ends the run in one line that names it, or is skipped with a warning."""
     shutil.copytree(recordings / "dns_mini/extra_clean", tmp_path / "speech", copy_function=shutil.copyfile)
     for on_bad_file in ("fail", "skip"):
         data = mixed(recordings, tmp_path, speech=tmp_path / "speech", on_bad_file=on_bad_file)

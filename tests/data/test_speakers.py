@@ -1,4 +1,4 @@
-"""Speakers told by names, and splits that none of them crosses, from names to mixtures."""
+"""Speakers are found by the names of files, and no speaker is in two splits, from names to mixtures."""
 
 import logging
 
@@ -31,7 +31,7 @@ MIXED |= dict(fixed_items=3, fixed_seconds=0.5)
 
 
 def write(folder, names):
-    """Half a second of noise each, whatever it is called."""
+    """Write half a second of noise under each name and return the folder."""
     rng = np.random.default_rng(len(names))
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -102,7 +102,7 @@ def test_every_split_gets_a_speaker_or_there_is_none(share):
 
 
 def test_mixtures_of_dns_speech_hold_out_readers(tmp_path, noise, caplog):
-    """All of whose names begin alike: by the prefix they would be one speaker."""
+    """All their names begin alike, so that by the prefix they would be one speaker."""
     names = [f"book_0000{n}_chp_0009_reader_0{who:04d}_{n}.wav" for who in range(12) for n in range(2)]
     with caplog.at_level(logging.INFO):
         found = speakers(dns(write(tmp_path / "speech", names), noise, **MIXED))
@@ -170,7 +170,7 @@ def test_folders_that_validate_are_not_split_and_need_no_names(tmp_path, noise, 
 
 
 def test_the_small_real_corpus(recordings, tmp_path, caplog):
-    """A third of its speech names no speaker: that trains, or folders that validate are named."""
+    """A third of its speech names no speaker: it is used for training, or separate folders for validation are given."""
     real = recordings / "real"
     places = dict(speech=str(real / "speech/train"), noise=str(real / "noise/train"))
     with caplog.at_level(logging.INFO):

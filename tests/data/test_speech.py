@@ -34,7 +34,7 @@ def batches(loader) -> dict[str, list]:
 
 @pytest.fixture
 def full_band(tmp_path, recordings):
-    """Real speech and noise at 48 kHz in the layout as downloaded: p226 and p287 hold two files each."""
+    """Write real speech and noise at 48 kHz in the layout as downloaded, two files of p226 and two of p287."""
     root = tmp_path / "vctk_demand"
     speech = sorted((recordings / "fullband_mini" / "speech").glob("*.wav"))
     noise = sorted((recordings / "fullband_mini" / "noise").glob("*.wav"))
@@ -199,7 +199,7 @@ def test_resampling_on_the_fly_gives_the_same_crops(full_band, tmp_path):
 
 
 def spoil(root, kind):
-    """Makes p287_002 bad; returns the culprit and what must be said about it."""
+    """Make p287_002 bad; return the file and a pattern of the message that must name it."""
     noisy, clean = root / "noisy" / "p287_002.wav", root / "clean" / "p287_002.wav"
     wave, rate = audio.read(noisy)
     match kind:

@@ -12,7 +12,7 @@ VALIDATION = ["p226", "p287"]
 
 
 def make_official(root, folders=("trainset_28spk_wav", "testset_wav"), speakers=None, rate=16000):
-    """A tiny tree in the layout as downloaded: two files per speaker, noise of a tenth of the speech."""
+    """Write a tiny tree in the layout as downloaded: two files per speaker, noise of a tenth of the speech."""
     speakers = speakers or {"trainset_28spk": ["p226", "p250", "p287"], "testset": ["p232"]}
     rng = np.random.default_rng(0)
     for folder in folders:
@@ -89,7 +89,7 @@ def test_the_mini_corpus_is_split_by_files(recordings):
 
 
 def test_the_training_files_never_become_the_test_set_by_themselves(recordings):
-    """A simple layout has no official test set: the validation pairs are tested, all pairs only where none trains."""
+    """A simple layout has no official test set: the validation pairs replace it, and all pairs only if none trains."""
     root = recordings / "vctk_demand_mini"
     corpus = VctkDemand(root, ["28spk"], [], ["p287_002"])
     assert [pair.name for pair in corpus.pairs("test")] == ["p287_002"]

@@ -1,4 +1,4 @@
-"""The spectral gate takes noise out of real recordings, harms speech a little, and moves nothing."""
+"""The spectral gate removes noise from real recordings, harms speech a little, and has no delay."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def si_sdr(reference, wave):
 
 @pytest.fixture(scope="module")
 def mixtures(recordings):
-    """(clean, noisy) at 5 dB SNR, of both kinds of noise there are."""
+    """Return pairs (clean, noisy) at 5 dB SNR with each of the two kinds of noise."""
     folder, pairs = recordings / "fullband_mini", []
     for speech, noise in (("p234_003", "ch03_sm001"), ("p234_005", "ch08_sm002"), ("p234_008", "ch08_sm005")):
         clean = soundfile.read(folder / "speech" / f"{speech}.wav", dtype="float32")[0]

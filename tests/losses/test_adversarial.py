@@ -1,4 +1,4 @@
-"""What generator and discriminators ask of one another, against numbers worked out by hand and with NumPy."""
+"""The adversarial losses of generator and discriminators equal values computed by hand and with NumPy."""
 
 import numpy as np
 import pytest

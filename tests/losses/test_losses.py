@@ -36,7 +36,7 @@ def waveform(spec: torch.Tensor) -> torch.Tensor:
 
 
 def speech_like(seed: int, length: int = 8000) -> torch.Tensor:
-    """Two coloured noises with pauses, (2, length)"""
+    """Return two coloured noises with pauses, (2, length)"""
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(2, length, generator=generator).cumsum(dim=1)
     noise = noise - torch.nn.functional.avg_pool1d(noise[:, None], 101, 1, 50)[:, 0]
@@ -82,7 +82,7 @@ HOSTILE = {
 @pytest.mark.parametrize("hostile", HOSTILE)
 @pytest.mark.parametrize("name", NAMES)
 def test_loss_and_gradient_are_finite(name, hostile, precision, with_spec):
-    """Under autocast and with inputs of the low precision, as a model under autocast gives them."""
+    """They are so under autocast and with inputs of low precision, as a model under autocast gives them."""
     dtype = getattr(torch, precision)
     estimate_wave, target_wave = HOSTILE[hostile](speech_like(0), speech_like(1))
     estimate_spec, target_spec = (
@@ -176,7 +176,7 @@ def test_snr_is_the_published_one_where_there_is_signal():
 
 
 def test_snr_asks_for_silence_where_the_target_is_silent():
-    """All of the published loss was infinite as soon as one target of the batch was."""
+    """The whole published loss was infinite as soon as one target of the batch was silent."""
     level = torch.tensor(1.0, requires_grad=True)
     estimate, silence = level * speech_like(0), torch.zeros(2, 8000)
     loss = SNR(weight=1)(Signals(estimate), Signals(silence))
@@ -186,7 +186,7 @@ def test_snr_asks_for_silence_where_the_target_is_silent():
 
 
 def test_multires_of_a_scaled_signal():
-    """|S| = g |T|: spectral convergence |1 - g| and log distance |ln g| where the floor does not bite."""
+    """For |S| = g |T| the spectral convergence is |1 - g| and the log distance |ln g|, above the floor."""
     target = torch.randn(1, 16000, generator=torch.Generator().manual_seed(0)).double()
     term = MultiResolutionSTFT(weight=1, resolutions=[[512, 128, 512], [256, 64, 200]])
     value = term(Signals(2 * target), Signals(target)).item()
@@ -194,7 +194,7 @@ def test_multires_of_a_scaled_signal():
 
 
 def test_emphasis_of_high_frequencies_by_numpy():
-    """The published factors: sigmoid around the cutoff's bin, a quarter of the bins above it wide."""
+    """The published factors are a sigmoid around the cutoff's bin, as wide as a quarter of the bins above it."""
     target, estimate = (speech_like(seed).double() for seed in (0, 1))
     options = {"hf_weight": 1.5, "hf_cutoff": 3000, "sample_rate": 16000}
     term = MultiResolutionSTFT(weight=1, resolutions=[[512, 128, 512]], **options)

@@ -36,7 +36,7 @@ def noise(seed: int, length: int = 2 * RATE) -> np.ndarray:
 
 
 def test_frame_wise_distances(pair):
-    """Values of a public Python port of Loizou's composite.m."""
+    """The expected values are those of a public Python port of Loizou's composite.m."""
     clean, noisy = (wave.astype(np.float64) for wave in pair)
     assert log_likelihood_ratio(clean, noisy, RATE) == pytest.approx(0.87354147, abs=1e-7)
     assert weighted_spectral_slope(clean, noisy, RATE) == pytest.approx(48.22482497, abs=1e-6)

@@ -1,4 +1,4 @@
-"""Many pairs: reference scores, nothing dropped, and files that do not fit are named before scoring."""
+"""Many pairs have the reference scores, none is dropped, and files that do not fit are named before scoring."""
 
 import math
 import subprocess
@@ -28,7 +28,7 @@ def noise(seed: int, length: int = RATE) -> np.ndarray:
     ],
 )
 def test_published_means(references, recordings, tmp_path, golden, expected):
-    """All from files, the enhanced ones as float WAV."""
+    """All signals are read from files; the enhanced ones are float WAV."""
     folder = recordings / "vctk_demand_mini"
     pairs = []
     for name in NAMES:

@@ -1,4 +1,4 @@
-"""Every measure knows whether more of it is better, and so does everything that ranks by it."""
+"""Every measure states whether a higher value is better, and everything that ranks by it follows."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from gtcrn.metrics import METRICS, evaluate_pair, more_is_better
 
 
 def test_directions_are_those_of_the_measures_themselves():
-    """The less noise, the better, by every measure that needs a reference."""
+    """Less noise is better by every measure that needs a reference."""
     rng = np.random.default_rng(0)
     clean = rng.normal(0, 0.1, 32000) * np.repeat(rng.uniform(0.1, 1, 20), 1600)
     noise = rng.normal(0, 0.1, 32000)

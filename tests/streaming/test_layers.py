@@ -1,6 +1,6 @@
-"""Layers with explicit state are torch's own layers, seen through a window that moves.
+"""Layers with explicit state give chunk by chunk what torch's own layers give for the whole signal.
 
-In double precision, in which two ways to the same sums differ by nothing that a mistake could hide behind."""
+The tests are in double precision, in which rounding is far smaller than the effect of any mistake."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Several GRUs as one give what each of them gives: in double precision, where the order of sums is no matter."""
+"""Several GRUs as one give what each of them gives, in double precision, where the order of sums has no effect."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from gtcrn.streaming.recurrence import NARROW
 
 
 def apart(grus, x, hidden):
-    """As nn.GRU does it."""
+    """Run each GRU by nn.GRU itself."""
     outputs, lasts = [], []
     for gru, share, h in zip(grus, x.chunk(len(grus), dim=2), hidden.chunk(len(grus), dim=1)):
         y, last = nn.GRU.forward(gru, share, None if gru.bidirectional else h[None].contiguous())

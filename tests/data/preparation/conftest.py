@@ -15,7 +15,7 @@ NAMES = ["b.wav", "reader one/p1_01.wav", "reader one/p1_02.wav", "reader one/ne
 
 @pytest.fixture
 def corpus(recordings, tmp_path):
-    """Five files of 1.5 s at 22.05 kHz, at several depths."""
+    """Write five files of 1.5 s at 22.05 kHz, at several depths, and return their folder."""
     sources = sorted((recordings / "dns_mini" / "extra_clean").glob("*.wav"))
     for name, source in zip(NAMES, sources):
         file = tmp_path / "corpus" / name
@@ -26,7 +26,7 @@ def corpus(recordings, tmp_path):
 
 @pytest.fixture
 def prepare(tmp_path):
-    """prepare(step, input, output, again=..., shard=(0, 1), speaker=None) -> Outcome, in this process."""
+    """Return prepare(step, input, output, again=..., shard=(0, 1), speaker=None) -> Outcome, which runs in-process."""
 
     def carried_out(step, source, output, again=False, shard=(0, 1), speaker=None):
         good, bad = usable(open_manifest(source, "input", tmp_path / "cache", speaker), 0)
@@ -40,7 +40,7 @@ def prepare(tmp_path):
 
 @pytest.fixture
 def contents():
-    """contents(folder) -> {relative path: SHA-256} of all files, hidden ones too."""
+    """Return contents(folder) -> {relative path: SHA-256} of all files, hidden ones too."""
 
     def read(folder):
         files = (path for path in sorted(Path(folder).rglob("*")) if path.is_file())

@@ -15,7 +15,7 @@ from gtcrn.errors import UserError
 
 @pytest.fixture
 def data(recordings, corpus, tmp_path):
-    """data(**of MixSource) -> SpeechData"""
+    """Return data(recipe, **settings of MixSource) -> SpeechData of mixtures."""
 
     def mixtures(recipe=Recipe(reverb=0.5), **settings):  # noqa: B008
         mini = recordings / "dns_mini"

@@ -1,4 +1,4 @@
-"""Whatever happens to a job, in the end its folder is what an uninterrupted run makes of it."""
+"""Whatever happens to a job, in the end its folder is that of an uninterrupted run."""
 
 import os
 import pickle
@@ -45,7 +45,7 @@ with output.locked():
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory):
-    """Enough files to be in the middle of them, two of which are of no use."""
+    """Write enough files for a job to be killed in the middle of them."""
     folder = tmp_path_factory.mktemp("large")
     rng = np.random.default_rng(0)
     for number in range(48):
@@ -91,7 +91,7 @@ def test_a_kill_leaves_nothing_half_done_and_the_rerun_ends_the_same(prepare, co
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 def test_the_processes_of_a_killed_run_end_with_it(large, tmp_path):
-    """Or they would write beside the next run: here each of the two has 24 files to do in one part."""
+    """They would write beside the next run otherwise: here each of the two has 24 files to do in one part."""
     out = tmp_path / "out"
     process = started(RESAMPLE, large, out, tmp_path / "cache", parts=2)
     wait_for(lambda: len(list(out.rglob("*.flac"))) >= 3)

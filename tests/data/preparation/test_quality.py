@@ -9,7 +9,7 @@ from gtcrn.data.preparation.quality import measure
 
 @pytest.fixture
 def quality(tmp_path):
-    """quality(wave, rate) of a wave as it is read from a file of 16 bits."""
+    """Return quality(wave, rate) -> Quality of a wave that is written to a file of 16 bits and read back."""
 
     def of(wave, rate):
         audio.write(tmp_path / "wave.wav", wave.astype(np.float32), rate)
@@ -48,7 +48,7 @@ def test_the_snr_of_added_noise_is_found(quality, recordings, speech, noise):
 
 
 def low_cut(wave, rate):
-    """Without what is below 80 Hz, where neither speech nor the measure is."""
+    """Return a wave without its content below 80 Hz, which is neither speech nor in the band of the measure."""
     return wave - low_pass(wave, 80, rate)
 
 

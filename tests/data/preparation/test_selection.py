@@ -12,7 +12,7 @@ RATE = 16000
 
 @pytest.fixture
 def speech(recordings, tmp_path):
-    """Five files, all but the first of which have something against them."""
+    """Write five files, all but the first of which have a flaw."""
     wave = audio.load(recordings / "vctk_demand_mini" / "clean" / "p287_003.wav", RATE)
     noise = np.random.default_rng(0).standard_normal(len(wave)).astype(np.float32)
     made = {
