@@ -61,8 +61,9 @@ SCHEDULES = {"default": 5, "short": 1e-6}  # checkpoint_minutes
 EPOCHS, BATCHES = 5, 5
 COMMON = (
     "logger=csv", "trainer.accelerator=cpu", "trainer.log_every_n_steps=1", "data=demo", "data.train_files=10",
-    "data.validation_files=2", "data.test_files=1", "data.batch_size=2", "data.segment_seconds=0.3", "clips=0",
-    "metrics.validation=[si_sdr]", "metrics.test=[si_sdr]", "metrics.workers=1", "training.warmup_steps=2",
+    "data.validation_files=2", "data.test_files=1", "data.batch_size=2", "data.segment_seconds=0.3",
+    "callbacks.clips.count=0", "metrics.validation=[si_sdr]", "metrics.test=[si_sdr]", "metrics.workers=1",
+    "scheduler.warmup_steps=2",
     "data.cache_dir={folder}/cache", "resume=auto",
 )  # fmt: skip
 LIGHT_V3 = ("model=light_v3", "model.width_mult=0.5", "model.use_two_dpgrnn=false", "monitor=val/si_sdr",

@@ -233,7 +233,9 @@ def _configuration(folder: Path) -> dict[str, Any]:
 def _choices(text: str) -> dict[str, str]:
     """Return the choice of every group of ours in the text of a hydra.yaml, by the group's name."""
     choices = _load(text)["hydra"]["runtime"]["choices"]
-    return {group.split("@")[0]: choice for group, choice in choices.items() if not group.startswith("hydra/")}
+    groups = {group: group.split("@")[0] for group in choices if not group.startswith("hydra/")}
+    # a group that is chosen from twice, such as the optimizer of a discriminator, goes by its whole name then
+    return {group if name != group and name in groups else name: choices[group] for group, name in groups.items()}
 
 
 def _flat_yaml(text: str) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from gtcrn.errors import Interrupted, Terminated, UserError
 from gtcrn.files import unwritable
+from gtcrn.tasks import resolvers  # noqa: F401  (registers what configurations ask for)
 from gtcrn.tasks.checking import check
 from gtcrn.workers import end_with_parent
 
@@ -36,6 +37,12 @@ warnings.filterwarnings("ignore", r"\s*'hydra/\w+/\w+' is validated against Conf
 def in_sweep() -> bool:
     """Whether this is a job of a multirun, whose folder is named by what it does."""
     return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+def runs_beside(folder: Path, outputs: str) -> Path:
+    """Return where to look for earlier runs: in `outputs` if this run's folder lies there, else in the one it is in."""
+    root = Path(outputs).resolve()
+    return Path(outputs) if root in folder.resolve().parents else folder.parent
 
 
 @contextmanager

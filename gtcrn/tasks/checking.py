@@ -127,10 +127,17 @@ def check_object(config: dict, allowed: Sequence[Any], key: str) -> None:
     parameters, open_ended = signature_of(target)
     for name, value in config.items():
         if name in parameters:
-            annotation = keys.STRICTER.get((config[TARGET], name), parameters[name].annotation)
-            check_value(value, annotation, f"{key}.{name}")
+            check_value(value, _stricter(target, name) or parameters[name].annotation, f"{key}.{name}")
         elif not open_ended and not (name.startswith("_") and name.endswith("_")):  # these are Hydra's own
             raise UserError(f"{key}.{name}: {config[TARGET]} has no such key; it has {', '.join(parameters)}")
+
+
+def _stricter(target: Callable[..., Any], name: str) -> Any:
+    """Return what a key of the target must be beyond what its annotation says, None for no more than that."""
+    for (of, key), annotation in keys.STRICTER.items():
+        if key == name and inspect.isclass(target) and issubclass(target, resolve_name(of)):
+            return annotation
+    return None
 
 
 def alternatives(annotation: Any) -> list[Any]:

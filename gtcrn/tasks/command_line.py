@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import sys
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from contextlib import contextmanager
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
-from hydra.errors import HydraException, OverrideParseException
+from hydra.errors import ConfigCompositionException, HydraException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
 from gtcrn.files import unwritable
@@ -24,6 +25,8 @@ def errors_told() -> Iterator[None]:
         yield
     except OverrideParseException as error:
         sys.exit(_told(f"{error.override}: {advice(error.override) or error.message}"))
+    except ConfigCompositionException as error:
+        sys.exit(_told(_without_plus(str(error)) or str(error)))
     except (HydraException, OmegaConfBaseException) as error:  # of a few lines, which say what there is to choose from
         sys.exit(_told("\n".join(map(str, filter(None, (error, error.__cause__))))))
     except OSError as error:  # Hydra makes the run's folder, and of a full disk the error has no name of a file
@@ -35,6 +38,13 @@ def errors_told() -> Iterator[None]:
     except KeyboardInterrupt:
         print("error: interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def _without_plus(message: str) -> str | None:
+    """Return how to type a choice that has a plus and needs none, None if that isn't what Hydra complains of."""
+    doubled = re.match("Multiple values for ([^ ]+)\\.", message)
+    typed = next((word for word in sys.argv[1:] if doubled and word.startswith(f"+{doubled[1]}=")), None)
+    return typed and f"{typed}: leave the plus out: {typed[1:]}"
 
 
 def _told(message: str) -> int:

@@ -34,8 +34,14 @@ Model = Annotated[dict, Built("gtcrn.models.enhancer.Enhancer")]
 Data = Annotated[dict, Built("gtcrn.data.speech.SpeechData")]
 
 
-# Of what others take any number and then fail at some: by target and key
+# Of what others take any number and then fail at some: by the class of the target and the key
 STRICTER = {
+    ("gtcrn.training.callbacks.EarlyStopping", "patience"): Count,
+    ("gtcrn.training.callbacks.ValidationClips", "count"): Index,
+    ("gtcrn.training.callbacks.ValidationClips", "every"): Count,
+    ("torch.optim.Optimizer", "lr"): Positive,
+    ("torch.optim.Optimizer", "weight_decay"): Annotated[float, Bound(0)],
+    ("torch.optim.Optimizer", "betas"): tuple[float, float],
     ("pytorch_lightning.Trainer", "accumulate_grad_batches"): Count,
     ("pytorch_lightning.Trainer", "check_val_every_n_epoch"): Count | None,
 }
@@ -43,6 +49,16 @@ STRICTER = {
 
 class Sweep(Section):
     resume: bool | str
+
+
+class Paths(Section):
+    outputs: str
+    cache: str | None
+    vctk_demand: Any
+    dns_pairs: Any
+    dns_speech: Any
+    dns_noise: Any
+    dns_rir: Any
 
 
 class Metrics(Section):
@@ -66,8 +82,11 @@ class Keys(Section):
     loss: Choices
     data: Choices
     training: Choices
+    optimizer: Choices
+    scheduler: Choices
     metrics: Choices
     trainer: Choices
+    callbacks: Choices
     logger: Choices
     seed: Index
     padding: Literal["zeros", "reflect", "none"] | None
@@ -75,6 +94,7 @@ class Keys(Section):
     trust: bool
     run_dir: str
     run_name: str
+    paths: Paths
     sweep: Sweep
 
 
@@ -83,16 +103,17 @@ class Train(Keys):
     loss: Annotated[dict, Built("gtcrn.losses.Loss")]
     data: Data
     training: Annotated[dict, Built("gtcrn.training.supervised.SupervisedModule")]
+    optimizer: Annotated[dict, Built("torch.optim.Optimizer")]
+    scheduler: Annotated[dict, Built("torch.optim.lr_scheduler.LRScheduler")]
     metrics: Metrics
     trainer: Annotated[dict, Built("pytorch_lightning.Trainer")]
+    callbacks: dict[str, Annotated[dict, Built("pytorch_lightning.Callback")] | None]
     logger: Annotated[dict, Built("pytorch_lightning.loggers.Logger")] | None
     resume: str | None
     init_from: str | None
     freeze: list[str] | None
     monitor: str
     checkpoint_minutes: Positive
-    clips: Index
-    clips_every: Count
     evaluate: bool
     objectives: list[str] | None
 

@@ -21,7 +21,7 @@ from gtcrn.errors import UserError
 from gtcrn.files import unwritable
 from gtcrn.models.pretrained import RECORD, read_checkpoint
 from gtcrn.reports.runs import NO_DIFFERENCE
-from gtcrn.tasks import in_sweep
+from gtcrn.tasks import in_sweep, runs_beside
 from gtcrn.tasks.building import model_record
 from gtcrn.training.checkpoints import LAST, PREVIOUS
 from gtcrn.training.datamodule import SpeechDataModule
@@ -140,8 +140,7 @@ def _is_named(run_dir: Path) -> bool:
 
 
 def _newest_unfinished(cfg: DictConfig) -> Path | None:
-    this_run = Path(cfg.run_dir)
-    root = next((parent for parent in this_run.parents if parent.name == "outputs"), this_run.parent)
+    root = runs_beside(Path(cfg.run_dir), cfg.paths.outputs)
     folders = sorted(root.glob(f"**/{CHECKPOINTS}"), key=lambda folder: folder.stat().st_mtime, reverse=True)
     for run_dir in (folder.parent for folder in folders):
         if _saved(run_dir) and not (run_dir / SUMMARY).exists() and not _difference(cfg, run_dir):
@@ -199,12 +198,13 @@ def _check_kind(cfg: DictConfig, checkpoint: Path, content: dict) -> None:
     record = _record(checkpoint.resolve().parents[1])
     if not record:
         return
-    kind = record.get("training", {}).get("_target_")
-    if kind != cfg.training._target_:
-        raise UserError(
-            f"resume={checkpoint}: was trained by {kind}, this run by {cfg.training._target_}; resume with the same "
-            "training=, or begin a run with init_from="
-        )
+    for group in ("training", "optimizer", "scheduler"):
+        kind = record.get(group, {}).get("_target_")
+        if kind and kind != cfg[group]._target_:  # runs of earlier versions record no optimizer
+            raise UserError(
+                f"resume={checkpoint}: was trained by {kind}, this run by {cfg[group]._target_}; resume with the same "
+                f"{group}=, or begin a run with init_from="
+            )
     frozen, wanted = (list(config.get("freeze") or []) for config in (record, cfg))
     if frozen != wanted:
         raise UserError(

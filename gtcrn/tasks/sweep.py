@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf, read_write
 from gtcrn.errors import UserError
 from gtcrn.metrics import more_is_better
 from gtcrn.reports.runs import NO_DIFFERENCE
-from gtcrn.tasks import FAILURE
+from gtcrn.tasks import FAILURE, runs_beside
 
 log = logging.getLogger(__name__)
 
@@ -153,7 +153,7 @@ def _given(resume: str) -> Path:
 def _last_alike(config: DictConfig) -> Path:
     """The folder of the newest sweep of the same command, a new one if there is none."""
     new = Path(config.hydra.sweep.dir)
-    root = next((parent for parent in new.parents if parent.name == "outputs"), new.parent)
+    root = runs_beside(new, config.paths.outputs)
     wanted = _comparable(config.hydra.overrides.task)
     for record in sorted(root.rglob(RECORD), key=lambda path: path.stat().st_mtime, reverse=True):
         if _comparable(OmegaConf.load(record).hydra.overrides.task) == wanted:
@@ -166,12 +166,3 @@ def _last_alike(config: DictConfig) -> Path:
 def _comparable(overrides: list[str]) -> set[str]:
     """What was typed, without what may differ between a sweep and its continuation."""
     return {line for line in overrides if line.partition("=")[0] not in ("sweep.resume", "threads", "logger")}
-
-
-def record_unless_finished(name: str, folder: str) -> str | None:
-    """Return where Hydra records a job's configuration; None, nowhere, for a job whose results are there: they came of
-    the one that is recorded."""
-    return None if (Path(folder) / "summary.json").is_file() else name
-
-
-OmegaConf.register_new_resolver("record_unless_finished", record_unless_finished, replace=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytorch_lightning as pl
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.callbacks import Callback, LearningRateMonitor, TQDMProgressBar
+from pytorch_lightning.callbacks import Callback, TQDMProgressBar
 from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 from tqdm.contrib.logging import logging_redirect_tqdm
@@ -23,7 +23,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from gtcrn.data.speech import SpeechData
 from gtcrn.errors import Interrupted, UserError
 from gtcrn.files import unwritable, write_text
-from gtcrn.metrics import DNSMOS_METRICS, more_is_better
+from gtcrn.metrics import DNSMOS_METRICS
 from gtcrn.metrics.pair import check_metrics
 from gtcrn.models.enhancer import Enhancer
 from gtcrn.models.initial_weights import initialise
@@ -31,6 +31,7 @@ from gtcrn.models.pretrained import BUILDERS, open_checkpoint
 from gtcrn.profiling.cost import Cost, measure
 from gtcrn.tasks.building import build, build_data, configure_torch, differing_knobs, model_record, trusted
 from gtcrn.tasks.evaluate import computable, evaluate_split
+from gtcrn.tasks.resolvers import direction
 from gtcrn.tasks.resuming import (
     CHECKPOINTS,
     SUMMARY,
@@ -41,7 +42,7 @@ from gtcrn.tasks.resuming import (
     finished_before,
     held,
 )
-from gtcrn.training.callbacks import DataWait, StepSeeds, ValidationClips, ValidationScores
+from gtcrn.training.callbacks import DataWait, StepSeeds, ValidationScores
 from gtcrn.training.checkpoints import LAST, BestCheckpoint, LastCheckpoint, WholeFiles, way_on
 from gtcrn.training.datamodule import SpeechDataModule
 from gtcrn.training.freezing import Frozen
@@ -81,7 +82,8 @@ def train(cfg: DictConfig, run_dir: Path) -> dict:
     if cfg.init_from and not resume:  # what a resumed run goes on from has long been trained
         begin_from(cfg, enhancer, run_dir)
     cost = measure(enhancer)
-    module = build(cfg.training, enhancer=enhancer, loss=build(cfg.loss), model_record=model_record(cfg))
+    parts = {"loss": build(cfg.loss), "optimizer": build(cfg.optimizer), "scheduler": build(cfg.scheduler)}
+    module = build(cfg.training, enhancer=enhancer, **parts, model_record=model_record(cfg))
     log.info(
         "model: %s parameters, %.1f MMACs/s, latency %.0f ms",
         f"{cost.parameters_trainable:,}",
@@ -297,20 +299,21 @@ def make_loggers(cfg: DictConfig, run_dir: Path, steps: int) -> list[Logger]:
 def make_callbacks(cfg: DictConfig, run_dir: Path, logged: Sequence[str]) -> list[Callback]:
     """logged: what the module itself logs of a validation."""
     checkpoints = run_dir / CHECKPOINTS
-    mode = "max" if more_is_better(cfg.monitor) else "min"
-    metric = cfg.monitor.removeprefix("val/")
     check_metrics(cfg.metrics.validation)
-    if not cfg.monitor.startswith("val/") or metric not in (*logged, *cfg.metrics.validation):
-        own = ", ".join(f"val/{name}" for name in logged)
-        raise UserError(
-            f"monitor={cfg.monitor}: not logged; use {own} or one of metrics.validation={cfg.metrics.validation}"
-        )
+    chosen = {f"callbacks.{name}.": callback for name, callback in cfg.callbacks.items() if callback}
+    for place, config in {"": cfg, **chosen}.items():
+        monitor = config.get("monitor", cfg.monitor)
+        if not monitor.startswith("val/") or monitor.removeprefix("val/") not in (*logged, *cfg.metrics.validation):
+            own = ", ".join(f"val/{name}" for name in logged)
+            raise UserError(
+                f"{place}monitor={monitor}: not logged; use {own} or one of "
+                f"metrics.validation={cfg.metrics.validation}"
+            )
     callbacks: list[Callback] = [
         ValidationScores(list(cfg.metrics.validation), cfg.metrics.validation_files, cfg.metrics.workers),
-        ValidationClips(run_dir / "validation", cfg.clips, cfg.clips_every),
-        BestCheckpoint(checkpoints, "best", cfg.monitor, mode),
+        *map(build, chosen.values()),
+        BestCheckpoint(checkpoints, "best", cfg.monitor, direction(cfg.monitor)),
         StepSeeds(cfg.seed),
-        LearningRateMonitor(logging_interval="step"),
         TQDMProgressBar(refresh_rate=5 if sys.stderr.isatty() else 0, leave=False),  # a log file wants none
     ]
     if "si_sdr" in cfg.metrics.validation and cfg.monitor != "val/si_sdr":

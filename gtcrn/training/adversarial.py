@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 import pytorch_lightning as pl
-import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import parametrize
+from torch.optim import AdamW, Optimizer
 
 from gtcrn.errors import UserError
 from gtcrn.losses import Signals
 from gtcrn.losses.adversarial import feature_matching, least_squares
 from gtcrn.models.discriminators import Judgement
 from gtcrn.models.pretrained import read_checkpoint
-from gtcrn.training.supervised import SupervisedModule
+from gtcrn.training.supervised import SupervisedModule, trainable
 
 log = logging.getLogger(__name__)
 
@@ -28,10 +29,10 @@ class AdversarialModule(SupervisedModule):
 
         loss + adversarial_weight · least squares + feature_matching_weight · feature matching
 
-    discriminator: (B, N) -> a list of `Judgement`s. discriminator_learning_rate: at the end of its own warm-up, which
-    begins at `start_epoch` and lasts `warmup_steps` too; its decay ends with the run, at `final_learning_rate`.
+    discriminator: (B, N) -> a list of `Judgement`s. discriminator_optimizer: makes the optimizer of its parameters; its
+    learning rate follows a `scheduler` of its own from `start_epoch` to the end of the run.
     discriminator_from: checkpoint of an adversarial run with whose discriminator this one begins, None for a fresh one.
-    options: those of `SupervisedModule`; betas, weight decay and gradient clipping hold for both sides.
+    options: those of `SupervisedModule`; gradient clipping holds for both sides.
 
     Raises `UserError` for impossible values, and if the discriminator would never train.
     """
@@ -40,7 +41,7 @@ class AdversarialModule(SupervisedModule):
         self,
         *args,
         discriminator: nn.Module,
-        discriminator_learning_rate: float = 1e-4,
+        discriminator_optimizer: Callable[..., Optimizer] = AdamW,
         discriminator_from: str | None = None,
         start_epoch: int = 15,
         adversarial_weight: float = 1.0,
@@ -48,8 +49,6 @@ class AdversarialModule(SupervisedModule):
         **options,
     ):
         super().__init__(*args, **options)
-        if discriminator_learning_rate <= 0:
-            raise UserError(f"training.discriminator_learning_rate={discriminator_learning_rate}: must be above 0")
         if start_epoch < 0:
             raise UserError(f"training.start_epoch={start_epoch}: must be 0 or more")
         for name, weight in (
@@ -60,7 +59,8 @@ class AdversarialModule(SupervisedModule):
                 raise UserError(f"training.{name}={weight}: must be a number of at least 0")
         self.automatic_optimization = False
         self.discriminator = discriminator
-        self.discriminator_learning_rate = discriminator_learning_rate
+        self.discriminator_optimizer = discriminator_optimizer
+        self.check_optimizer(discriminator_optimizer, "training.discriminator_optimizer")
         self.start_epoch = start_epoch
         self.adversarial_weight = adversarial_weight
         self.feature_matching_weight = feature_matching_weight
@@ -94,9 +94,9 @@ class AdversarialModule(SupervisedModule):
         total = total + self.adversarial_weight * deception + self.feature_matching_weight * matching
         return total, terms | {"adversarial": deception.detach(), "feature_matching": matching.detach()}
 
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         if optimizer is self.optimizers(use_pl_optimizer=False)[1]:
-            self._discriminator_norm = self.gradient_norm(optimizer, "discriminator_learning_rate")
+            self._discriminator_norm = self.gradient_norm(optimizer, "training.discriminator_optimizer.lr")
         else:
             super().on_before_optimizer_step(optimizer)
         self.configure_gradient_clipping(optimizer)  # Lightning leaves it to modules that optimise by themselves
@@ -118,7 +118,7 @@ class AdversarialModule(SupervisedModule):
             )
 
     def configure_optimizers(self) -> list[dict]:
-        """The generator's optimiser and schedule, and the discriminator's."""
+        """Return the generator's optimizer and scheduler, and the discriminator's."""
         steps = self.trainer.estimated_stepping_batches
         self.trainer.fit_loop.setup_data()  # tells how many batches an epoch has
         supervised_steps = self.start_epoch * self.trainer.num_training_batches
@@ -127,9 +127,10 @@ class AdversarialModule(SupervisedModule):
                 f"training.start_epoch={self.start_epoch}: the run ends before, after {steps} steps of "
                 f"{self.trainer.num_training_batches} an epoch, and the discriminator would never train; lower it"
             )
-        generator = self.optimise(self.enhancer, self.learning_rate, steps)
-        generator["lr_scheduler"]["name"] = "lr-AdamW"  # as in other runs
-        discriminator = self.optimise(self.discriminator, self.discriminator_learning_rate, steps - supervised_steps)
+        generator = self.scheduled(self.optimizer(trainable(self.enhancer)), steps)
+        generator["lr_scheduler"]["name"] = f"lr-{type(generator['optimizer']).__name__}"  # as in other runs
+        critic = self.discriminator_optimizer(trainable(self.discriminator))
+        discriminator = self.scheduled(critic, steps - supervised_steps)
         discriminator["lr_scheduler"]["name"] = "lr-discriminator"
         return [generator, discriminator]
 

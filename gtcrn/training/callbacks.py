@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -105,13 +106,12 @@ class ValidationScores(pl.Callback):
 class ValidationClips(pl.Callback):
     """Keeps a few fixed validation clips as audio triplets and spectrograms, on disk and in the logger.
 
-    folder: gets `epoch_000/<clip>_{noisy,enhanced,clean}.wav` and `<clip>.png`. clips: how many.
-    every: validations between two looks; the last epoch is always looked at.
+    The trainer's folder gets `validation/epoch_000/<clip>_{noisy,enhanced,clean}.wav` and `<clip>.png`.
+    count: of clips. every: validations between two looks; the last epoch is always looked at.
     """
 
-    def __init__(self, folder: str | Path, clips: int, every: int):
-        self.folder = Path(folder)
-        self.clips = clips
+    def __init__(self, count: int, every: int):
+        self.count = count
         self.every = every
 
     def on_validation_batch_end(
@@ -121,14 +121,14 @@ class ValidationClips(pl.Callback):
         validations_before = (trainer.current_epoch + 1) // (trainer.check_val_every_n_epoch or 1) - 1
         due = validations_before % self.every == 0 or last
         files = int(trainer.num_val_batches[0])
-        chosen = {round(i * (files - 1) / max(1, self.clips - 1)) for i in range(self.clips)}  # across the whole set
+        chosen = {round(i * (files - 1) / max(1, self.count - 1)) for i in range(self.count)}  # across the whole set
         if trainer.sanity_checking or not trainer.is_global_zero or not due or batch_index not in chosen:
             return
         rate = module.enhancer.sample_rate
         waves = {"noisy": batch["noisy"], "enhanced": outputs} | ({"clean": batch["clean"]} if "clean" in batch else {})
         waves = {role: wave[0].float().cpu().numpy() for role, wave in waves.items()}
         name = batch["name"][0]
-        folder = self.folder / f"epoch_{trainer.current_epoch:03d}"
+        folder = Path(trainer.default_root_dir) / "validation" / f"epoch_{trainer.current_epoch:03d}"
         folder.mkdir(parents=True, exist_ok=True)
         for role, wave in waves.items():
             write(folder / f"{name}_{role}.wav", wave, rate)
@@ -149,6 +149,30 @@ class ValidationClips(pl.Callback):
                 logger.experiment.add_figure(f"spectrograms/{name}", figure, trainer.global_step)
         del figure
         gc.collect()  # figures lead back to themselves, and would stay in memory, tens of MB each, for many epochs
+
+
+class EarlyStopping(pl.callbacks.EarlyStopping):
+    """Ends a run when what it monitors has not become better over some validations.
+
+    monitor: as logged, e.g. `val/loss`. mode: `min` or `max`. patience: validations without progress. min_delta: less
+    is no progress, and a value that is no number is none either. A run that is resumed counts on, with the patience
+    that it has now; had it been ended, it ends at once.
+    """
+
+    def __init__(self, monitor: str, mode: Literal["min", "max"], patience: int = 10, min_delta: float = 0.0):
+        super().__init__(
+            monitor, min_delta, patience, mode=mode, check_finite=False, check_on_train_epoch_end=False
+        )
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict | {"patience": self.patience})
+
+    def on_train_start(self, trainer: pl.Trainer, *args) -> None:
+        trainer.should_stop |= self.wait_count >= self.patience
+
+    def on_train_end(self, trainer: pl.Trainer, *args) -> None:
+        if self.wait_count >= self.patience:
+            log.info("ended early: %s was no better for %d validations", self.monitor, self.wait_count)
 
 
 class StepSeeds(pl.Callback):

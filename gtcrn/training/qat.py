@@ -17,8 +17,7 @@ from gtcrn.losses.waveform import output_snr
 from gtcrn.models.enhancer import Enhancer
 from gtcrn.models.pretrained import RECORD
 from gtcrn.quantization.checkpoint import INTEGERS, load_simulation, new_network, simulation
-from gtcrn.training.schedule import warmup_cosine
-from gtcrn.training.supervised import SupervisedModule
+from gtcrn.training.supervised import SupervisedModule, trainable
 
 _BITS = 8
 _ZERO_POINTS = (-128.0, 127.0)
@@ -33,8 +32,8 @@ class QuantizationModule(SupervisedModule):
     mode, and goes into the checkpoints: `gtcrn.load` gives it, `gtcrn.quantization.checkpoint` the integers.
 
     enhancer: the trained float model, one that has a form in integers. loss: compares (integers, float).
-    learning_rate: of weights, biases and slopes, which are normalised to about one; of the logarithm of the scales
-    `scale_learning_rate`, of zero points `zero_point_learning_rate`. All follow one warm-up and cosine.
+    scale_lr: learning rate of the logarithm of the scales. zero_point_lr: of the zero points. That of the optimizer is
+    for weights, biases and slopes, which are normalised to about one. All three rise and fall alike.
     level: dBFS, range of the random rms of training crops. input_peak: largest band that the input's range holds.
     rho: steps of the input's residual in one of its own. calibration_batches: that ranges begin with.
     seed: of the levels. options: those of `SupervisedModule`.
@@ -49,9 +48,8 @@ class QuantizationModule(SupervisedModule):
         self,
         enhancer: Enhancer,
         loss: Loss,
-        learning_rate: float = 6e-4,
-        scale_learning_rate: float = 2e-3,
-        zero_point_learning_rate: float = 0.1,
+        scale_lr: float = 2e-3,
+        zero_point_lr: float = 0.1,
         level: Sequence[float] = (-44.0, -10.0),
         input_peak: float = 80.0,
         rho: int = 20,
@@ -59,10 +57,10 @@ class QuantizationModule(SupervisedModule):
         seed: int = 0,
         **options: Any,
     ):
-        super().__init__(enhancer, loss, learning_rate, **options)
+        super().__init__(enhancer, loss, **options)
         for key, value in {
-            "scale_learning_rate": scale_learning_rate,
-            "zero_point_learning_rate": zero_point_learning_rate,
+            "scale_lr": scale_lr,
+            "zero_point_lr": zero_point_lr,
             "input_peak": input_peak,
         }.items():
             if not 0 < value < float("inf"):
@@ -73,8 +71,8 @@ class QuantizationModule(SupervisedModule):
         level = tuple(level)
         if len(level) != 2 or not -100 <= level[0] <= level[1] <= 0:
             raise UserError(f"training.level={list(level)}: must be two levels in dBFS, e.g. [-34,-14]")
-        self.scale_learning_rate = scale_learning_rate
-        self.zero_point_learning_rate = zero_point_learning_rate
+        self.scale_lr = scale_lr
+        self.zero_point_lr = zero_point_lr
         self.level = level
         self.input_peak = input_peak
         self.calibration_batches = calibration_batches
@@ -152,16 +150,12 @@ class QuantizationModule(SupervisedModule):
 
     def configure_optimizers(self) -> dict:
         network = self.network
-        rates = (
-            (nn.ModuleList([network.weights, network.biases, network.slopes]), self.learning_rate),
-            (network.log_scale, self.scale_learning_rate),
-            (network.zero, self.zero_point_learning_rate),
-        )
-        groups = [{"params": [p for p in part.parameters() if p.requires_grad], "lr": lr} for part, lr in rates]
-        optimizer = torch.optim.Adam(groups, betas=self.betas)
-        floor = self.final_learning_rate / self.learning_rate
-        schedule = warmup_cosine(optimizer, self.warmup_steps, self.trainer.estimated_stepping_batches, floor)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        groups = [
+            {"params": trainable(nn.ModuleList([network.weights, network.biases, network.slopes]))},
+            {"params": trainable(network.log_scale), "lr": self.scale_lr},
+            {"params": trainable(network.zero), "lr": self.zero_point_lr},
+        ]
+        return self.scheduled(self.optimizer(groups), self.trainer.estimated_stepping_batches)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
+import math
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from gtcrn.errors import UserError
 from gtcrn.losses import Loss, Signals
@@ -15,14 +20,14 @@ from gtcrn.models.enhancer import Enhancer
 from gtcrn.models.pretrained import RECORD, load
 from gtcrn.training.callbacks import MovingAverage
 from gtcrn.training.masks import SpectrumMasks
-from gtcrn.training.schedule import warmup_cosine
+from gtcrn.training.schedulers import warmup_cosine
 
 
 class SupervisedModule(pl.LightningModule):
-    """AdamW, linear warm-up and cosine decay per step.
+    """Minimise a loss between the enhanced and the clean speech.
 
-    enhancer, loss: the parts that are swapped. learning_rate: at the end of the warm-up.
-    warmup_steps: optimiser steps. final_learning_rate: at the last step of the run.
+    enhancer, loss: the parts that are swapped. optimizer: makes one of the parameters that train. scheduler: makes, of
+    an optimizer, what sets its learning rate after every step; one that takes `total_steps` is told the run's.
     gradient_clip_norm: norm to which larger gradients are scaled down, None for no limit.
     ema_decay: validate and keep an exponential moving average of the weights, None for the weights themselves.
     masks: SpecAugment-style masks on the noisy spectrum while training, None for none.
@@ -36,32 +41,23 @@ class SupervisedModule(pl.LightningModule):
         self,
         enhancer: Enhancer,
         loss: Loss,
-        learning_rate: float = 1e-3,
-        final_learning_rate: float = 1e-5,
-        warmup_steps: int = 100,
-        weight_decay: float = 1e-2,
-        betas: tuple[float, float] = (0.9, 0.999),
+        optimizer: Callable[..., Optimizer] = AdamW,
+        scheduler: Callable[..., LRScheduler] = warmup_cosine,
         gradient_clip_norm: float | None = 3.0,
         ema_decay: float | None = None,
         masks: SpectrumMasks | None = None,
         model_record: dict | None = None,
     ):
         super().__init__()
-        if learning_rate <= 0:
-            raise UserError(f"training.learning_rate={learning_rate}: must be above 0")
-        if warmup_steps < 0:
-            raise UserError(f"training.warmup_steps={warmup_steps}: must be 0 or more")
         if gradient_clip_norm is not None and gradient_clip_norm <= 0:
             raise UserError(f"training.gradient_clip_norm={gradient_clip_norm}: must be above 0, or be null")
         if ema_decay is not None and not 0 < ema_decay < 1:
             raise UserError(f"training.ema_decay={ema_decay}: must lie between 0 and 1, or be null")
         self.enhancer = enhancer
         self.loss = loss
-        self.learning_rate = learning_rate
-        self.final_learning_rate = final_learning_rate
-        self.warmup_steps = warmup_steps
-        self.weight_decay = weight_decay
-        self.betas = tuple(betas)
+        self.optimizer = optimizer
+        self.scheduler = scheduler
+        self.check_optimizer(optimizer, "optimizer")
         self.gradient_clip_norm = gradient_clip_norm
         self.ema_decay = ema_decay
         self.masks = masks
@@ -94,7 +90,7 @@ class SupervisedModule(pl.LightningModule):
             parts = ", ".join(f"{name}={value:.3g}" for name, value in terms.items())
             raise UserError(
                 f"loss is {total.item()} at step {self.global_step} ({parts}); batch: {', '.join(batch['name'])}; "
-                "look at these files, or lower training.learning_rate; checkpoints/last.ckpt holds earlier weights"
+                "look at these files, or lower optimizer.lr; checkpoints/last.ckpt holds earlier weights"
             )
 
     def validation_step(self, batch: dict, batch_index: int) -> Tensor:
@@ -105,39 +101,50 @@ class SupervisedModule(pl.LightningModule):
         self.log_dict(values, batch_size=len(batch["noisy"]), sync_dist=True)
         return estimate.wave
 
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         self.log("train/gradient_norm", self.gradient_norm(optimizer))
 
-    def gradient_norm(self, optimizer: torch.optim.Optimizer, key: str = "learning_rate") -> Tensor:
+    def gradient_norm(self, optimizer: Optimizer, key: str = "optimizer.lr") -> Tensor:
         """Of what `optimizer` trains. Raises `UserError`, naming the `key` to lower, if it is no number."""
         parameters = (p for group in optimizer.param_groups for p in group["params"])
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         if not torch.isfinite(norm) and self.trainer.precision != "16-mixed":  # whose scaler skips such steps
             raise UserError(
                 f"gradient norm is {norm.item()} at step {self.global_step}, though the loss is finite; "
-                f"lower training.{key}, or try trainer.precision=32-true"
+                f"lower {key}, or try trainer.precision=32-true"
             )
         return norm
 
-    def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, *args, **kwargs) -> None:
+    def configure_gradient_clipping(self, optimizer: Optimizer, *args, **kwargs) -> None:
         self.clip_gradients(optimizer, self.gradient_clip_norm, "norm")
 
     def configure_callbacks(self) -> list[pl.Callback]:
         return [MovingAverage(self.ema_decay)] if self.ema_decay else []
 
     def configure_optimizers(self) -> dict:
-        return self.optimise(self, self.learning_rate, self.trainer.estimated_stepping_batches)
+        return self.scheduled(self.optimizer(trainable(self)), self.trainer.estimated_stepping_batches)
 
-    def optimise(self, part: nn.Module, learning_rate: float, last_step: float) -> dict:
-        """An optimiser of what trains in `part`, and its schedule; `last_step` as it counts."""
-        optimizer = torch.optim.AdamW(
-            [p for p in part.parameters() if p.requires_grad],
-            lr=learning_rate,
-            betas=self.betas,
-            weight_decay=self.weight_decay,
-        )
-        schedule = warmup_cosine(optimizer, self.warmup_steps, last_step, self.final_learning_rate / learning_rate)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+    def scheduled(self, optimizer: Optimizer, steps: float) -> dict:
+        """Return an optimizer, which is to take so many steps, and its scheduler as Lightning wants them.
+
+        Raises UserError if the scheduler has to know the steps, and they are infinite.
+        """
+        total_steps = inspect.signature(self.scheduler).parameters.get("total_steps")
+        told = {"total_steps": steps} if total_steps and total_steps.default in (inspect.Parameter.empty, None) else {}
+        if told and steps == math.inf:
+            raise UserError("the length of the run is unknown: set trainer.max_epochs or trainer.max_steps")
+        scheduler = self.scheduler(optimizer, **told)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def check_optimizer(self, make: Callable[..., Optimizer], key: str) -> None:
+        """Raise UserError, which names the `key`, if optimizer and scheduler can't be made: now, not after the data."""
+        try:
+            optimizer = make([nn.Parameter(torch.zeros(1))])
+            if optimizer.defaults["lr"] <= 0:
+                raise UserError(f"{key}.lr={optimizer.defaults['lr']}: must be above 0")
+            self.scheduled(optimizer, steps=1000)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"{key} or scheduler: {error}; compare its keys with conf/") from error
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         checkpoint[RECORD] = {"model": self.model_record, "input_level": self.input_level}
@@ -145,3 +152,8 @@ class SupervisedModule(pl.LightningModule):
     def trained(self, checkpoint: str | Path) -> Enhancer:
         """What a checkpoint of this training is worth: the model to score."""
         return load(checkpoint, trust=self.model_record["build"])
+
+
+def trainable(part: nn.Module) -> list[nn.Parameter]:
+    """Return the parameters of a part that are not frozen."""
+    return [parameter for parameter in part.parameters() if parameter.requires_grad]

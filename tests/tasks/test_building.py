@@ -104,8 +104,8 @@ def test_a_choice_that_builds_nothing_is_named(composed, checkpoint):
 
 def test_values_of_the_wrong_type_are_named_in_bases_too(composed):
     """A module hands on what its base takes."""
-    cfg = composed("task=train", "training=distillation", "training.teacher=any", "training.learning_rate=fast")
-    with pytest.raises(UserError, match="training.learning_rate=fast: must be a number"):
+    cfg = composed("task=train", "training=distillation", "training.teacher=any", "training.ema_decay=slow")
+    with pytest.raises(UserError, match="training.ema_decay=slow: must be a number"):
         build(cfg.training)
 
 
@@ -117,16 +117,16 @@ def test_values_of_the_wrong_type_are_named_in_bases_too(composed):
 def test_experiments_are_complete(composed, checkpoint, experiment, core, layers):
     """Of the teacher nothing is missing, of the student neither."""
     path = checkpoint(layers(causal=False)).removeprefix("ckpt=")
-    cfg = composed("task=train", f"+experiment={experiment}", f"training.teacher={path}")
+    cfg = composed("task=train", f"experiment={experiment}", f"training.teacher={path}")
     enhancer = build(cfg.model)
-    module = build(cfg.training, enhancer=enhancer, loss=build(cfg.loss))
+    module = build(cfg.training, enhancer=enhancer, loss=build(cfg.loss), optimizer=build(cfg.optimizer))
     assert type(enhancer.core) is core and enhancer.total_lookahead() == 0
     assert list(module.features) == ["encoder", "dual_path", "decoder"]
-    assert module.learning_rate == cfg.training.learning_rate == 4e-3  # the schedule's, of data=demo
+    assert module.optimizer.keywords["lr"] == 4e-3  # the schedule's, of data=demo
 
 
 def test_experiment_without_its_teacher(composed):
-    cfg = composed("task=train", "+experiment=distil_gtcrn_light_v3")
+    cfg = composed("task=train", "experiment=distil_gtcrn_light_v3")
     with pytest.raises(UserError, match="training.teacher is not set: name the teacher's checkpoint"):
         build(cfg.training, enhancer=build(cfg.model), loss=build(cfg.loss))
 

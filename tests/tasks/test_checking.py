@@ -98,7 +98,7 @@ def test_what_may_be_added(command, overrides):
         (["trust=maybe"], "trust=maybe: must be true or false"),
         (["checkpoint_minutes=0"], "checkpoint_minutes=0: must be a number above 0"),
         (["metrics.validation_files=0"], "metrics.validation_files=0: must be a whole number of at least 1"),
-        (["clips_every=null"], "clips_every=null: must be a whole number of at least 1"),
+        (["callbacks.clips.every=null"], "callbacks.clips.every=null: must be a whole number of at least 1"),
         (["metrics.validation=foo"], "metrics.validation=foo: must be a list of text"),
         (["~metrics.workers"], "metrics.workers is missing"),
         (["+metrics.tset=[stoi]"], "metrics.tset: there is no such key"),

@@ -143,8 +143,8 @@ def test_training_leaves_everything_on_disk_and_resumes(tmp_path, recordings):
         "monitor=val/si_sdr",
         "trainer.log_every_n_steps=1",
         "trainer.accelerator=cpu",
-        "training.warmup_steps=2",
-        "clips_every=2",
+        "scheduler.warmup_steps=2",
+        "callbacks.clips.every=2",
         "trainer.max_epochs=3",
     )
     result = run(tmp_path, *overrides)

@@ -74,7 +74,7 @@ def test_train_with_a_blind_test_set_and_evaluate_on_pairs(tmp_path, corpus, bli
         "trainer.max_steps=2",
         "metrics.validation=[si_sdr]",
         "monitor=val/si_sdr",
-        "clips=0",
+        "callbacks.clips.count=0",
         "data.cache_dir=cache",
         "metrics.workers=1",
         "run_dir=train",

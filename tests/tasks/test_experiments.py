@@ -21,7 +21,7 @@ def composed(*overrides: str, hydra: bool = False):
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_parts_can_be_built(command, name):
-    cfg = command(f"+experiment={name}")
+    cfg = command(f"experiment={name}")
     build(cfg.model)
     build(cfg.loss)
     check(cfg)
@@ -30,15 +30,15 @@ def test_parts_can_be_built(command, name):
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_value_of_a_sweep_composes(name):
-    cfg = composed(f"+experiment={name}", hydra=True)
+    cfg = composed(f"experiment={name}", hydra=True)
     for key, values in (cfg.hydra.sweeper.get("params") or {}).items():
         override = OverridesParser.create().parse_override(f"{key}={values}")
         assert override.is_sweep_override(), "a sweep of one value is none"
         for value in override.sweep_string_iterator():
-            composed(f"+experiment={name}", f"{key}={value}")
+            composed(f"experiment={name}", f"{key}={value}")
 
 
 @pytest.mark.parametrize("name", ["gtcrn_vctk_demand", "dtln_dns", "timbre_48k"])
 def test_limit_comes_last(name):
-    cfg = composed(f"+experiment=[{name},limit]")
+    cfg = composed(f"experiment={name}", "debug=limit")
     assert (cfg.trainer.max_epochs, cfg.data.batch_size, cfg.metrics.test_files) == (1, 2, 4)

@@ -132,7 +132,7 @@ def test_folders_of_jobs_can_be_pasted(line, named):
     assert (naming == ["hydra.sweep.subdir=${hydra.job.num}"]) != named
 
 
-SEARCH = ["+sweep=optuna", "model=light_v3", "model.r=range(4,24)"]
+SEARCH = ["hparams_search=optuna", "model=light_v3", "model.r=range(4,24)"]
 
 
 def searched(*overrides: str):

@@ -121,8 +121,8 @@ def test_resume_takes_the_same_way_to_train(earlier, published):
 
 
 def test_resume_takes_the_same_layers_of_a_distillation(earlier, published):
-    cfg = composed("+experiment=distil_gtcrn_light_v3", f"training.teacher={published}")
-    last = earlier("+experiment=distil_gtcrn_light_v3", f"training.teacher={published}")
+    cfg = composed("experiment=distil_gtcrn_light_v3", f"training.teacher={published}")
+    last = earlier("experiment=distil_gtcrn_light_v3", f"training.teacher={published}")
     content = read_checkpoint(last)
     resuming.check_continuation(module_of(cfg), last, content)
     cfg.training.features.encoder.match = "attention"

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -12,6 +13,7 @@ from gtcrn.losses import SISDR, CompressedMagnitude, Loss
 from gtcrn.models import light_v3
 from gtcrn.training.callbacks import ValidationScores
 from gtcrn.training.datamodule import SpeechDataModule
+from gtcrn.training.schedulers import warmup_cosine
 from gtcrn.training.supervised import SupervisedModule
 
 
@@ -49,7 +51,7 @@ def main(root: str, cache: str, output: str, nodes: int) -> None:
     )  # fmt: skip
     data.setup(("train", "validation"))
     loss = Loss({"sisdr": SISDR(0.5), "magnitude": CompressedMagnitude(70, 0.3, 512, 256)})
-    module = SupervisedModule(light_v3.build(width_mult=0.5), loss, warmup_steps=2)
+    module = SupervisedModule(light_v3.build(width_mult=0.5), loss, scheduler=partial(warmup_cosine, warmup_steps=2))
     journal = Journal()
     trainer = pl.Trainer(
         accelerator="cpu", devices=1, num_nodes=nodes, strategy="ddp" if nodes > 1 else "auto", max_epochs=10,

@@ -1,11 +1,13 @@
 """Adversarial training: who learns when, what counts as a step, that a run goes on as if never stopped, refusals."""
 
 import logging
+from functools import partial
 
 import pytest
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.plugins.precision import MixedPrecision
+from torch.optim import Adam, AdamW
 from torch.utils.data import DataLoader
 
 import gtcrn
@@ -15,11 +17,13 @@ from gtcrn.models import dtln, light_v3
 from gtcrn.models.discriminators import CombinedDiscriminator, MultiPeriodDiscriminator, MultiScaleDiscriminator
 from gtcrn.training.adversarial import AdversarialModule
 from gtcrn.training.datamodule import SpeechDataModule
+from gtcrn.training.schedulers import warmup_cosine
 from gtcrn.training.supervised import SupervisedModule
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 KNOBS = {"width_mult": 0.5, "use_two_dpgrnn": False}
+AT_ONCE = partial(warmup_cosine, warmup_steps=1)
 RECORD = {"build": "gtcrn.models.light_v3.build", "knobs": KNOBS}
 ADVERSARIAL = {"train/adversarial", "train/feature_matching", "train/discriminator_gradient_norm"} | {
     f"train/discriminator{side}" for side in ("", "_real", "_fake")
@@ -60,7 +64,7 @@ def make_parts(model=light_v3, **sizes):
 
 def make_module(**options):
     enhancer, loss, discriminator = make_parts()
-    options = {"discriminator": discriminator, "start_epoch": 1, "warmup_steps": 1, "model_record": RECORD} | options
+    options = {"discriminator": discriminator, "start_epoch": 1, "scheduler": AT_ONCE, "model_record": RECORD} | options
     return AdversarialModule(enhancer, loss, **options)
 
 
@@ -106,14 +110,15 @@ def test_before_the_start_it_is_supervised_training_and_the_discriminator_is_not
     assert not same(at_start, module.discriminator.state_dict())
 
     adversarial = weights_in(tmp_path / "step_6.ckpt")
-    supervised = SupervisedModule(*make_parts()[:2], warmup_steps=1)
+    supervised = SupervisedModule(*make_parts()[:2], scheduler=AT_ONCE)
     fit(supervised, max_epochs=3, callbacks=[SaveAt([6], tmp_path)])
     expected = weights_in(tmp_path / "step_6.ckpt")
     assert same(expected, {key: adversarial[key] for key in expected})
 
 
 def test_one_step_a_batch_and_a_schedule_for_each_side():
-    module = make_module(learning_rate=1e-3, discriminator_learning_rate=1e-4, final_learning_rate=1e-6)
+    slower = partial(AdamW, lr=1e-4)
+    module = make_module(discriminator_optimizer=slower, scheduler=partial(AT_ONCE, final_lr=1e-6))
     trainer, journal = fit(module, max_epochs=4)
     assert trainer.global_step == len(journal.rows) == 12
     assert [schedule.last_epoch for schedule in module.lr_schedulers()] == [12, 9]
@@ -140,14 +145,15 @@ def test_everything_is_logged_from_the_first_batch_on():
 
 
 def test_either_side_falls_while_the_other_stands_still(tmp_path):
-    still = {"weight_decay": 0, "start_epoch": 0, "final_learning_rate": 1e-12}
-    module = make_module(learning_rate=1e-12, discriminator_learning_rate=1e-2, **still)
+    options = {"start_epoch": 0, "scheduler": partial(AT_ONCE, final_lr=1e-12)}
+    still, moving = (partial(Adam, lr=lr) for lr in (1e-12, 1e-2))
+    module = make_module(optimizer=still, discriminator_optimizer=moving, **options)
     _, journal = fit(module, items(length=1024), max_epochs=6, callbacks=[SaveAt([18], tmp_path)])
     curve = [row["train/discriminator"] for row in journal.rows]
     assert curve[-1] < 0.6 * curve[0]
 
     critic = str(tmp_path / "step_18.ckpt")
-    module = make_module(learning_rate=1e-2, discriminator_learning_rate=1e-12, discriminator_from=critic, **still)
+    module = make_module(optimizer=moving, discriminator_optimizer=still, discriminator_from=critic, **options)
     _, journal = fit(module, items(length=1024), max_epochs=6)
     for name in ("adversarial", "feature_matching"):
         curve = [row[f"train/{name}"] for row in journal.rows]
@@ -291,7 +297,6 @@ def test_runs_that_cannot_be_are_refused(options, trainer, message):
 
 def test_impossible_settings_are_named():
     for key, value in {
-        "discriminator_learning_rate": 0,
         "start_epoch": -1,
         "adversarial_weight": -1,
         "feature_matching_weight": float("nan"),
@@ -299,6 +304,8 @@ def test_impossible_settings_are_named():
     }.items():
         with pytest.raises(UserError, match=f"training.{key}={value}"):
             make_module(**{key: value})
+    with pytest.raises(UserError, match="training.discriminator_optimizer.lr=0: must be above 0"):
+        make_module(discriminator_optimizer=partial(AdamW, lr=0))
 
 
 def test_what_is_no_number_stops_the_run_and_leaves_the_discriminator_as_it_was():
@@ -312,5 +319,5 @@ def test_what_is_no_number_stops_the_run_and_leaves_the_discriminator_as_it_was(
 
     module = make_module(start_epoch=0)
     next(module.discriminator.parameters()).register_hook(lambda gradient: gradient * float("nan"))
-    with pytest.raises(UserError, match="gradient norm is nan at step 0.*training.discriminator_learning_rate"):
+    with pytest.raises(UserError, match="gradient norm is nan at step 0.*training.discriminator_optimizer.lr"):
         fit(module)

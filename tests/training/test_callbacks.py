@@ -146,7 +146,7 @@ def test_average_moves_towards_the_weights_and_leaves_what_stays():
 def test_no_figure_of_a_clip_stays_in_memory(tmp_path):
     trainer = SimpleNamespace(
         max_epochs=9, current_epoch=0, check_val_every_n_epoch=1, num_val_batches=[1], sanity_checking=False,
-        is_global_zero=True, loggers=[], global_step=0,
+        is_global_zero=True, loggers=[], global_step=0, default_root_dir=tmp_path,
     )  # fmt: skip
     module = SimpleNamespace(enhancer=SimpleNamespace(sample_rate=8000))
     noisy = torch.rand(1, 8000, generator=torch.Generator().manual_seed(0))
@@ -159,7 +159,7 @@ def test_no_figure_of_a_clip_stays_in_memory(tmp_path):
     before = figures()
     gc.disable()  # as between two of the collections that Python makes by itself
     try:
-        ValidationClips(tmp_path, clips=1, every=1).on_validation_batch_end(trainer, module, noisy, batch, 0)
-        assert (tmp_path / "epoch_000/a.png").is_file() and figures() == before
+        ValidationClips(count=1, every=1).on_validation_batch_end(trainer, module, noisy, batch, 0)
+        assert (tmp_path / "validation/epoch_000/a.png").is_file() and figures() == before
     finally:
         gc.enable()

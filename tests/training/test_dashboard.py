@@ -117,7 +117,7 @@ def training(recordings, tmp_path_factory) -> Path:
         "metrics.test=[si_sdr,stoi]",
         "metrics.workers=1",
         "monitor=val/si_sdr",
-        "clips=0",
+        "callbacks.clips.count=0",
         "trainer.accelerator=cpu",
         "trainer.log_every_n_steps=1",
         "trainer.max_epochs=2",
@@ -374,7 +374,7 @@ def test_wandb_sweep_gives_run_py_what_it_takes():
             cfg = compose("config", overrides=[*literal, *arguments])
         assert cfg.model.width_mult == chosen["model.width_mult"]["value"]
         assert cfg.training.ema_decay == chosen["training.ema_decay"]["value"]
-        assert cfg.training.learning_rate == pytest.approx(chosen["training.learning_rate"]["value"])
+        assert cfg.optimizer.lr == pytest.approx(chosen["optimizer.lr"]["value"])
         assert cfg.logger.mode == "online" and sweep["metric"]["name"] == f"best/{cfg.monitor}"
 
 

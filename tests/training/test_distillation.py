@@ -17,6 +17,7 @@ from gtcrn.models.pretrained import to_official
 from gtcrn.training.datamodule import SpeechDataModule
 from gtcrn.training.distillation import DistillationModule, FeatureMatch
 from gtcrn.training.freezing import Frozen
+from gtcrn.training.schedulers import warmup_cosine
 from gtcrn.training.supervised import SupervisedModule
 
 
@@ -242,7 +243,8 @@ def test_resumed_run_equals_uninterrupted_one(data, teacher, tmp_path, ema_decay
         torch.manual_seed(0)
         record = {"build": "gtcrn.models.light_v3.build", "knobs": {"width_mult": 0.5}}
         return DistillationModule(
-            light_v3.build(width_mult=0.5), loss(), path, features=matches(), warmup_steps=2, ema_decay=ema_decay,
+            light_v3.build(width_mult=0.5), loss(), path, features=matches(),
+            scheduler=partial(warmup_cosine, warmup_steps=2), ema_decay=ema_decay,
             model_record=record,
         )  # fmt: skip
 
@@ -278,7 +280,7 @@ def test_resumed_run_equals_uninterrupted_one(data, teacher, tmp_path, ema_decay
 def test_frozen_parts_stay_bit_equal_and_the_others_train(data, enhancer, names, ema_decay):
     """Batch statistics and validation between epochs included."""
     torch.manual_seed(0)
-    module = SupervisedModule(enhancer(), loss(), warmup_steps=1, ema_decay=ema_decay)
+    module = SupervisedModule(enhancer(), loss(), scheduler=partial(warmup_cosine, warmup_steps=1), ema_decay=ema_decay)
     core = module.enhancer.core
     frozen = Frozen(core, names)
     before = copy.deepcopy(core.state_dict())
@@ -321,7 +323,7 @@ def test_parts_that_cannot_be_frozen_are_named(names, message):
 
 @pytest.mark.filterwarnings("ignore")
 def test_gradients_pass_through_a_frozen_recurrent_part():
-    module = SupervisedModule(light_v3.build(), loss(), warmup_steps=1)
+    module = SupervisedModule(light_v3.build(), loss(), scheduler=partial(warmup_cosine, warmup_steps=1))
     frozen = Frozen(module.enhancer.core, ["dual_path", "decoder"])
     before = copy.deepcopy(module.enhancer.core.encoder.state_dict())
     items = [{"noisy": wave, "clean": wave, "name": "a"} for wave in batch_of()["noisy"]]

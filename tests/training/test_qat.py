@@ -1,6 +1,7 @@
 """Integers learn to give what their float model gives; they resume exactly, and a checkpoint holds them to the bit."""
 
 import copy
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytorch_lightning as pl
 import soundfile
 import torch
 from hydra import compose, initialize_config_dir
+from torch.optim import Adam
 from torch.utils.data import DataLoader
 
 import gtcrn
@@ -23,6 +25,7 @@ from gtcrn.tasks import train
 from gtcrn.training.callbacks import ValidationScores
 from gtcrn.training.datamodule import SpeechDataModule
 from gtcrn.training.qat import QuantizationModule
+from gtcrn.training.schedulers import warmup_cosine
 from gtcrn.training.supervised import SupervisedModule
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -37,7 +40,11 @@ def module(weights=0, **options):
         if isinstance(layer, torch.nn.BatchNorm2d):  # statistics as of a trained model
             layer.running_mean.normal_(0, 0.1)
             layer.running_var.uniform_(0.5, 2)
-    options = {"warmup_steps": 2, "final_learning_rate": 0.0, "model_record": RECORD} | options
+    options = {
+        "optimizer": partial(Adam, lr=6e-4),
+        "scheduler": partial(warmup_cosine, warmup_steps=2, final_lr=0.0),
+        "model_record": RECORD,
+    } | options
     return QuantizationModule(enhancer, Loss({"output_snr": OutputSNR(1)}), **options)
 
 
@@ -197,8 +204,8 @@ def test_models_without_integers_are_named(enhancer, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"learning_rate": 0}, "training.learning_rate=0"),
-        ({"scale_learning_rate": -1.0}, "training.scale_learning_rate=-1.0: must be a number above 0"),
+        ({"optimizer": partial(Adam, lr=0)}, "optimizer.lr=0"),
+        ({"scale_lr": -1.0}, "training.scale_lr=-1.0: must be a number above 0"),
         ({"rho": 0}, "training.rho=0: must be 1 or more"),
         ({"calibration_batches": 0}, "training.calibration_batches=0"),
         ({"level": [-10, -20]}, r"training.level=\[-10, -20\]: must be two levels in dBFS"),
@@ -236,8 +243,8 @@ def test_steps_are_steps_whatever_the_corpus():
     assert (cfg.trainer.max_steps, cfg.trainer.max_epochs, cfg.monitor) == (7, -1, "val/snr")
     assert list(cfg.loss.terms) == ["output_snr"]
     # the schedule of the corpus is none for this
-    assert (cfg.training.learning_rate, cfg.training.warmup_steps) == (6e-4, 20)
-    assert composed("training.learning_rate=1e-3").training.learning_rate == 1e-3
+    assert (cfg.optimizer.lr, cfg.scheduler.warmup_steps) == (6e-4, 20)
+    assert composed("optimizer.lr=1e-3").optimizer.lr == 1e-3
 
 
 def test_a_run_begins_with_a_trained_model():

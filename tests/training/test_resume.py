@@ -2,6 +2,7 @@
 
 import csv
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from gtcrn.training.callbacks import ValidationScores
 from gtcrn.training.checkpoints import BestCheckpoint, LastCheckpoint, WholeFiles
 from gtcrn.training.datamodule import SpeechDataModule
 from gtcrn.training.masks import SpectrumMasks
+from gtcrn.training.schedulers import warmup_cosine
 from gtcrn.training.supervised import SupervisedModule
 from gtcrn.training.table import MetricsTable
 
@@ -67,7 +69,7 @@ def run(data, journal, folder, length, minutes, ema_decay=None):
     module = SupervisedModule(
         light_v3.build(width_mult=0.5, use_two_dpgrnn=False),
         Loss({"magnitude": CompressedMagnitude(70, 0.3, 512, 256)}),
-        warmup_steps=2,
+        scheduler=partial(warmup_cosine, warmup_steps=2),
         ema_decay=ema_decay,
         masks=SpectrumMasks(seed=3),
     )

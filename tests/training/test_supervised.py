@@ -1,8 +1,12 @@
 """What stops a training run, and what its checkpoints hold."""
 
+from functools import partial
+
 import pytest
 import pytorch_lightning as pl
 import torch
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import OneCycleLR
 from torch.utils.data import DataLoader
 
 import gtcrn
@@ -10,6 +14,7 @@ from gtcrn.errors import UserError
 from gtcrn.losses import CompressedMagnitude, Loss
 from gtcrn.models import light_v3
 from gtcrn.training.masks import SpectrumMasks
+from gtcrn.training.schedulers import warmup_cosine
 from gtcrn.training.supervised import SupervisedModule
 
 
@@ -54,9 +59,17 @@ def test_checkpoint_is_an_enhancer(tmp_path, precision):
 
 
 def test_impossible_settings_are_named():
-    for key, value in {"learning_rate": 0, "warmup_steps": -1, "ema_decay": 2}.items():
-        with pytest.raises(UserError, match=f"training.{key}={value}"):
-            make_module(**{key: value})
+    for options, told in (
+        ({"ema_decay": 2}, "training.ema_decay=2"),
+        ({"optimizer": partial(AdamW, lr=0)}, "optimizer.lr=0: must be above 0"),
+        ({"optimizer": partial(AdamW, betas=(0.9, 1.5))}, "optimizer or scheduler: Invalid beta parameter"),
+        ({"scheduler": partial(warmup_cosine, warmup_steps=-1)}, "scheduler.warmup_steps=-1"),
+        ({"scheduler": partial(warmup_cosine, final_lr=-1)}, "scheduler.final_lr=-1"),
+        ({"scheduler": partial(OneCycleLR)}, "optimizer or scheduler: .*max_lr"),
+    ):
+        with pytest.raises(UserError, match=told) as error:
+            make_module(**options)
+        assert "\n" not in str(error.value)
 
 
 def test_checkpoint_cannot_choose_what_is_imported(tmp_path):
