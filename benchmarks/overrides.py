@@ -69,10 +69,10 @@ SETTINGS = {
     "enhance": f"task=enhance {_MODEL} input=HERE/pairs/noisy output=HERE/enhanced",
     "export": f"task=export {_MODEL} format=onnx_wave",
     "profile": "task=profile model=micro",
-    "profile data": f"task=profile profile=data {_DEMO} manifest_rows=1000",
-    "profile latency": f"task=profile profile=latency {_MODEL} files=[HERE/micro.onnx] seconds=0.2",
-    "profile quantization": f"task=profile profile=quantization {_MODEL} calibration=HERE/speech pairs=HERE/pairs "
-    "metrics.workers=1",
+    "profile data": f"task=profile profile=data {_DEMO} profile.manifest_rows=1000",
+    "profile latency": f"task=profile profile=latency {_MODEL} profile.files=[HERE/micro.onnx] profile.seconds=0.2",
+    "profile quantization": f"task=profile profile=quantization {_MODEL} profile.calibration=HERE/speech "
+    "profile.pairs=HERE/pairs metrics.workers=1",
     **{
         f"prepare {step}": f"task=prepare prepare={step} input=HERE/speech output=HERE/{step} workers=1"
         for step in ("resample", "segment", "filter", "pack")
@@ -89,10 +89,14 @@ SETTINGS = {
 
 # The groups that a task builds something of; keys of others have no effect on it.
 GROUPS = {
-    "train": ("model", "loss", "data", "training", "metrics", "trainer", "logger"),
+    "train": (
+        "model", "loss", "data", "training", "optimizer", "scheduler", "metrics", "trainer", "callbacks", "logger"
+    ),  # fmt: skip
     "evaluate": ("data", "metrics"),
-    "profile": ("model",),
-    "profile data": ("data",),
+    "profile": ("model", "profile"),
+    "profile data": ("data", "profile"),
+    "profile latency": ("profile",),
+    "profile quantization": ("profile",),
     "prepare": ("prepare",),
     "prepare degrade": ("prepare", "data"),
     "inspect": ("data",),
@@ -140,7 +144,7 @@ def _of(config: DictConfig | ListConfig, key: str, prefix: str = "") -> Iterator
         for below in value:
             yield from _of(value, below, f"{name}.")
         return
-    if key == "_target_":
+    if key in ("_target_", "_partial_"):
         return
     is_list = isinstance(value, ListConfig)
     number = type(value) in (int, float)

@@ -157,16 +157,8 @@ class Export(Keys):
 class Profile(Keys):
     model: Model | Rows
     metrics: Metrics
-    profile: Literal["model", "data", "latency", "quantization"]
+    profile: Annotated[dict, Built("")]
     ckpt: str | None
-    manifest_rows: Annotated[int, Bound(1000)]
-    files: str | list[str] | None
-    reference: str | list[str] | None
-    seconds: Positive
-    pairs: str | None
-    quantize: str | list[str] | None
-    calibration: str | None
-    trained: str | list[str] | None
 
 
 class Prepare(Keys):

@@ -9,11 +9,13 @@ from collections.abc import Callable
 from dataclasses import asdict
 from math import isnan
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from hydra import compose
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from pandas import DataFrame
 from rich.console import Console
 
@@ -35,6 +37,7 @@ from gtcrn.quantization.network import Network
 from gtcrn.reports.runs import choices_of
 from gtcrn.runtime.runners import open_runner
 from gtcrn.tasks.building import build, configure_torch, load_checkpoint, load_or_build, trusted
+from gtcrn.tasks.keys import Bound, Positive
 
 log = logging.getLogger(__name__)
 
@@ -56,23 +59,20 @@ Memory: RSS / PSS / USS, by which the process is larger than with a corpus of 10
 
 
 def run(cfg: DictConfig) -> None:
-    profiles = {
-        "model": profile_model,
-        "data": profile_data,
-        "latency": profile_latency,
-        "quantization": profile_quantization,
-    }
-    if "rows" in cfg.model and cfg.profile != "model":
-        raise UserError("model=all is for profile=model: name one model, e.g. model=light_v3")
+    choice = HydraConfig.get().runtime.choices["profile"]
+    profile = build(cfg.profile)
+    if "rows" in cfg.model:
+        if choice != "model":
+            raise UserError("model=all is for profile=model: name one model, e.g. model=light_v3")
+        profile = profile_all
     configure_torch(cfg)
     console = Console()
     if not console.is_terminal:  # a file has no edge to end at
         console.width = 120
     folder = Path(cfg.run_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    profile = profile_all if "rows" in cfg.model else profiles[cfg.profile]
     measured = profile(cfg, console)
-    path = folder / ("latency.json" if cfg.profile == "latency" else "profile.json")
+    path = folder / ("latency.json" if choice == "latency" else "profile.json")
     write_text(path, json.dumps(measured, indent=2))
     log.info("written: %s", path)
 
@@ -149,7 +149,7 @@ def profile_model(cfg: DictConfig, console: Console) -> dict:
     return asdict(cost)
 
 
-def profile_data(cfg: DictConfig, console: Console) -> dict:
+def profile_data(cfg: DictConfig, console: Console, manifest_rows: Annotated[int, Bound(1000)]) -> dict:
     data = build(cfg.data)
     begin = time.perf_counter()
     data.setup(("train",))
@@ -173,7 +173,7 @@ def profile_data(cfg: DictConfig, console: Console) -> dict:
     ]
     console.print(rich_table("training items", ("quantity", "value", "target"), items))
     log.info("opening a made-up corpus, which takes up to a minute …")
-    table = table_cost(cfg.manifest_rows)
+    table = table_cost(manifest_rows)
     seconds = _against(table.open_seconds, "≤", MOST_SECONDS)
     opening = [("from its path to the first item", f"{table.open_seconds:.2f} s", seconds)]
     for name, memory in (("the training process", table.main), ("a loader worker", table.worker)):
@@ -192,17 +192,25 @@ def _against(value: float, sign: str, target: float | None) -> str:
     return f"{sign} {target}, {'met' if met else 'missed'}"
 
 
-def profile_latency(cfg: DictConfig, console: Console) -> dict:
-    """Files and PyTorch side by side; nothing is written before all are finished."""
-    files, reference = _paths(cfg.files), _paths(cfg.reference)
-    if not files:
+def profile_latency(
+    cfg: DictConfig,
+    console: Console,
+    files: str | list[str] | None,
+    reference: str | list[str] | None,
+    seconds: Positive,
+    pairs: str | None,
+) -> dict:
+    """Measure files and PyTorch side by side; nothing is written before all are finished."""
+    if not _paths(files):
         raise UserError(
-            "profile=latency needs files=…: exported files or a folder of them, e.g. files=[a.onnx,b.tflite]"
+            "profile=latency needs profile.files=…: exported files or a folder of them, e.g. "
+            "profile.files=[a.onnx,b.tflite]"
         )
     try:
-        timings, scores = _compared(cfg, files, reference)
+        timings, scores = _compared(cfg, _paths(files), _paths(reference), seconds, pairs)
     except KeyboardInterrupt as stop:
-        raise Interrupted.by(stop, "interrupted: nothing is written; a smaller seconds= takes less time") from None
+        message = "interrupted: nothing is written; a smaller profile.seconds= takes less time"
+        raise Interrupted.by(stop, message) from None
     notes = latency_report.notes(timings)
     console.print(*latency_report.terminal(timings, scores), *notes, sep="\n", highlight=False)
     for path in latency_report.write(timings, scores, Path(cfg.run_dir)):
@@ -215,22 +223,33 @@ def profile_latency(cfg: DictConfig, console: Console) -> dict:
 
 
 def _compared(
-    cfg: DictConfig, files: list[Path], reference: list[Path]
+    cfg: DictConfig, files: list[Path], reference: list[Path], seconds: float, pairs: str | None
 ) -> tuple[list[latency.Timing], DataFrame | None]:
     taking_part = latency.participants(files, reference, load_or_build(cfg) if cfg.ckpt else None)
     sample_rate = taking_part[0].runner.sample_rate
-    if not cfg.pairs:
-        return latency.measure(latency.entries(taking_part, latency.noise(sample_rate)), cfg.seconds), None
-    pairs = latency.read_pairs(Path(cfg.pairs), sample_rate)
-    scores = latency.quality(taking_part, pairs, cfg.metrics.workers)
-    noisy = np.concatenate([noisy for noisy, _ in pairs.values()])
-    return latency.measure(latency.entries(taking_part, noisy), cfg.seconds), scores
+    if not pairs:
+        return latency.measure(latency.entries(taking_part, latency.noise(sample_rate)), seconds), None
+    waves = latency.read_pairs(Path(pairs), sample_rate)
+    scores = latency.quality(taking_part, waves, cfg.metrics.workers)
+    noisy = np.concatenate([noisy for noisy, _ in waves.values()])
+    return latency.measure(latency.entries(taking_part, noisy), seconds), scores
 
 
-def profile_quantization(cfg: DictConfig, console: Console) -> dict:
-    """A float model's integers, without training and trained, and other files, beside it."""
-    for key, what in (("ckpt", "the float model"), ("pairs", "a folder with noisy/ and clean/")):
-        if not cfg[key]:
+def profile_quantization(
+    cfg: DictConfig,
+    console: Console,
+    pairs: str | None,
+    quantize: str | list[str] | None,
+    calibration: str | None,
+    trained: str | list[str] | None,
+    files: str | list[str] | None,
+) -> dict:
+    """Compare a float model with its integers, without training and trained, and with other files."""
+    for key, value, what in (
+        ("ckpt", cfg.ckpt, "the float model"),
+        ("profile.pairs", pairs, "a folder with noisy/ and clean/"),
+    ):
+        if not value:
             raise UserError(f"profile=quantization needs {key}=…: {what}")
     opened, enhancer = load_checkpoint(cfg)
     weights = weights_of(opened, choices_of(opened.path))
@@ -241,13 +260,16 @@ def profile_quantization(cfg: DictConfig, console: Console) -> dict:
         export = Export(enhancer, format, kind, stem, weights, recording, integers=integers)
         return quantization.Variant(name, export.write(Path(cfg.run_dir)).path, integers)
 
-    pairs = latency.read_pairs(Path(cfg.pairs), enhancer.sample_rate)
-    files = _integer_files(cfg, enhancer)
+    waves = latency.read_pairs(Path(pairs), enhancer.sample_rate)
+    others = _integer_files(cfg, enhancer, _paths(files))
     try:
-        variants = _untrained(cfg, enhancer, written) + _trained(cfg, enhancer, written) + files
+        variants = _untrained(enhancer, _list(quantize), calibration, written)
+        variants += _trained(cfg, enhancer, _paths(trained), written) + others
         if not variants:
-            raise UserError("profile=quantization needs something to compare: quantize=, trained= or files=")
-        report = quantization.measure(enhancer, variants, pairs, cfg.metrics.workers)
+            raise UserError(
+                "profile=quantization needs something to compare: profile.quantize=, profile.trained= or profile.files="
+            )
+        report = quantization.measure(enhancer, variants, waves, cfg.metrics.workers)
     except KeyboardInterrupt as stop:
         raise Interrupted.by(stop, "interrupted: the report is not written") from None
     console.print(*quantization_report.terminal(report), *quantization_report.NOTES, sep="\n", highlight=False)
@@ -256,42 +278,49 @@ def profile_quantization(cfg: DictConfig, console: Console) -> dict:
     return {name: json.loads(part.to_json(orient="index")) for name, part in report._asdict().items()}
 
 
-def _untrained(cfg: DictConfig, enhancer: Enhancer, written: Written) -> list[quantization.Variant]:
-    """Return the variants of `quantize=`, and the float files that quantizers make them of."""
+def _untrained(
+    enhancer: Enhancer, quantize: list[str], folder: str | None, written: Written
+) -> list[quantization.Variant]:
+    """Return the variants of `profile.quantize=`, and the float files that quantizers make them of.
+
+    folder: of the recordings that they are calibrated by.
+    """
     wanted = []
-    for name in dict.fromkeys(str(entry).removeprefix("litert:") for entry in _list(cfg.quantize)):
-        format, _, quantize = name.rpartition(":")
+    for name in dict.fromkeys(str(entry).removeprefix("litert:") for entry in quantize):
+        format, _, integers = name.rpartition(":")
         format = format or "litert"
-        wanted.append((name, format, quantize, formats.choose_kind(enhancer, format, quantize)))
-    if any(quantize != formats.DYNAMIC for _, _, quantize, _ in wanted) and not cfg.calibration:
+        wanted.append((name, format, integers, formats.choose_kind(enhancer, format, integers)))
+    if any(integers != formats.DYNAMIC for _, _, integers, _ in wanted) and not folder:
         raise UserError(
-            "profile=quantization needs calibration=FOLDER, noisy recordings as the device will hear them; or "
-            "quantize=[] and trained=[…], checkpoints of training=qat"
+            "profile=quantization needs profile.calibration=FOLDER, noisy recordings as the device will hear them; or "
+            "profile.quantize=[] and profile.trained=[…], checkpoints of training=qat"
         )
-    noisy = calibration.recordings(cfg.calibration, enhancer.sample_rate) if cfg.calibration else None
+    noisy = calibration.recordings(folder, enhancer.sample_rate) if folder else None
     variants, floats = [], {}
-    for name, format, quantize, kind in wanted:
+    for name, format, integers, kind in wanted:
         waves = noisy.waves if noisy else []
         if kind == "bands":
             log.info("%s: choosing ranges by %s, which takes up to a minute …", name, noisy.name)
-            variants.append(written(name, format, kind, calibration.calibrated(enhancer, quantize, waves)))
+            variants.append(written(name, format, kind, calibration.calibrated(enhancer, integers, waves)))
             continue
         if format not in floats:
             floats[format] = written(f"{format}:float", format, kind)
             variants.append(floats[format])
-        variants.append(written(name, format, kind, Calibrated(quantize, waves, floats[format].path)))
+        variants.append(written(name, format, kind, Calibrated(integers, waves, floats[format].path)))
     return variants
 
 
-def _trained(cfg: DictConfig, enhancer: Enhancer, written: Written) -> list[quantization.Variant]:
-    """Return the variants of `trained=`."""
-    paths, variants = _paths(cfg.trained), []
+def _trained(cfg: DictConfig, enhancer: Enhancer, paths: list[Path], written: Written) -> list[quantization.Variant]:
+    """Return the variants of `profile.trained=`."""
+    variants = []
     for name, path in zip(latency.short_names(paths), paths):
         checkpoint = open_checkpoint(path, trusted(cfg))
         held = checkpoint.enhancer()
         network = learnt_network(checkpoint, held)
         if _shapes(held) != _shapes(enhancer):
-            raise UserError(f"trained={path}: did not begin with the model of ckpt={cfg.ckpt}, which has other sizes")
+            raise UserError(
+                f"profile.trained={path}: did not begin with the model of ckpt={cfg.ckpt}, which has other sizes"
+            )
         stem = f"trained_{name}".replace("/", "_")
         variants.append(written(f"trained {name}", "litert", "bands", network, stem))
     return variants
@@ -301,20 +330,20 @@ def _shapes(enhancer: Enhancer) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in enhancer.state_dict().items()}
 
 
-def _integer_files(cfg: DictConfig, enhancer: Enhancer) -> list[quantization.Variant]:
-    """Of `files=`, opened once, before anything takes long."""
-    files = list(dict.fromkeys(_paths(cfg.files)))
+def _integer_files(cfg: DictConfig, enhancer: Enhancer, files: list[Path]) -> list[quantization.Variant]:
+    """Open each of `profile.files=` once, before anything takes long."""
+    files = list(dict.fromkeys(files))
     for path in files:
         quantization.work(path)
         if (rate := open_runner(path).sample_rate) != enhancer.sample_rate:
-            raise UserError(f"files={path}: {rate} Hz, but ckpt={cfg.ckpt} has {enhancer.sample_rate} Hz")
+            raise UserError(f"profile.files={path}: {rate} Hz, but ckpt={cfg.ckpt} has {enhancer.sample_rate} Hz")
     return [quantization.Variant(name, path) for name, path in zip(latency.short_names(files), files)]
 
 
-def _list(value: object) -> list:
-    """Of one, several or none."""
-    return [one for one in (value if isinstance(value, ListConfig) else [value]) if one is not None]
+def _list(value: str | list[str] | None) -> list[str]:
+    """Return one text, several or none as a list."""
+    return [value] if isinstance(value, str) else list(value or [])
 
 
-def _paths(value: object) -> list[Path]:
-    return [Path(str(path)) for path in _list(value)]
+def _paths(value: str | list[str] | None) -> list[Path]:
+    return [Path(path) for path in _list(value)]

@@ -127,7 +127,7 @@ def check_continuation(module: pl.LightningModule, checkpoint: Path, content: di
 
 def comparable(config: Mapping[str, Any]) -> dict:
     """Return the configuration without what may differ between a run and its continuation."""
-    return {key: value for key, value in config.items() if key not in (*NO_DIFFERENCE, "cost")}
+    return {key: value for key, value in config.items() if key not in (*NO_DIFFERENCE, "paths", "cost")}
 
 
 def _saved(run_dir: Path) -> bool:

@@ -306,8 +306,7 @@ def make_callbacks(cfg: DictConfig, run_dir: Path, logged: Sequence[str]) -> lis
         if not monitor.startswith("val/") or monitor.removeprefix("val/") not in (*logged, *cfg.metrics.validation):
             own = ", ".join(f"val/{name}" for name in logged)
             raise UserError(
-                f"{place}monitor={monitor}: not logged; use {own} or one of "
-                f"metrics.validation={cfg.metrics.validation}"
+                f"{place}monitor={monitor}: not logged; use {own} or one of metrics.validation={cfg.metrics.validation}"
             )
     callbacks: list[Callback] = [
         ValidationScores(list(cfg.metrics.validation), cfg.metrics.validation_files, cfg.metrics.workers),

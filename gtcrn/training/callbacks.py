@@ -160,9 +160,7 @@ class EarlyStopping(pl.callbacks.EarlyStopping):
     """
 
     def __init__(self, monitor: str, mode: Literal["min", "max"], patience: int = 10, min_delta: float = 0.0):
-        super().__init__(
-            monitor, min_delta, patience, mode=mode, check_finite=False, check_on_train_epoch_end=False
-        )
+        super().__init__(monitor, min_delta, patience, mode=mode, check_finite=False, check_on_train_epoch_end=False)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict | {"patience": self.patience})

@@ -155,8 +155,9 @@ PATHS |= {"models", "files", "reference", "trained", "resume", "init_from", "run
 @pytest.mark.parametrize("task", sorted(path.stem for path in (CONF / "task").glob("*.yaml")))
 def test_an_empty_path_is_never_taken_for_none(composed, capsys, task):
     """`ckpt=$MODEL` of an unset variable would enhance with random weights."""
-    cfg = composed(f"task={task}", "data=dns_pairs")
-    keys = [*sorted(PATHS & cfg.keys()), "data.root", "data.test_root", "data.cache_dir"]
+    cfg = composed(f"task={task}", "data=dns_pairs", *(["profile=quantization"] if task == "profile" else []))
+    keys = [*sorted(PATHS & cfg.keys()), "data.root", "data.test_root", "data.cache_dir", "paths.outputs"]
+    keys += [f"profile.{key}" for key in sorted(PATHS & cfg.get("profile", {}).keys())]
     for key in keys:
         before = OmegaConf.to_container(cfg)
         OmegaConf.update(cfg, key, " " if key.startswith("data") else "")

@@ -100,8 +100,7 @@ def test_there_is_no_target_for_other_crops(profiled, corpora, measured, capsys)
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("profile=dta", "profile=dta: must be one of model, data, latency"),
-        ("manifest_rows=10", "manifest_rows=10: must be a whole number of at least 1000"),
+        ("profile.manifest_rows=10", "profile.manifest_rows=10: must be a whole number of at least 1000"),
     ],
 )
 def test_mistakes_are_named(profiled, corpora, override, message):
@@ -203,7 +202,7 @@ def test_what_cannot_stream_has_no_lines_of_a_stream(profiled, tmp_path, capsys)
 @pytest.fixture
 def latency(references, tmp_path):
     file = references / "gtcrn" / "gtcrn_simple.onnx"
-    return ["profile=latency", f"files={file}", f"run_dir={tmp_path / 'out'}", "seconds=0.5"]
+    return ["profile=latency", f"profile.files={file}", f"run_dir={tmp_path / 'out'}", "profile.seconds=0.5"]
 
 
 @pytest.mark.slow
@@ -215,7 +214,8 @@ def test_latency(profiled, latency, references, recordings, tmp_path, capsys, ca
         name = f"{role}/p287_002.wav"
         (pairs / name).symlink_to(recordings / "vctk_demand_mini" / name)
     parts = ",".join(str(references / "dtln" / f"model_{number}.onnx") for number in (1, 2))
-    overrides = [f"reference=[{parts}]", f"ckpt={references / 'gtcrn' / 'dns3_epoch96.tar'}", f"pairs={pairs}"]
+    overrides = [f"profile.reference=[{parts}]", f"profile.pairs={pairs}"]
+    overrides.append(f"ckpt={references / 'gtcrn' / 'dns3_epoch96.tar'}")
     profiled(*latency, *overrides, "metrics.workers=1")
     screen = capsys.readouterr().out
     assert max(map(len, screen.splitlines())) <= 120
@@ -249,14 +249,14 @@ def test_ctrl_c_writes_nothing(profiled, latency, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("files=[]", "profile=latency needs files=…: exported files or a folder of them"),
-        ("files=nowhere.onnx", "nowhere.onnx: no such file"),
-        ("reference=nowhere.onnx", "nowhere.onnx: no such file"),
+        ("profile.files=[]", "profile=latency needs profile.files=…: exported files or a folder of them"),
+        ("profile.files=nowhere.onnx", "nowhere.onnx: no such file"),
+        ("profile.reference=nowhere.onnx", "nowhere.onnx: no such file"),
         ("ckpt=nowhere.tar", "checkpoint nowhere.tar: no such file"),
-        ("pairs=nowhere", "nowhere/noisy: unreadable folder: No such file"),
-        ("seconds=0", "seconds=0: must be a number above 0"),
-        ("seconds=long", "seconds=long: must be a number above 0"),
-        ("files=3", """files=3: must be text or a list of text or null; as text: 'files="3"'"""),
+        ("profile.pairs=nowhere", "nowhere/noisy: unreadable folder: No such file"),
+        ("profile.seconds=0", "profile.seconds=0: must be a number above 0"),
+        ("profile.seconds=long", "profile.seconds=long: must be a number above 0"),
+        ("profile.files=3", "profile.files=3: must be text or a list of text or null; as text: 'profile."),
     ],
 )
 def test_mistakes_about_latency_are_named(profiled, latency, override, message):
@@ -276,7 +276,7 @@ def quantization(references, recordings, tmp_path):
     keys = [
         "profile=quantization",
         f"ckpt={references / 'micro' / 'best_model_dns3.tar'}",
-        f"pairs={tmp_path / 'pairs'}",
+        f"profile.pairs={tmp_path / 'pairs'}",
     ]
     return [*keys, f"run_dir={tmp_path / 'out'}", "metrics.workers=1"]
 
@@ -285,8 +285,8 @@ def quantization(references, recordings, tmp_path):
 def test_quantization(profiled, quantization, recordings, tmp_path, capsys):
     for package in ("ai_edge_litert", "onnxscript"):
         pytest.importorskip(package)
-    calibration = f"calibration={recordings / 'vctk_demand_mini' / 'noisy'}"
-    profiled(*quantization, calibration, "quantize=[int8,onnx:int8]")
+    calibration = f"profile.calibration={recordings / 'vctk_demand_mini' / 'noisy'}"
+    profiled(*quantization, calibration, "profile.quantize=[int8,onnx:int8]")
     screen = capsys.readouterr().out
     assert max(map(len, screen.splitlines())) <= 120
     written = json.loads((tmp_path / "out" / "profile.json").read_text())
@@ -307,15 +307,15 @@ def test_quantization(profiled, quantization, recordings, tmp_path, capsys):
     ("override", "message"),
     [
         ("ckpt=null", "profile=quantization needs ckpt=…: the float model"),
-        ("pairs=null", "profile=quantization needs pairs=…: a folder with noisy/ and clean/"),
-        ("quantize=[int8]", "profile=quantization needs calibration=FOLDER, noisy recordings as the device"),
-        ("quantize=[int4]", "quantize=int4: must be one of int8, "),
-        ("quantize=[ncnn:int8]", "quantize=int8: format=ncnn has floats alone"),
-        ("quantize=[]", "needs something to compare: quantize=, trained= or files="),
-        ("files=model.pt2", "model.pt2: integers are of .tflite and .onnx files"),
+        ("profile.pairs=null", "profile=quantization needs profile.pairs=…: a folder with noisy/ and clean/"),
+        ("profile.quantize=[int8]", "profile=quantization needs profile.calibration=FOLDER, noisy recordings as the"),
+        ("profile.quantize=[int4]", "quantize=int4: must be one of int8, "),
+        ("profile.quantize=[ncnn:int8]", "quantize=int8: format=ncnn has floats alone"),
+        ("profile.quantize=[]", "needs something to compare: profile.quantize=, profile.trained= or profile.files="),
+        ("profile.files=model.pt2", "model.pt2: integers are of .tflite and .onnx files"),
     ],
 )
 def test_mistakes_about_quantization_are_named(profiled, quantization, override, message):
     with pytest.raises(UserError) as error:
-        profiled(*quantization, "quantize=[]", override)
+        profiled(*quantization, "profile.quantize=[]", override)
     assert message in str(error.value) and "\n" not in str(error.value)
