@@ -11,7 +11,7 @@ import torch
 
 from gtcrn.losses import CompressedMagnitude, Loss
 from gtcrn.models import light_v3
-from gtcrn.training.callbacks import ValidationScores
+from gtcrn.training.callbacks import EarlyStopping, ValidationScores
 from gtcrn.training.checkpoints import BestCheckpoint, LastCheckpoint, WholeFiles
 from gtcrn.training.datamodule import SpeechDataModule
 from gtcrn.training.masks import SpectrumMasks
@@ -62,7 +62,7 @@ def steps_behind(folder: Path) -> int:
     return torch.load(last, weights_only=True)["global_step"] if last.is_file() else 0
 
 
-def run(data, journal, folder, length, minutes, ema_decay=None):
+def run(data, journal, folder, length, minutes, ema_decay=None, callbacks=()):
     """Train, from the last checkpoint in the folder if there is one."""
     torch.manual_seed(0)
     last = folder / "last.ckpt"
@@ -76,7 +76,7 @@ def run(data, journal, folder, length, minutes, ema_decay=None):
     best = BestCheckpoint(folder, "best", "val/si_sdr", "max")
     trainer = pl.Trainer(
         accelerator="cpu",
-        callbacks=[ValidationScores(["si_sdr"], 1, 1), best, journal, LastCheckpoint(last, minutes)],
+        callbacks=[ValidationScores(["si_sdr"], 1, 1), best, *callbacks, journal, LastCheckpoint(last, minutes)],
         plugins=[WholeFiles()],
         logger=MetricsTable(folder, steps_behind(folder)),
         log_every_n_steps=1,
@@ -137,6 +137,23 @@ def test_resumed_run_equals_uninterrupted_one(mini_data, tmp_path, length, stops
     assert expected.keys() == resumed.keys()
     for place, value in expected.items():
         assert torch.equal(value, resumed[place]) if torch.is_tensor(value) else value == resumed[place], place
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_early_stopping_counts_on(mini_data, tmp_path):
+    """After the first validation nothing is progress: patience for two more ends the run after three epochs."""
+
+    def go(*point, patience=2):
+        journal = Journal(*point)
+        stopping = EarlyStopping("val/si_sdr", "max", patience, min_delta=100.0)
+        with pytest.raises(Stop) if point else nullcontext():
+            run(mini_data(), journal, tmp_path, {"max_epochs": 9}, 5, callbacks=[stopping])
+        return [entry[0] for entry in journal.seen if entry[1] != "validation"]
+
+    assert go("after the epoch's checkpoint", 6) == [1, 2, 3, 4, 5, 6]
+    assert go() == [7, 8, 9]
+    assert go() == []
+    assert go(patience=3) == [10, 11, 12]
 
 
 @pytest.mark.filterwarnings("ignore")
