@@ -26,7 +26,9 @@ def begin() -> None:
     A terminal sends Ctrl-C to workers too. As an exception it would be printed by each, or lost: code that is called
     from C prints it and goes on.
     """
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not ignored, as in a shell's background
+    if (
+        signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    ):  # unless it is ignored, as in a shell's background
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     end_with_parent()
 

@@ -35,20 +35,20 @@ def test_failure_keeps_the_old_file_and_leaves_nothing_else(tmp_path):
     assert os.listdir(tmp_path) == ["name.txt"]
 
 
-def test_full_disk_is_told_in_one_line(tmp_path):
+def test_full_disk_is_reported_in_one_line(tmp_path):
     with pytest.raises(UserError, match=r"name.txt: can't be written \(No space left on device; .* GB free\)$"):
         with whole(tmp_path / "name.txt"):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     assert os.listdir(tmp_path) == []
 
 
-def test_folder_that_is_a_file_is_told_in_one_line(tmp_path):
+def test_folder_that_is_a_file_is_reported_in_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="can't be written"), whole(tmp_path / "file" / "name.txt"):
         pass
 
 
-def test_names_that_cannot_be_taken_are_told_before_the_work(tmp_path):
+def test_names_that_cannot_be_used_are_reported_before_the_work(tmp_path):
     (tmp_path / "folder").mkdir()
     for name, reason in (("folder", "Is a directory"), ("n" * 256, "File name too long")):
         with pytest.raises(UserError, match=reason), whole(tmp_path / name):

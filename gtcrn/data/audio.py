@@ -236,7 +236,7 @@ def encoding(
             with file:
                 for name, text in (tags or {}).items():
                     if text.isascii() or file_format not in _ASCII:
-                        with suppress(soundfile.LibsndfileError):  # this format has none
+                        with suppress(soundfile.LibsndfileError):  # a format without this tag
                             setattr(file, name, text)
                 yield file
         finally:
@@ -272,7 +272,7 @@ def _written_as(
     if not (own_format == "WAV" and file_format in _WAVS):
         file_format = own_format
 
-    if file_format == "FLAC" and channels > 8:  # libsndfile says so after the work
+    if file_format == "FLAC" and channels > 8:  # libsndfile would report it only after the work
         raise UserError(
             f"{path}: can't be written: FLAC holds at most 8 channels, and these are {channels}; name a .wav"
         )
@@ -340,7 +340,7 @@ def examine(path: str | Path) -> Facts:
         with reading(path) as file:
             header = file.frames, file.samplerate, file.channels
             while len(block := file.read(_BLOCK, dtype="float32")):
-                peak = max(peak, float(np.abs(block).max()))  # NaN, if there is one, goes into the squares
+                peak = max(peak, float(np.abs(block).max()))  # max() may drop a NaN, but it stays in the squares
                 squares += float(np.vdot(block, block))
                 frames += len(block)
             file.seek(frames // 2)  # some files can only be read from their start, but training reads from anywhere

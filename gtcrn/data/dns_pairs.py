@@ -24,7 +24,7 @@ TESTS = ("auto", "no_reverb", "with_reverb", "blind", "validation", "all")
 LAYOUT = "noisy and clean (and noise), whose files end in fileid_N"
 
 _ENDING = re.compile(r"(?:clean_)?fileid_(\d+)$")
-_MISNAMED = -1  # stands for the number of a file whose name does not end in one
+_MISNAMED = -1  # instead of the number, for a file whose name does not end in one
 
 
 class DnsPairs:

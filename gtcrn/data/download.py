@@ -378,5 +378,5 @@ def _target(folder: Path, member: str) -> Path:
 def _naming_damage() -> Iterator[None]:
     try:
         yield
-    except Exception as error:  # zipfile meets damage with a dozen kinds
+    except Exception as error:  # for damaged files zipfile raises a dozen kinds of errors
         raise Corrupt(f"it is damaged: {str(error) or type(error).__name__}") from error

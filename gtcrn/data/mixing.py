@@ -15,7 +15,7 @@ import scipy.fft
 
 from gtcrn.errors import UserError
 
-PEAK = 0.99  # of full scale; what would clip is scaled down as a whole
+PEAK = 0.99  # of full scale; a mixture that would exceed it is scaled down as a whole
 TARGETS = ("dry", "early", "reverberant")
 _FRAME = 0.02  # s
 _MARGIN = 10 ** (-15.9 / 10)  # ITU-T P.56: a frame more than 15.9 dB below the active level is a pause

@@ -92,7 +92,7 @@ class SpeechData:
             sample_rate, segment_seconds, seed, short, resample, lowest_rate or sample_rate, cache_dir
         )
         self._datasets: dict[str, Dataset] = {}
-        self.bad_files: list[BadFile] = []  # of the splits set up so far
+        self.bad_files: list[BadFile] = []  # those of the splits that are set up
 
     def setup(self, splits: tuple[str, ...] = SPLITS) -> None:
         """Find, check and, where needed, resample the files of these splits, unless that is done already.
@@ -229,7 +229,7 @@ def dns_pairs(
         return DnsPairs(folder, test_root, test, validation_share, held_out_by)
 
     source = _pair_source(root, corpus)
-    if test_root and test not in ("validation", "all"):  # one test set, however many corpora train
+    if test_root and test not in ("validation", "all"):  # there is one test set, however many corpora are trained on
         source = SeparateTestSource(source, PairSource(corpus(root)))
     return SpeechData(source, **loading)
 

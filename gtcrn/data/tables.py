@@ -85,7 +85,7 @@ def _read(file: Path) -> tuple[bytes, pa.Table]:
             content = source.read_buffer()
         is_parquet = file.suffix == ".parquet"
         table = pyarrow.parquet.read_table(content) if is_parquet else pa.ipc.open_file(content).read_all()
-        table.validate(full=True)  # an offset that leads out of the file would end the interpreter later
+        table.validate(full=True)  # an offset that leads out of the file would crash the interpreter later
     except (OSError, ValueError, pa.ArrowException) as error:
         raise UserError(f"{file}: not readable as a table ({str(error).splitlines()[0]})") from error
     return sha256(content).digest(), table.combine_chunks()

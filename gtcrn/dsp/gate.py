@@ -39,8 +39,8 @@ class SpectralGate:
         smoothing_ms: float = 48.0,
         smoothing_hz: float = 100.0,
     ):
-        knobs = {"reduction_db": reduction_db, "smoothing_ms": smoothing_ms, "smoothing_hz": smoothing_hz}
-        for key, value in knobs.items():
+        settings = {"reduction_db": reduction_db, "smoothing_ms": smoothing_ms, "smoothing_hz": smoothing_hz}
+        for key, value in settings.items():
             if value < 0:
                 raise UserError(f"data.denoiser.{key}={value}: must be 0 or more")
         self.hop_length = round(sample_rate * window_ms / 2000)

@@ -67,8 +67,8 @@ class CompressedMagnitude(SpectralTerm):
     """The term mean (|S|^c - |T|^c)²."""
 
     def forward(self, estimate: Signals, target: Signals) -> Tensor:
-        ours, theirs = (magnitude(self.spectrum(signals)) ** self.compression for signals in (estimate, target))
-        return F.mse_loss(ours, theirs)
+        compressed, wanted = (magnitude(self.spectrum(signals)) ** self.compression for signals in (estimate, target))
+        return F.mse_loss(compressed, wanted)
 
 
 class MultiResolutionSTFT(Term):

@@ -122,7 +122,7 @@ def test_loading_a_part_at_another_rate_equals_resampling_everything(tmp_path, r
         assert np.abs(part - whole[start : start + frames]).max() < 1e-6
 
 
-def test_resampling_keeps_the_tone_in_place(tone):
+def test_resampling_keeps_the_tone_aligned(tone):
     upsampled = audio.resample(tone, RATE, 48000)
     expected = 0.4 * np.sin(2 * np.pi * 440 * np.arange(48000) / 48000)
     assert np.abs(upsampled - expected)[2000:-2000].max() < 1e-4
@@ -183,10 +183,10 @@ def test_a_length_unknown_to_who_wrote_it_is_no_cut(tmp_path, tone):
 
 
 def test_lying_headers_are_refused(tmp_path, tone):
-    def lying(name: str, place: int, field: bytes) -> Path:
+    def lying(name: str, offset: int, field: bytes) -> Path:
         audio.write(tmp_path / name, tone, RATE)
         content = bytearray((tmp_path / name).read_bytes())
-        content[place : place + len(field)] = field
+        content[offset : offset + len(field)] = field
         (tmp_path / name).write_bytes(content)
         return tmp_path / name
 
@@ -235,9 +235,9 @@ def test_a_damaged_file_is_refused_or_reads_alike_in_every_way(tmp_path_factory,
     scanned_alike(path, folder / "cache")
 
 
-@pytest.mark.parametrize("place", ["@0+999999999999", "@999999999999+10", "@4+13"])
-def test_a_place_beyond_its_archive_is_a_bad_file(tmp_path, place):
+@pytest.mark.parametrize("span", ["@0+999999999999", "@999999999999+10", "@4+13"])
+def test_an_offset_beyond_its_archive_is_a_bad_file(tmp_path, span):
     """Nothing is read, and no memory is taken for the size that the path states."""
     (tmp_path / "shard-000000.tar").write_bytes(bytes(16))
     with pytest.raises(UserError, match="its archive ends before that"):
-        audio.info(f"{tmp_path / 'shard-000000.tar'}{place}")
+        audio.info(f"{tmp_path / 'shard-000000.tar'}{span}")

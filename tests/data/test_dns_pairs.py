@@ -79,7 +79,7 @@ def test_snrs_and_dots_in_names(tmp_path, name, snr):
     assert pair.snr == pytest.approx(snr, nan_ok=True)
 
 
-def test_an_snr_that_is_not_told_is_measured(tmp_path):
+def test_an_snr_that_no_name_states_is_measured(tmp_path):
     data = speech_data(make_corpus(tmp_path / "corpus"), tmp_path, test="all")
     data.setup(("test",))
     for pair in data.dataset("test").pairs:
@@ -141,12 +141,12 @@ def test_packed_test_sets(tmp_path, challenge):
         archive.add(challenge, ".")
     with tarfile.open(packed / "shard-000000.tar") as archive:
         members = [member for member in archive if member.isfile()]
-    places = [f"shard-000000.tar@{member.offset_data}+{member.size}" for member in members]
+    paths = [f"shard-000000.tar@{member.offset_data}+{member.size}" for member in members]
     names = [member.name.removeprefix("./") for member in members]
-    write_table(pa.table({"name": names, "path": places}), packed / INDEX)
+    write_table(pa.table({"name": names, "path": paths}), packed / INDEX)
     of_folder, of_pack = (DnsPairs(None, root, "auto", 0.5).pairs("test") for root in (challenge, packed))
     assert [pair.name for pair in of_pack] == [pair.name for pair in of_folder]
-    assert {pair.noisy.name for pair in of_pack} < set(places)
+    assert {pair.noisy.name for pair in of_pack} < set(paths)
 
 
 def test_readers_train_or_validate(tmp_path):

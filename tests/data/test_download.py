@@ -359,7 +359,7 @@ def test_refusals_are_not_repeated(tmp_path, server, step, message):
     assert waits == []
 
 
-def test_another_size_than_published_is_told_before_it_is_received(tmp_path, server):
+def test_another_size_than_published_is_reported_before_it_is_received(tmp_path, server):
     wanted = corpus(server)
     server.files[NAME] = bytes(1000)
     with pytest.raises(UserError, match="offers 1000 bytes, published were"):

@@ -53,7 +53,7 @@ def test_the_output_within_the_input_is_spared(tree):
     assert search(tree, spared=tree).files == search(tree, spared=tree / "none").files == FOUND
 
 
-def test_what_is_left_out_is_told(tree, caplog):
+def test_what_is_left_out_is_logged(tree, caplog):
     for name in ("x.m4a", "a/y.M4A", "notes.txt", "README", ".DS_Store", "._b.wav"):
         (tree / name).touch()
     with caplog.at_level(logging.INFO):
@@ -66,7 +66,7 @@ def test_what_is_left_out_is_told(tree, caplog):
     ]
 
 
-def test_unreadable_folders_are_told(tree, tmp_path, monkeypatch):
+def test_unreadable_folders_are_reported(tree, tmp_path, monkeypatch):
     scandir = os.scandir
 
     def closed(folder):

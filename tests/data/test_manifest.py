@@ -22,18 +22,18 @@ from gtcrn.errors import UserError
 def tree(tmp_path, recordings):
     """Write nested folders with files at two rates."""
     root = tmp_path / "corpus"
-    for source, place in (
+    for source, target in (
         ("dns_mini/extra_clean/LJ001-0001.wav", "lj/SSB0001/a_1.wav"),
         ("dns_mini/extra_clean/LJ001-0002.wav", "lj/SSB0001/a_2.wav"),
         ("dns_mini/clean/clean_fileid_0.wav", "dns/deep/down/SSB0002/b_1.wav"),
     ):
-        (root / place).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(recordings / source, root / place)
+        (root / target).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(recordings / source, root / target)
     return root
 
 
-def opened(place, tmp_path, **options):
-    return open_manifest(place, "data.speech", tmp_path / "cache", **options)
+def opened(path, tmp_path, **options):
+    return open_manifest(path, "data.speech", tmp_path / "cache", **options)
 
 
 def test_a_folder_is_searched_at_any_depth(tree, tmp_path):
@@ -61,8 +61,8 @@ def test_speakers_are_found_in_names_folders_and_paths(tree, tmp_path):
     ):
         files = opened(tree, tmp_path, speaker=speaker)
         assert [file.speaker for file in files] == expected == files.speakers().tolist()
-    for rule, told in (("(xyz)", r"finds no \(group\) in dns/deep.*b_1.wav"), ("(", "not a regular expression")):
-        with pytest.raises(UserError, match=told):
+    for rule, message in (("(xyz)", r"finds no \(group\) in dns/deep.*b_1.wav"), ("(", "not a regular expression")):
+        with pytest.raises(UserError, match=message):
             opened(tree, tmp_path, speaker=rule).speakers()
 
 
@@ -128,12 +128,12 @@ def test_bad_files_are_named(tree, tmp_path, recordings, monkeypatch):
         "nan.wav", "silent.wav", "empty.wav", "brief.wav", "low.wav", "garbage.wav", "cut.flac", "cut.wav", "deep",
         "integers.wav", "huge.wav",
     }  # fmt: skip
-    for name, told in dict(
+    for name, message in dict(
         nan="NaN", silent="silent", empty="empty", brief="0.10 s where at least 0.5 s",
         low="8000 Hz where at least 16000", garbage="not readable", huge="peak of 1e+20 where full scale is 1",
         integers=f"peak of {np.round(32767 * np.abs(wave).max()):.0f} where full scale is 1",
     ).items():  # fmt: skip
-        assert told in problems[f"{name}.wav"]
+        assert message in problems[f"{name}.wav"]
     assert problems["deep"] == "unreadable folder: Permission denied"
 
 
@@ -153,26 +153,26 @@ def test_a_ready_made_manifest_is_opened_as_it_is(tree, tmp_path, suffix, monkey
         opened(file, tmp_path)
 
 
-def test_what_is_no_place_is_refused(tree, tmp_path):
+def test_a_path_to_nothing_usable_is_refused(tree, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "notes.doc").touch()
     (tmp_path / "bad.arrow").write_bytes(b"nothing")
     write_table(pa.table({"a": [1]}), tmp_path / "other.arrow")
-    for place, told in (
+    for name, message in (
         ("none", "no such file or folder"),
         ("empty", "no audio files"),
         ("notes.doc", "expected a folder, a list"),
         ("bad.arrow", "not readable as a table"),
         ("other.arrow", "has no column .*path"),
     ):
-        with pytest.raises(UserError, match=f"{place}.*{told}"):
-            opened(tmp_path / place, tmp_path)
+        with pytest.raises(UserError, match=f"{name}.*{message}"):
+            opened(tmp_path / name, tmp_path)
 
 
 def test_corpora_with_weights_rates_and_speakers(tree, tmp_path):
-    places = {"lj": {"path": str(tree / "lj"), "weight": 0.3}, "dns": {"path": str(tree / "dns"), "weight": 0.7}}
-    places["dns"]["speaker"] = "folder"
-    lj, dns = open_corpora(places, "data.speech", tmp_path)
+    corpora = {"lj": {"path": str(tree / "lj"), "weight": 0.3}, "dns": {"path": str(tree / "dns"), "weight": 0.7}}
+    corpora["dns"]["speaker"] = "folder"
+    lj, dns = open_corpora(corpora, "data.speech", tmp_path)
     assert (lj.name, lj.weight, len(lj.files), dns.name, dns.weight) == ("lj", 0.3, 2, "dns", 0.7)
     assert dns.files[0].speaker == "SSB0002"
     one, other = open_corpora([str(tree / "lj"), str(tree / "dns")], "data.speech", tmp_path)
@@ -180,7 +180,7 @@ def test_corpora_with_weights_rates_and_speakers(tree, tmp_path):
     shutil.copytree(tree / "lj", tmp_path / "elsewhere" / "lj")
     twins = open_corpora([str(tree / "lj"), str(tmp_path / "elsewhere" / "lj")], "data.speech", tmp_path)
     assert [len(corpus.files) for corpus in twins] == [2, 2]  # folders of one name are two corpora
-    for wrong, told in (
+    for wrong, message in (
         ({"lj": {"weight": 1}}, "lj: path is missing"),
         ({"lj": {"path": str(tree), "wieght": 1}}, "lj: unknown wieght"),
         ({"lj": {"path": str(tree), "weight": 0}}, "lj.weight=0"),
@@ -190,7 +190,7 @@ def test_corpora_with_weights_rates_and_speakers(tree, tmp_path):
         ({"lj": {"path": str(tree), "weight": 1}, "dns": str(tree)}, "all or none"),
         ({"lj": str(tree / "none"), "dns": str(tree)}, "data.speech.lj=.*none: no such"),
     ):
-        with pytest.raises(UserError, match=told):
+        with pytest.raises(UserError, match=message):
             open_corpora(wrong, "data.speech", tmp_path)
 
 
@@ -219,7 +219,7 @@ def test_a_ready_made_manifest_must_stay_as_it_is(tree, tmp_path):
 def test_a_ready_made_manifest_whose_lengths_are_wrong_is_refused(tree, tmp_path):
     table = opened(tree, tmp_path).table
     frames = table["frames"].to_pylist()
-    for column, values, told in (
+    for column, values, message in (
         ("frames", [frames[0], frames[1] + 64, frames[2]], "lj/SSB0001/a_1.wav: .* do not agree"),
         ("frames", [frames[0], 0, frames[2]], "lj/SSB0001/a_1.wav: .* do not agree"),
         ("rate", ["fast"] * 3, "rate is string"),
@@ -227,7 +227,7 @@ def test_a_ready_made_manifest_whose_lengths_are_wrong_is_refused(tree, tmp_path
     ):
         wrong = table.set_column(table.column_names.index(column), column, pa.array(values))
         write_table(wrong, tmp_path / "wrong.arrow")
-        with pytest.raises(UserError, match=f"wrong.arrow: {told}.*make it anew with python run.py"):
+        with pytest.raises(UserError, match=f"wrong.arrow: {message}.*make it anew with python run.py"):
             opened(tmp_path / "wrong.arrow", tmp_path)
 
 
@@ -268,8 +268,8 @@ def test_a_damaged_manifest_is_refused_or_can_be_read(tmp_path):
     ready = tmp_path / "manifest.arrow"
     write_table(opened(tmp_path, tmp_path).table, ready)
     content = ready.read_bytes()
-    for place in range(0, len(content), 7):
-        ready.write_bytes(content[:place] + bytes([content[place] ^ 0x81]) + content[place + 1 :])
+    for offset in range(0, len(content), 7):
+        ready.write_bytes(content[:offset] + bytes([content[offset] ^ 0x81]) + content[offset + 1 :])
         try:
             files = opened(tmp_path, tmp_path)
         except UserError as error:
@@ -277,6 +277,6 @@ def test_a_damaged_manifest_is_refused_or_can_be_read(tmp_path):
         else:
             assert [file.frames for file in files if not file.problem] == [1000, 1001, 1002]
             assert len(files.speakers()) == 3
-        ready.write_bytes(content[:place])
+        ready.write_bytes(content[:offset])
         with pytest.raises(UserError, match="manifest.arrow"):
             opened(tmp_path, tmp_path)

@@ -47,9 +47,9 @@ def test_the_parts_sum_to_the_mixture_and_the_snr_is_that_requested(speech, nois
     for rir in (None, *rirs):
         made = mix(speech, [noise], rir, RATE, recipe, np.random.default_rng(0))
         assert np.abs(made.noisy - made.clean - made.reverberation - made.noise).max() <= 1e-6
-        heard = made.clean + made.reverberation
-        where = active(heard, RATE)
-        measured = decibels((heard[where] ** 2).sum(dtype=float) / (made.noise[where] ** 2).sum(dtype=float))
+        wet = made.clean + made.reverberation
+        where = active(wet, RATE)
+        measured = decibels((wet[where] ** 2).sum(dtype=float) / (made.noise[where] ** 2).sum(dtype=float))
         assert measured == pytest.approx(snr, abs=0.1) and made.snr == snr
         if rir is None or target == "reverberant":
             assert not made.reverberation.any()

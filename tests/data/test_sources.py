@@ -86,7 +86,7 @@ def test_a_resumed_epoch_gives_exactly_what_was_not_seen(recordings, tmp_path):
     assert rest == whole[8:]
 
 
-def test_corpora_are_drawn_by_their_weights_and_all_files_in_turn(recordings, tmp_path):
+def test_corpora_are_drawn_by_their_weights_and_all_files_before_any_repeats(recordings, tmp_path):
     data = mixed(recordings, tmp_path).dataset("train")
     drawn = [data.explain((epoch, index)).facts["speech"] for epoch in range(2) for index in range(20)]
     lj = [source.split(" from ")[0] for source in drawn if "LJ001" in source]
@@ -96,10 +96,10 @@ def test_corpora_are_drawn_by_their_weights_and_all_files_in_turn(recordings, tm
 
 
 def test_splits_share_no_speaker_and_are_always_the_same(recordings, tmp_path):
-    places = dict(speech=recordings / "dns_mini/extra_clean", noise=recordings / "fullband_mini/noise")
+    paths = dict(speech=recordings / "dns_mini/extra_clean", noise=recordings / "fullband_mini/noise")
     sources = {"speech": {}, "noise": {}, "rir": {}}
     for seed in (5, 6):
-        data = mixed(recordings, tmp_path, dict(reverb=1.0), seed=seed, **places)
+        data = mixed(recordings, tmp_path, dict(reverb=1.0), seed=seed, **paths)
         for split in ("train", "validation", "test"):
             dataset = data.dataset(split)
             facts = [dataset.explain(index).facts for index in range(len(dataset))]
@@ -143,12 +143,12 @@ def test_an_offset_changes_neither_snr_nor_level(recordings, tmp_path, offset):
             wave, rate = audio.read(path)
             audio.write(tmp_path / role / path.name, 0.5 * wave + np.float32(offset), rate, "FLOAT")
     audio.write(tmp_path / "noise/offset.wav", np.full(32000, offset, np.float32), 16000, "FLOAT")  # and nothing else
-    places = dict(speech=tmp_path / "speech", noise=tmp_path / "noise", epoch_hours=8 / 3600)
-    dataset = mixed(recordings, tmp_path, dict(snr=(5, 5), level=(-30, -30), reverb=1.0), **places).dataset("train")
-    heard = [dataset.explain((0, index)).waves for index in range(8)]
-    heard = [waves for waves in heard if waves["noise"].any()]  # which the file of nothing else has not
-    assert len(heard) > 2
-    for waves in heard:
+    paths = dict(speech=tmp_path / "speech", noise=tmp_path / "noise", epoch_hours=8 / 3600)
+    dataset = mixed(recordings, tmp_path, dict(snr=(5, 5), level=(-30, -30), reverb=1.0), **paths).dataset("train")
+    audible = [dataset.explain((0, index)).waves for index in range(8)]
+    audible = [waves for waves in audible if waves["noise"].any()]  # which the file of nothing else has not
+    assert len(audible) > 2
+    for waves in audible:
         speech = waves["clean"] + waves["reverberation"]
         where = active(speech, 16000)
         audible, noise = ((wave - wave.mean())[where].astype(float) for wave in (speech, waves["noise"]))
@@ -166,15 +166,15 @@ def test_shares_without_speech_and_without_noise(recordings, tmp_path):
 
 @pytest.mark.parametrize("rate", [16000, 32000, 48000])
 def test_all_rates_from_all_rates(recordings, tmp_path, rate):
-    places = dict(
+    paths = dict(
         speech=[recordings / "fullband_mini/speech", recordings / "dns_mini/extra_clean"],
         noise=recordings / "fullband_mini/noise",
         rir=recordings / "fullband_mini/rir",
     )
     if rate > 22050:
         with pytest.raises(UserError, match="LJ001-0001.wav: wrong rate: 22050 Hz where at least"):
-            mixed(recordings, tmp_path, sample_rate=rate, **places)
-    data = mixed(recordings, tmp_path, dict(reverb=1.0), sample_rate=rate, lowest_rate=16000, **places)
+            mixed(recordings, tmp_path, sample_rate=rate, **paths)
+    data = mixed(recordings, tmp_path, dict(reverb=1.0), sample_rate=rate, lowest_rate=16000, **paths)
     for index in range(6):
         item = data.dataset("train")[0, index]
         assert item["noisy"].shape == item["clean"].shape == (rate,)
@@ -229,12 +229,12 @@ def test_own_material_and_replay_by_ratio_and_hours(recordings, tmp_path, origin
         fixed_seconds=2.0,
         cache_dir=tmp_path,
     )
-    for wrong, told in (
+    for wrong, message in (
         (dict(), "data.replay_root"),
         (dict(replay_speech=tmp_path), "data.replay_noise"),
         (dict(replay_root=tmp_path, replay_ratio=1), "data.replay_ratio=1"),
     ):
-        with pytest.raises(UserError, match=told):
+        with pytest.raises(UserError, match=message):
             finetune(**(own | replay | common | wrong | LOADING))
     mini = recordings / "dns_mini"
     known = dict(replay_speech=mini / "extra_clean", replay_noise=mini / "noise")

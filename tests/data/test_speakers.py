@@ -113,19 +113,19 @@ def test_mixtures_of_dns_speech_hold_out_readers(tmp_path, noise, caplog):
 
 
 def test_no_speaker_crosses_over_by_way_of_a_second_corpus(tmp_path, noise):
-    places = [
+    corpora = [
         write(tmp_path / name, [f"p{who}_00{n}.wav" for who in range(220, 232) for n in range(2)])
         for name in ("one", "two")
     ]
-    places.append(write(tmp_path / "lj", ["LJ001-0001.wav"]))  # of one speaker, who can't be split
-    found = speakers(dns(places, noise, **MIXED | dict(held_out=0.3)))
+    corpora.append(write(tmp_path / "lj", ["LJ001-0001.wav"]))  # of one speaker, who can't be split
+    found = speakers(dns(corpora, noise, **MIXED | dict(held_out=0.3)))
     assert sum(map(len, found.values())) == 13 and all(found.values())
 
 
-def test_what_cannot_be_disjoint_is_refused_and_files_are_held_out_when_told_so(tmp_path, noise, caplog):
+def test_too_few_speakers_are_refused_and_files_are_held_out_on_request(tmp_path, noise, caplog):
     speech = write(tmp_path / "speech", [f"common_voice_en_{n}.wav" for n in range(8)])
-    told = r"data.speech: 0 speaker\(s\) in 8 file\(s\) \(8 file\(s\) of unknown speakers\), too few to hold any out"
-    with pytest.raises(UserError, match=f"{told}: .*data.validation_speech=FOLDER.*data.held_out_by=file"):
+    message = r"data.speech: 0 speaker\(s\) in 8 file\(s\) \(8 file\(s\) of unknown speakers\), too few to hold any out"
+    with pytest.raises(UserError, match=f"{message}: .*data.validation_speech=FOLDER.*data.held_out_by=file"):
         dns(speech, noise, **MIXED).setup()
     lj = write(tmp_path / "lj", [f"LJ001-000{n}.wav" for n in range(8)])
     with pytest.raises(UserError, match=r"1 speaker\(s\) in 8 file\(s\) \(LJ Speech 1\), too few"):
@@ -151,11 +151,11 @@ def test_folders_that_validate_are_not_split_and_need_no_names(tmp_path, noise, 
     other = write(tmp_path / "other", ["e.wav"])
     data = dns(speech, noise, **MIXED, validation_speech=apart, validation_noise=other)
     data.setup()
-    heard = {
+    stems = {
         split: {file.path.stem for part in data.dataset(split).speech for file in part.files}
         for split in ("train", "validation", "test")
     }
-    assert heard == {"train": {"a", "b", "p226_001"}, "validation": {"c", "d"}, "test": {"c", "d"}}
+    assert stems == {"train": {"a", "b", "p226_001"}, "validation": {"c", "d"}, "test": {"c", "d"}}
     assert [file.path.stem for file in data.dataset("validation").noise[0].files] == ["e"]
     assert len(data.dataset("train").noise[0].files) == 4
     assert data.title("test") == "test (on the validation set: these data have no test set)"
@@ -172,14 +172,14 @@ def test_folders_that_validate_are_not_split_and_need_no_names(tmp_path, noise, 
 def test_the_small_real_corpus(recordings, tmp_path, caplog):
     """A third of its speech names no speaker: it is used for training, or separate folders for validation are given."""
     real = recordings / "real"
-    places = dict(speech=str(real / "speech/train"), noise=str(real / "noise/train"))
+    corpora = dict(speech=str(real / "speech/train"), noise=str(real / "noise/train"))
     with caplog.at_level(logging.INFO):
-        found = speakers(dns(**places, **MIXED, cache_dir=tmp_path))
+        found = speakers(dns(**corpora, **MIXED, cache_dir=tmp_path))
     assert "652 file(s) (LibriSpeech " in caplog.text and "309 file(s) of unknown speakers" in caplog.text
     assert "309 files of unknown speakers are all used for training" in caplog.text
     assert sum(map(len, found.values())) == len(set.union(*found.values())) > 200
     apart = {f"validation_{role}": str(real / role / "valid") for role in ("speech", "noise")}
-    data = dns(**places, **apart, **MIXED, cache_dir=tmp_path)
+    data = dns(**corpora, **apart, **MIXED, cache_dir=tmp_path)
     found = speakers(data)
     assert len(found["validation"]) == 20 and not found["validation"] & found["train"]
     assert sum(len(part.files) for part in data.dataset("train").speech) == 652
@@ -199,7 +199,7 @@ def test_own_material_without_speakers_needs_a_word_too(tmp_path, noise):
     assert sum(map(len, found.values())) == 6 and all(found.values())
 
 
-def test_pairs_hold_out_speakers_of_known_corpora_or_files_when_told_so(tmp_path):
+def test_pairs_hold_out_speakers_of_known_corpora_or_files_on_request(tmp_path):
     def pairs(folder, names):
         write(folder / "noisy", [f"{name}_fileid_{number}.wav" for number, name in enumerate(names)])
         write(folder / "clean", [f"clean_fileid_{number}.wav" for number in range(len(names))])

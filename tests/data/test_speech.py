@@ -82,17 +82,17 @@ def test_a_resumed_loader_gives_the_batches_not_yet_seen(recordings, tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(rest["noisy"], whole["noisy"][2:]))
 
 
-def test_crops_are_cut_from_the_files_at_one_place(recordings, tmp_path):
+def test_crops_of_a_pair_begin_at_the_same_sample(recordings, tmp_path):
     data = mini(recordings, tmp_path)
     data.setup()
     dataset = data.train_loader().dataset
     for index, pair in enumerate(data.dataset("train").pairs):
         item = dataset[3, index]
         noisy, clean = audio.read(pair.noisy)[0], audio.read(pair.clean)[0]
-        places = np.flatnonzero(noisy[: len(noisy) - 15999] == item["noisy"][0].item())
+        starts = np.flatnonzero(noisy[: len(noisy) - 15999] == item["noisy"][0].item())
         assert any(
             np.array_equal(noisy[p : p + 16000], item["noisy"]) and np.array_equal(clean[p : p + 16000], item["clean"])
-            for p in places
+            for p in starts
         )
 
 

@@ -70,7 +70,7 @@ class Demo:
         require_espeak()
         log.info("making the demo corpus once, in %s", self.folder)
         partial_folder = self.folder.with_suffix(".partial")
-        shutil.rmtree(partial_folder, ignore_errors=True)  # of a run that was killed
+        shutil.rmtree(partial_folder, ignore_errors=True)  # left by a run that was killed
         try:
             self._fill(partial_folder)
             os.rename(partial_folder, self.folder)

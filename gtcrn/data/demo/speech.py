@@ -81,7 +81,7 @@ def utterance(rng: np.random.Generator, talker: str, language: str, frames: int,
     espeak.library.espeak_ng_SetRandSeed(ctypes.c_long(int(rng.integers(2**31))))  # breathy voices hold noise
     parameters = {
         _RATE: int(rng.integers(125, 190)),  # words per minute
-        _VOLUME: 60,  # of 100; some voices clip at that
+        _VOLUME: 60,  # of 100, at which some voices clip
         _PITCH: int(rng.integers(30, 70)),
         _RANGE: int(rng.integers(30, 80)),
     }

@@ -105,8 +105,8 @@ class Outcome:
 
 @dataclass(frozen=True)
 class _Part:
-    record: str  # its file, relative to the output folder
-    which: slice  # of all items
+    record: str  # the file of its record, relative to the output folder
+    which: slice  # its items among all of the job
 
     def do(
         self, items: WorkItems, step: PreparationStep, output: OutputFolder, again: bool
@@ -187,7 +187,7 @@ def run_job(
     step.finish(tables, items, output)
     current = {part.record for part in parts}
     for file in output.records_folder.glob("part-*"):
-        if f"{RECORDS}/{file.name}" not in current:  # of a smaller or larger corpus
+        if f"{RECORDS}/{file.name}" not in current:  # from when the corpus was smaller or larger
             file.unlink()
     return Outcome(True, found, counts)
 

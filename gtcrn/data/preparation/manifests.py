@@ -39,7 +39,7 @@ def make_manifest(files: Manifest, file: Path, checksum: bool, cache_dir: str | 
         table = table.append_column("sha256", _checksums(files, cache_dir))
     failures = file.with_name(FAILURES)
     for name in (file.name, failures.name):
-        for leftover in file.parent.glob(f".{name}.*.partial"):  # of a run that was killed
+        for leftover in file.parent.glob(f".{name}.*.partial"):  # left by a run that was killed
             leftover.unlink()
     bad = table.filter(pc.not_equal(table["problem"], "")).select(["path", "problem"]).to_pandas()
     if len(bad):

@@ -79,7 +79,7 @@ class OutputFolder:
 
         Raises OutputError if it can't be written.
         """
-        partial = self._work / f".{uuid.uuid4().hex}{Path(name).suffix}"  # its dot: no reader takes it for audio
+        partial = self._work / f".{uuid.uuid4().hex}{Path(name).suffix}"  # hidden, so that no search takes it for audio
         with _one_line(self.root / name):
             try:
                 yield partial

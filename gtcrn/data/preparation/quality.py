@@ -18,10 +18,10 @@ _BAND = (80, 8000)  # Hz, in which levels are measured: below it is rumble
 _WINDOW = 3  # s, in which speech pauses at every frequency, if only between two sounds
 _QUIET = 0.1  # share of the frames of a window in which a bin holds noise alone
 _DIGITAL_SILENCE = 1e-10  # power; no recording is as quiet as -100 dBFS, so such frames were inserted later
-_DROP = 20  # dB; in the recordings that this was tried on, speech fell by at most 17, and at a low-pass by over 50
+_DROP = 20  # dB; in the recordings that it was chosen on, speech falls by at most 17, and a low-pass by over 50
 _LOWEST_EDGE = 2000  # Hz
-_FLAT = 1e-3  # of the peak, by which samples of a clipped run differ at most
-_RUN = 3  # samples; at the peak of speech that is not clipped there are fewer
+_FLAT = 1e-3  # largest difference of the samples of a clipped run, relative to the peak
+_RUN = 3  # samples, least length of a clipped run; the peak of unclipped speech is shorter
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ def data(recordings, corpus, tmp_path):
 
     def mixtures(recipe=Recipe(reverb=0.5), **settings):  # noqa: B008
         mini = recordings / "dns_mini"
-        places = str(corpus), str(mini / "noise"), str(mini / "rir")
-        source = MixSource(*places, recipe, "prefix", held_out=0.1, **settings)
+        paths = str(corpus), str(mini / "noise"), str(mini / "rir")
+        source = MixSource(*paths, recipe, "prefix", held_out=0.1, **settings)
         return SpeechData(
             source,
             sample_rate=16000,

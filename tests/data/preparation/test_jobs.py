@@ -182,10 +182,10 @@ def test_files_that_go_bad_are_named_and_the_rest_is_done(prepare, corpus, tmp_p
     soundfile.write(corpus / names[1], wave[:1000], 22050)
     soundfile.write(corpus / names[2], np.where(np.arange(len(wave)) == 7, np.nan, wave), 22050, subtype="FLOAT")
     outcome = prepare(RESAMPLE, manifest, out)
-    told = (out / "failures.csv").read_text()
+    failures = (out / "failures.csv").read_text()
     assert outcome.complete and len(outcome.bad) == 3 and len(list(out.rglob("*.flac"))) == 2
     for name, problem in zip(names, ("not readable as audio", "truncated, or changed", "NaN or infinite")):
-        assert any(name in line and problem in line for line in told.splitlines())
+        assert any(name in line and problem in line for line in failures.splitlines())
     for name in names:
         soundfile.write(corpus / name, wave, 22050)  # mended
     assert prepare(RESAMPLE, manifest, out).bad == []
