@@ -12,9 +12,10 @@ from gtcrn.errors import UserError
 from gtcrn.export.graph import Graph
 from gtcrn.export.metadata import Weights, describe
 from gtcrn.export.optimize import lean
-from gtcrn.export.writers.ncnn import BIN, PARAM, Runner, write
+from gtcrn.export.writers.ncnn import write
 from gtcrn.models import dtln, gtcrn, micro
 from gtcrn.runtime.integrity import seal_folder
+from gtcrn.runtime.ncnn import BIN, PARAM, NcnnDenoiser
 
 pytest.importorskip("ncnn")
 FILES = ["metadata.json", "model.ncnn.bin", "model.ncnn.param"]
@@ -37,7 +38,7 @@ def folder(enhancer, tmp_path_factory):
 @torch.inference_mode()
 def test_streams_as_pytorch_does(folder, enhancer, recordings):
     noisy = soundfile.read(recordings / "vctk_demand_mini" / "noisy" / "p287_001.wav", dtype="float32")[0][: 60 * 256]
-    runner = Runner(folder)
+    runner = NcnnDenoiser(folder)
     assert (runner.sample_rate, runner.hop_length, runner.latency) == (16000, 256, 256)
     expected = enhancer(torch.from_numpy(noisy)[None], enhancer.initial_state(1))[0][0].numpy()
     blocks = np.split(noisy, [1, 256, 1000, 9000])
@@ -56,7 +57,7 @@ def test_recurrences_are_rewritten_for_it(tmp_path):
     graph = Graph(lean(enhancer), "spectrum")
     write(graph, tmp_path / "gtcrn_ncnn", describe(graph, enhancer, Weights("", "")))
     noisy = 0.1 * torch.randn(1, 10 * 256)
-    streamed = Runner(tmp_path / "gtcrn_ncnn").process(noisy[0].numpy())
+    streamed = NcnnDenoiser(tmp_path / "gtcrn_ncnn").process(noisy[0].numpy())
     expected = enhancer(noisy, enhancer.initial_state(1))[0][0].numpy()
     np.testing.assert_allclose(streamed, expected, atol=1e-6)
 
@@ -77,26 +78,26 @@ def test_what_ncnn_has_no_layer_for_is_named_and_nothing_is_left(tmp_path):
 
 def test_folders_that_do_not_fit_are_named(tmp_path, folder):
     with pytest.raises(UserError, match="nowhere: holds no model.ncnn.param, model.ncnn.bin, metadata.json"):
-        Runner(tmp_path / "nowhere")
+        NcnnDenoiser(tmp_path / "nowhere")
     for name in FILES:
         (tmp_path / name).write_bytes((folder / name).read_bytes())
     for wrong in ("", "no JSON", "[]", "{}", '{"states": "[]", "sample_rate": "many"}'):
         (tmp_path / "metadata.json").write_text(wrong)
         with pytest.raises(UserError, match="metadata.json: damaged, or not written by task=export"):
-            Runner(tmp_path)
+            NcnnDenoiser(tmp_path)
     for wrong in ({}, {"states": "none"}, {"states": "[]"}):
         seal_folder(tmp_path, wrong, (PARAM, BIN))
         with pytest.raises(UserError, match="metadata.json: does not say how|sample_rate=not stated"):
-            Runner(tmp_path)
+            NcnnDenoiser(tmp_path)
     metadata = json.loads((folder / "metadata.json").read_text())
     (tmp_path / "model.ncnn.param").write_text("7767517\n1 1\nWaveNet in0 0 1 in0\n")
     (tmp_path / "metadata.json").write_text(json.dumps(metadata))
     del metadata["sha256"]
     with pytest.raises(UserError, match="its SHA-256 is another"):
-        Runner(tmp_path)
+        NcnnDenoiser(tmp_path)
     seal_folder(tmp_path, metadata, (PARAM, BIN))
     with pytest.raises(UserError, match="damaged, or of another version of ncnn"):
-        Runner(tmp_path)
+        NcnnDenoiser(tmp_path)
 
 
 @pytest.mark.parametrize("package", ["pnnx", "ncnn"])
@@ -104,5 +105,5 @@ def test_missing_packages_are_one_line(monkeypatch, tmp_path, folder, enhancer, 
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(UserError, match=rf"{package}: pip install -e '.\[ncnn\]'"):
         if package == "ncnn":
-            Runner(folder)
+            NcnnDenoiser(folder)
         write(Graph(enhancer, "spectrum"), tmp_path / "micro_ncnn", {})

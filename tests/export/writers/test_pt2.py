@@ -13,8 +13,9 @@ import torch
 from gtcrn.errors import UserError
 from gtcrn.export.graph import Graph
 from gtcrn.export.metadata import Weights, describe
-from gtcrn.export.writers.pt2 import Runner, write
+from gtcrn.export.writers.pt2 import write
 from gtcrn.models import micro
+from gtcrn.runtime.pt2 import Pt2Denoiser
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +35,7 @@ def program(request, enhancer, tmp_path_factory):
 @torch.inference_mode()
 def test_streams_as_pytorch_does(program, enhancer, recordings):
     noisy = soundfile.read(recordings / "vctk_demand_mini" / "noisy" / "p287_001.wav", dtype="float32")[0][: 60 * 256]
-    runner = Runner(program)
+    runner = Pt2Denoiser(program)
     assert (runner.sample_rate, runner.hop_length, runner.latency) == (16000, 256, 256)
     expected = enhancer(torch.from_numpy(noisy)[None], enhancer.initial_state(1))[0][0].numpy()
     blocks = np.split(noisy, [1, 256, 1000, 9000])
@@ -113,7 +114,7 @@ def node(table):
 def test_what_may_run_code_is_refused(tmp_path, program, members, said, capfd):
     evil = changed(program, tmp_path / "evil.pt2", **members)
     with pytest.raises(UserError, match=re.escape(said)) as error:
-        Runner(evil)
+        Pt2Denoiser(evil)
     assert "refused, because it may run code" in str(error.value) and "\n" not in str(error.value)
     assert "code in a program" not in capfd.readouterr().out
 
@@ -123,20 +124,20 @@ def test_one_flipped_bit_is_noticed(tmp_path, program):
     content[content.index(b"weight_3") + 200] ^= 1
     (tmp_path / "flipped.pt2").write_bytes(content)
     with pytest.raises(UserError, match="damaged, or no torch.export program"):
-        Runner(tmp_path / "flipped.pt2")
+        Pt2Denoiser(tmp_path / "flipped.pt2")
 
 
 def test_files_that_do_not_fit_are_named(tmp_path, program):
     with pytest.raises(UserError, match="nowhere.pt2: no such file"):
-        Runner(tmp_path / "nowhere.pt2")
+        Pt2Denoiser(tmp_path / "nowhere.pt2")
     bad = tmp_path / "bad.pt2"
     for content in (b"", b"no archive", program.read_bytes()[:20_000]):
         bad.write_bytes(content)
         with pytest.raises(UserError, match="bad.pt2: damaged, or no torch.export program") as error:
-            Runner(bad)
+            Pt2Denoiser(bad)
         assert "\n" not in str(error.value)
     identity = torch.export.export(torch.nn.Identity(), (torch.zeros(1),))
     for extra, match in ((None, "holds no metadata.json"), ({"metadata.json": "{}"}, "does not say how it is fed")):
         torch.export.save(identity, bad, extra_files=extra)
         with pytest.raises(UserError, match=f"bad.pt2: .*{match}"):
-            Runner(bad)
+            Pt2Denoiser(bad)

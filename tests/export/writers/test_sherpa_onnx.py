@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from gtcrn.export.writers.sherpa_onnx import Runner
+from gtcrn.runtime.sherpa_onnx import SherpaDenoiser
 
 sherpa_onnx = pytest.importorskip("sherpa_onnx")
 
@@ -49,7 +49,7 @@ def test_offline_denoiser_is_padding_reflect(exported, system, noisy, name):
 
 
 def test_a_runner_begins_anew(exported, noisy):
-    runner = Runner(exported("light_v3", "sherpa_onnx"))
+    runner = SherpaDenoiser(exported("light_v3", "sherpa_onnx"))
     assert (runner.sample_rate, runner.hop_length, runner.latency) == (16000, 256, 0)
     first = runner.process(noisy[:5120])
     assert len(first) == 5120 - 256
