@@ -261,7 +261,7 @@ def _exports(folder: Path) -> list[Path]:
     from gtcrn.export.metadata import Weights
     from gtcrn.export.proof import Recording
     from gtcrn.models import dtln, micro
-    from gtcrn.quantization.calibration import calibrated
+    from gtcrn.quantization.calibration import quantize_enhancer
 
     torch.manual_seed(0)
     noise = np.random.default_rng(0).normal(0, 0.1, 16000).astype(np.float32)
@@ -272,7 +272,7 @@ def _exports(folder: Path) -> list[Path]:
     facts = Weights("weights of a benchmark", "MIT"), Recording(noise, "1 s of noise"), "Not known."
     paths = _published(PUBLISHED_ONNX, folder)
     with suppress(UserError):
-        integers = calibrated(device, "int8", [noise])
+        integers = quantize_enhancer(device, "int8", [noise])
         paths.append(Export(device, "litert", "bands", "tiny", *facts, integers=integers).write(folder).path)
     for name in FORMATS:
         with suppress(UserError):

@@ -44,8 +44,8 @@ def check(network: Network, written: Written, bands: Tensor) -> Agreement:
     that was in the frames before. Raises UserError naming the operator that differs by more than is allowed.
     """
     file, program = _File(written), network.program
-    high = network.rounded("bands", bands)
-    low = network.rounded("bands", (bands - high) * program.rho)
+    high = network.fake_quantize("bands", bands)
+    low = network.fake_quantize("bands", (bands - high) * program.rho)
     past: dict[str, Tensor] = {}
     worst, different, count = 0, 0, 0
     for frame in torch.cat([high, low], dim=1).split(1, dim=2)[:FRAMES]:
@@ -58,7 +58,7 @@ def check(network: Network, written: Written, bands: Tensor) -> Agreement:
                 expected = torch.cat([before, *inputs], dim=2)
                 past[op.output] = expected[:, :, -memory:]
             else:
-                expected = network.rounded(op.output, network.run(op, *inputs))
+                expected = network.fake_quantize(op.output, network.run(op, *inputs))
             steps = ((file.value(op.output) - expected) / file.scale(op.output)).round().abs()
             allowed = FROM_TABLES.get((program.bits[op.output], op.kind), TOLERANCE)
             if steps.max() > allowed:

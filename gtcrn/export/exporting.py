@@ -26,7 +26,7 @@ from gtcrn.export.formats import FORMATS, file_name, load_quantizer, load_runner
 from gtcrn.export.metadata import Weights, describe
 from gtcrn.export.optimize import lean
 from gtcrn.models.enhancer import Enhancer
-from gtcrn.quantization.calibration import bands
+from gtcrn.quantization.calibration import network_input
 from gtcrn.quantization.network import Network
 from gtcrn.workers import begin
 
@@ -152,7 +152,7 @@ class Export:
         flatbuffer.write(graph, path, metadata)
         proved = self._prove(path, exact=False)
         try:
-            agreement = check(network, graph.written, bands(enhancer, self.recording.wave))
+            agreement = check(network, graph.written, network_input(enhancer, self.recording.wave))
         except UserError as error:
             raise UserError(f"quantize={network.name}: nothing was written, since {error}") from error
         share = load_quantizer(self.format).work(path).share

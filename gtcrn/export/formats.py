@@ -11,7 +11,7 @@ from gtcrn.export.graph import Graph, kinds
 from gtcrn.export.writers.sherpa_onnx import PackedGraph
 from gtcrn.models.enhancer import Enhancer
 from gtcrn.quantization.network import BITS
-from gtcrn.quantization.program import has_form, require_form
+from gtcrn.quantization.program import has_integer_form, require_integer_form
 from gtcrn.runtime.framing import Runner
 
 DYNAMIC = "dynamic"  # of `quantize`: activations have the ranges of each frame, and need no calibration
@@ -73,8 +73,8 @@ def choose_kind(enhancer: Enhancer, name: str, quantize: str | None = None) -> s
     chosen = FORMATS[name]
     if quantize is not None:
         _require_quantize(name, quantize)
-        if name == "litert" and quantize in BITS and has_form(enhancer.core):
-            require_form(enhancer.core)
+        if name == "litert" and quantize in BITS and has_integer_form(enhancer.core):
+            require_integer_form(enhancer.core)
             return "bands"
     fitting = [kind for kind in chosen.kinds if kind in kinds(enhancer)]
     if not fitting:

@@ -1,4 +1,4 @@
-"""Checkpoints of quantization-aware training: the float model with the integers that learnt from it."""
+"""Checkpoints of quantization-aware training: a float model, and the network in integers that was trained from it."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from gtcrn.quantization.network import Network
 from gtcrn.quantization.program import lower
 from gtcrn.streaming.state import State
 
-INTEGERS = "integers"  # beside "model" in a checkpoint's record: the arguments of `new_network`
-PREFIX = "network."  # of the network's tensors among a LightningModule's
+INTEGERS = "integers"  # key beside "model" in a checkpoint's record: the arguments of `new_network`
+PREFIX = "network."  # of the network's tensors in a LightningModule's state_dict
 
 
 def new_network(core: torch.nn.Module, bits: int, rho: int) -> Network:
-    """The core in integers of so many bits, every rounding simulated, with no ranges yet; the features are part of
-    its first convolution.
+    """Return the core as a network in integers of `bits` bits, whose ranges are not chosen yet.
 
-    Raises UserError for a core that has no form in integers.
+    Every rounding is simulated, and the features are folded into the first convolution. Raises UserError for a core
+    that has no form in integers.
     """
     return Network(lower(core, rho, bits={"*": bits})).quantize()
 
@@ -33,11 +33,11 @@ def holds_integers(checkpoint: Checkpoint) -> bool:
     return checkpoint.record.get(INTEGERS) is not None
 
 
-def learnt_network(checkpoint: Checkpoint, enhancer: Enhancer) -> Network:
-    """Return the integers of a checkpoint with the ranges and weights they have learnt: no calibration is needed.
+def trained_network(checkpoint: Checkpoint, enhancer: Enhancer) -> Network:
+    """Return the network in integers of a checkpoint, with its trained weights and ranges.
 
-    enhancer: the float model of the same checkpoint. Raises UserError in one line if the checkpoint holds no integers
-    or damaged ones.
+    enhancer: the float model of the same checkpoint. Raises UserError if the checkpoint holds no integers, or damaged
+    ones.
     """
     if not holds_integers(checkpoint):
         raise UserError(f"checkpoint {checkpoint.path}: holds no integers; name a checkpoint of training=qat")
@@ -57,26 +57,29 @@ def learnt_network(checkpoint: Checkpoint, enhancer: Enhancer) -> Network:
 
 
 def load_simulation(path: str | Path, trust: bool | str = False) -> SpectralEnhancer:
-    """Return the integers of a checkpoint as an enhancer of whole utterances.
+    """Load a network in integers as an enhancer of whole utterances.
 
-    trust: see `gtcrn.load`. Raises UserError as `open_checkpoint` and `learnt_network`.
+    trust: see `gtcrn.load`. Raises UserError as `open_checkpoint` and `trained_network` do.
     """
     checkpoint = open_checkpoint(path, trust)
     enhancer = checkpoint.enhancer()
-    return simulation(enhancer, learnt_network(checkpoint, enhancer))
+    return simulation(enhancer, trained_network(checkpoint, enhancer))
 
 
 def simulation(enhancer: SpectralEnhancer, network: Network) -> SpectralEnhancer:
-    """Return the enhancer with a network in integers between its bands and its mask, for whole utterances; all parts
-    are shared."""
+    """Return an enhancer of whole utterances that maps ERB bands to a mask by a network in integers.
+
+    It shares all parts with `enhancer`.
+    """
     core = Simulation(enhancer.core, network)
     return SpectralEnhancer(core, enhancer.framing, enhancer.sample_rate, enhancer.padding)
 
 
 class Simulation(StreamingModel):
-    """spectrum (B, 2, T, bins) of whole utterances -> enhanced spectrum, as integers on a device would make it.
+    """A core that simulates a network in integers: spectrum (B, 2, T, bins) -> enhanced spectrum, as on a device.
 
-    core: whose bands go in and whose mask comes out. It holds no past: a stream is a task for the exported file.
+    core: the float core, whose ERB filterbanks surround the network. It has no state and takes whole utterances alone;
+    export the network to stream.
     """
 
     def __init__(self, core: StreamingModel, network: Network):
@@ -84,13 +87,13 @@ class Simulation(StreamingModel):
         self.erb = core.erb
         self.network = network
 
-    def bands(self, spec: Tensor) -> Tensor:
-        """(B, 2, T, bins) -> what the integers are given, (B, 3, T, bands)."""
+    def network_input(self, spec: Tensor) -> Tensor:
+        """Return the ERB bands (B, 3, T, bands) of spectra (B, 2, T, bins), which the network takes."""
         return self.erb.analysis(magnitude_and_parts(spec))
 
     def forward(self, spec: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        """Raises UserError if it is asked to stream."""
+        """Enhance spectra (B, 2, T, bins). Raises UserError if it is asked to stream."""
         if state is not None:
             raise UserError("integers are simulated over whole utterances; export them to stream")
-        mask = self.network(self.bands(spec))
+        mask = self.network(self.network_input(spec))
         return apply_complex_mask(self.erb.synthesis(mask), spec), {}

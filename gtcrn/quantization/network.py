@@ -1,4 +1,4 @@
-"""A program in torch: whole utterances from a zero state, in float or with every rounding of the integers."""
+"""A program in torch, which runs whole utterances from a zero state in float or with the rounding of the integers."""
 
 from __future__ import annotations
 
@@ -9,42 +9,42 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gtcrn.quantization.program import EIGHT, RHO, Op, Program, lower
-from gtcrn.quantization.rounding import Rounded, rescaled, rounded_through
+from gtcrn.quantization.program import ALL_INT8, RHO, Op, Program, lower
+from gtcrn.quantization.rounding import FakeQuantize, rescaled, round_straight_through
 
-# of activations, see `Program`; weights always have 8
+# bits of activations by name, see `Program`; weights always have 8
 BITS = {
-    "int8": EIGHT,
+    "int8": ALL_INT8,
     "int16x8": {"*": 16},
     "mixed": {"bands": 16, "features": 16, "encoder.*": 16, "*.tra.gated": 8, "*.tra.*": 16, "*": 8},
 }
 CODES = {8: (-128, 127), 16: (-32768, 32767)}
-# of which LiteRT demands these scales and zero points
+# scales and zero points that LiteRT demands of these outputs, by bits
 FIXED = {
     8: {"logistic": (2**-8, -128.0), "tanh": (2**-7, 0.0)},
     16: {"logistic": (2**-15, 0.0), "tanh": (2**-15, 0.0)},
 }
-HEADROOM = 4.0  # that 16 bits leave above what was seen: 12 dB
-LARGEST_BIAS = {8: 2**30, 16: 2**40}  # of 32 and of 64 bits, with room for what is added
-FINEST = 1 / 64  # step of an output, of that of what goes into it; kernels take ratios a little beyond
-_SAMPLES = 30_000  # of a tensor, from which its range is chosen
-_SHRINK = (1.0, 0.85, 0.7, 0.55, 0.45, 0.35, 0.25, 0.18, 0.12, 0.08, 0.05, 0.02)  # of a range's ends
+HEADROOM = 4.0  # 16-bit ranges reach 12 dB above the largest value of the calibration
+LARGEST_BIAS = {8: 2**30, 16: 2**40}  # in int32 and in int64, with room for the products that are added
+FINEST = 1 / 64  # smallest ratio of an output's scale to that of its input; kernels take slightly smaller ones
+_SAMPLES = 30_000  # values of a tensor from which its range is chosen
+_SHRINK = (1.0, 0.85, 0.7, 0.55, 0.45, 0.35, 0.25, 0.18, 0.12, 0.08, 0.05, 0.02)  # factors of a range's ends to try
 
 
 def key(name: str) -> str:
-    """A tensor's name as torch lets parameters be called."""
+    """Return a tensor's name in a form that torch accepts as the name of a parameter."""
     return name.replace(".", "/")
 
 
 class Network(nn.Module):
-    """forward(bands (B, 3, T, bands)) -> mask (B, 2, T, bands).
+    """A network in integers, simulated: bands (B, 3, T, bands) -> mask (B, 2, T, bands).
 
-    quantized: the tensors, by `Program.owners`, whose rounding is simulated, none at first; quantized_weights: whether
-    that of the weights is. `quantize` sets both.
+    quantized: names of the tensors (see `Program.owners`) whose rounding is simulated, none at first.
+    quantized_weights: whether the rounding of the weights is simulated. `quantize` sets both.
 
-    Parameters by name (see `key`): weights, biases, slopes; log_scale and zero of every tensor with a scale of its own
-    that is not `FIXED`. What stands in `weights` and `biases` is multiplied by gain and lift, per output channel: one,
-    until `normalise` is called.
+    Its parameters, by name (see `key`), are weights, biases and slopes, and log_scale and zero (point) of every tensor
+    with a scale of its own that is not `FIXED`. The effective weights and biases are the parameters times gain and
+    lift of each output channel, which are one until `normalise` is called.
     """
 
     def __init__(self, program: Program):
@@ -62,18 +62,18 @@ class Network(nn.Module):
         learnt = {name: torch.zeros(()) for name in fixed if name not in self.fixed}
         self.log_scale, self.zero = _parameters(learnt), _parameters(learnt)
         for name in learnt:
-            self.zero[key(name)].requires_grad_(program.bits[name] == 8)  # of 16 bits it is 0
+            self.zero[key(name)].requires_grad_(program.bits[name] == 8)  # with 16 bits it is always 0
         self.quantized: frozenset[str] | set[str] = frozenset()
         self.quantized_weights = False
-        self._seen: Callable[[str, Tensor], None] | None = None
+        self._observe: Callable[[str, Tensor], None] | None = None
 
     @property
     def name(self) -> str:
-        """Of these integers, a key of `BITS`."""
+        """The key of `BITS` that has these bits."""
         return next(name for name, bits in BITS.items() if bits == self.program.bits_by_name)
 
     def quantize(self) -> Network:
-        """From here on every rounding is simulated."""
+        """Simulate every rounding from now on, and return the network."""
         self.quantized, self.quantized_weights = frozenset(self.program.owners()), True
         return self
 
@@ -86,14 +86,17 @@ class Network(nn.Module):
         return self.biases[key(name)] * self.lift[key(name)]
 
     def weight_scale(self, name: str) -> Tensor:
-        """Of every output channel, (O,): such that its bias, in steps of input times weight, is an integer too."""
+        """Return the scale of every output channel's weights, (O,), large enough that its bias fits its integer type.
+
+        The bias has the scale of the input times that of the weights.
+        """
         needed = self.weight(name).detach().abs().amax(dim=(1, 2, 3)).clamp(min=1e-8) / 127
         x_scale, _ = self.scale_zero(self.program.scale_of[self._reads[name]])
         largest = x_scale.detach() * LARGEST_BIAS[self.program.bits[name]]
         return torch.maximum(needed, self.bias(name).detach().abs() / largest)
 
     def scale_zero(self, owner: str) -> tuple[Tensor, Tensor]:
-        """Scale and zero point, (1,) each, of a tensor that has its own."""
+        """Return the scale and zero point, (1,) each, of a tensor that has its own."""
         if owner in self.fixed:
             scale, zero = self.fixed[owner]
             return torch.tensor([scale]), torch.tensor([zero])
@@ -102,44 +105,46 @@ class Network(nn.Module):
     # running
 
     def forward(self, bands: Tensor) -> Tensor:
-        high = self.rounded("bands", bands)
-        low = self.rounded("bands", (bands - high) * self.program.rho)
+        high = self.fake_quantize("bands", bands)
+        low = self.fake_quantize("bands", (bands - high) * self.program.rho)
         values = {"bands": torch.cat([high, low], dim=1)}
         for op in self.program.ops:
-            values[op.output] = self.rounded(op.output, self.run(op, *(values[name] for name in op.inputs)))
+            values[op.output] = self.fake_quantize(op.output, self.run(op, *(values[name] for name in op.inputs)))
         return values[self.program.output]
 
-    def rounded(self, name: str, x: Tensor) -> Tensor:
-        """What the integers of a tensor hold of x."""
-        if self._seen:
-            self._seen(name, x)
+    def fake_quantize(self, name: str, x: Tensor) -> Tensor:
+        """Return x as the integer codes of the named tensor represent it; x itself if its rounding is not simulated."""
+        if self._observe:
+            self._observe(name, x)
         owner = self.program.scale_of[name]
         if owner not in self.quantized:
             return x
-        return Rounded.apply(x, *self.scale_zero(owner), *CODES[self.program.bits[owner]])
+        return FakeQuantize.apply(x, *self.scale_zero(owner), *CODES[self.program.bits[owner]])
 
     def run(self, op: Op, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """One operator, (B, C, T, F) in and out, before its output is rounded, unless its kernel does not round to the
-        nearest."""
-        z = self._exactly(op, x, y)
+        """Run one operator, (B, C, T, F) in and out, before its output is rounded.
+
+        Operators whose kernels do not round to the nearest are rounded here, as the kernel does it.
+        """
+        z = self._run_float(op, x, y)
         if op.kind in ("leaky", "mean") and self.program.scale_of[op.output] in self.quantized:
-            z = z + (self._as_kernel(op, x) - z).detach()
+            z = z + (self._run_as_kernel(op, x) - z).detach()
         return z
 
     @torch.no_grad()
-    def _as_kernel(self, op: Op, x: Tensor) -> Tensor:
+    def _run_as_kernel(self, op: Op, x: Tensor) -> Tensor:
         before, after = (self.scale_zero(self.program.scale_of[name])[0] for name in (op.inputs[0], op.output))
         steps = (x / before).round()
         if op.kind == "mean":
             return after * rescaled(steps.sum(3, keepdim=True), (before / after).item() / x.shape[3])
-        slope = before * self.slopes[key(op.output)] / after  # to the bit as the kernel has it
+        slope = before * self.slopes[key(op.output)] / after  # in this order the kernel computes it, to the bit
         return torch.where(x < 0, after * rescaled(steps, slope.item()), x)
 
-    def _exactly(self, op: Op, x: Tensor, y: Tensor | None) -> Tensor:
+    def _run_float(self, op: Op, x: Tensor, y: Tensor | None) -> Tensor:
         o = op.options
         match op.kind:
             case "conv":
-                weight, bias = self._rounded_weight(op.output), self.bias(op.output)
+                weight, bias = self._fake_quantized_weight(op.output), self.bias(op.output)
                 stride, dilation = (1, o["stride"]), (o["dilation"], 1)
                 z = F.conv2d(F.pad(x, o["pad"]), weight, bias, stride, dilation=dilation, groups=o["groups"])
                 return F.relu(z) if o["relu"] else z
@@ -169,21 +174,21 @@ class Network(nn.Module):
                 return x
         raise ValueError(op.kind)
 
-    def _rounded_weight(self, name: str) -> Tensor:
+    def _fake_quantized_weight(self, name: str) -> Tensor:
         weight = self.weight(name)
         if not self.quantized_weights:
             return weight
         scale = self.weight_scale(name)[:, None, None, None]
-        return rounded_through(weight / scale) * scale
+        return round_straight_through(weight / scale) * scale
 
     # ranges, before training
 
     @torch.no_grad()
     def calibrate(self, batches: Iterable[Tensor], input_peak: float | None = None) -> None:
-        """Sets every scale and zero point by what the tensors hold in float for bands (B, 3, T, bands).
+        """Choose every scale and zero point from the values that tensors have in float for bands (B, 3, T, bands).
 
-        8 bits: the ranges of the least squared error, that of pre-activations after the leaky ReLU. 16 bits: all that
-        was seen, and `HEADROOM` above. input_peak: the largest band, else the largest seen.
+        8-bit ranges minimise the squared error, which for inputs of a leaky ReLU is that of its output. 16-bit ranges
+        hold all values with `HEADROOM`. input_peak: the largest band that must fit; None for the largest in `batches`.
         """
         samples, ends = self._values(batches)
         slopes = {op.inputs[0]: abs(op.options["slope"]) for op in _leaky(self.program)}
@@ -200,7 +205,7 @@ class Network(nn.Module):
         self._limit_scales()
 
     def _limit_scales(self) -> None:
-        """Scales that integers can be brought to: not those of a tensor that is zero for all that was heard."""
+        """Raise scales that are too fine for the kernels, such as those of tensors that were always zero."""
         for op in self.program.ops:
             owner = self.program.scale_of[op.output]
             if owner in self.fixed:
@@ -219,7 +224,7 @@ class Network(nn.Module):
             log_scale.clamp_(min=(FINEST * incoming).log().item())
 
     def set_range(self, owner: str, low: float, high: float) -> None:
-        """The scale and zero point by which low ≤ 0 and high ≥ 0 are the last codes."""
+        """Set the scale and zero point of a tensor so that its codes reach from low ≤ 0 to high ≥ 0."""
         if self.program.bits[owner] == 16:
             scale, zero = max(-low, high, 1e-6) / CODES[16][1], 0.0
         else:
@@ -230,18 +235,18 @@ class Network(nn.Module):
 
     @torch.no_grad()
     def equalise(self, batches: Iterable[Tensor]) -> None:
-        """Gives every channel between two convolutions the same peak, which changes nothing in float.
+        """Equalise the peaks of the channels between two convolutions, without changing the output in float.
 
-        Wholly in front of depthwise kernels, which have a scale for each channel, by its root in front of dense ones;
-        16 bits need none.
+        Before depthwise kernels, which have a scale for each channel, all channels get the same peak; before dense
+        ones they come closer by the square root of their ratio. 16-bit tensors need no equalisation.
         """
         peaks: dict[str, Tensor] = {}
 
-        def see(name: str, x: Tensor) -> None:
+        def observe(name: str, x: Tensor) -> None:
             peak = x.abs().amax(dim=(0, 2, 3))
             peaks[name] = torch.maximum(peaks.get(name, peak), peak)
 
-        with self._watched(see):
+        with self._observed(observe):
             for bands in batches:
                 self(bands)
         for first, second, between in self.program.chains():
@@ -250,16 +255,16 @@ class Network(nn.Module):
             depthwise = self.program.producer(second).options["groups"] > 1
             peak = peaks[between]
             gain = (peak.max() / peak.clamp(min=1e-3 * peak.max())) ** (1.0 if depthwise else 0.5)
-            gain = gain.nan_to_num(1.0)  # of what is zero everywhere
+            gain = gain.nan_to_num(1.0)  # a tensor that is zero everywhere
             self.weights[key(first)] *= gain[:, None, None, None]
             self.biases[key(first)] *= gain
             self.weights[key(second)] /= gain.reshape((-1, 1, 1, 1) if depthwise else (1, -1, 1, 1))
 
     @torch.no_grad()
     def normalise(self, bands: Tensor) -> None:
-        """Parameters of about one, whatever the size of their channel, so that one learning rate suits all."""
+        """Scale the parameters of every channel to about one, so that one learning rate suits all of them."""
         spread: dict[str, Tensor] = {}
-        with self._watched(lambda name, x: spread.setdefault(name, x.std(dim=(0, 2, 3)))):
+        with self._observed(lambda name, x: spread.setdefault(name, x.std(dim=(0, 2, 3)))):
             self(bands)
         for name in self.program.weights:
             weight, bias = self.weight(name), self.bias(name)
@@ -269,40 +274,40 @@ class Network(nn.Module):
             self.biases[key(name)].copy_(bias / self.lift[key(name)])
 
     @contextmanager
-    def _watched(self, see: Callable[[str, Tensor], None]) -> Iterator[None]:
-        """Every tensor is shown, in float."""
+    def _observed(self, observe: Callable[[str, Tensor], None]) -> Iterator[None]:
+        """Run in float within the block, and pass the name and value of every tensor to `observe`."""
         state = self.quantized, self.quantized_weights
-        self.quantized, self.quantized_weights, self._seen = frozenset(), False, see
+        self.quantized, self.quantized_weights, self._observe = frozenset(), False, observe
         try:
             yield
         finally:
-            (self.quantized, self.quantized_weights), self._seen = state, None
+            (self.quantized, self.quantized_weights), self._observe = state, None
 
     def _values(self, batches: Iterable[Tensor]) -> tuple[dict[str, Tensor], dict[str, tuple[float, float]]]:
-        """By tensor with a scale of its own: some of its values, and the smallest and largest of all, 0 among them."""
+        """Return a sample of values and the extremes, 0 included, of every tensor with a scale of its own."""
         samples: dict[str, list[Tensor]] = {}
         ends: dict[str, tuple[float, float]] = {}
         generator = torch.Generator().manual_seed(0)
 
-        def see(name: str, x: Tensor) -> None:
+        def observe(name: str, x: Tensor) -> None:
             owner, x = self.program.scale_of[name], x.flatten()
             low, high = ends.get(owner, (0.0, 0.0))
             ends[owner] = min(low, x.min().item()), max(high, x.max().item())
-            samples.setdefault(owner, []).append(some_of(x))
+            samples.setdefault(owner, []).append(subsample(x))
 
-        def some_of(x: Tensor) -> Tensor:
+        def subsample(x: Tensor) -> Tensor:
             return x[torch.randint(len(x), (_SAMPLES,), generator=generator)] if len(x) > _SAMPLES else x
 
-        with self._watched(see):
+        with self._observed(observe):
             for bands in batches:
                 self(bands)
-        return {owner: some_of(torch.cat(parts)) for owner, parts in samples.items()}, ends
+        return {owner: subsample(torch.cat(parts)) for owner, parts in samples.items()}, ends
 
 
-def quantized(core: nn.Module, quantize: str, batches: list[Tensor], input_peak: float) -> Network:
-    """The core in integers without training: lowered, equalised and calibrated by bands (B, 3, T, bands).
+def quantize_core(core: nn.Module, quantize: str, batches: list[Tensor], input_peak: float) -> Network:
+    """Quantize a core after training: lower, equalise and calibrate it with batches of bands (B, 3, T, bands).
 
-    quantize: a key of `BITS`.
+    quantize: a key of `BITS`. input_peak: see `Network.calibrate`.
     """
     network = Network(lower(core, RHO, quantize == "int8", BITS[quantize]))
     network.equalise(batches)
@@ -319,7 +324,7 @@ def _leaky(program: Program) -> list[Op]:
 
 
 def _best_range(x: Tensor, slope: float, low: float, high: float) -> tuple[float, float]:
-    """Within [low, high] the range whose 8 bits have the least squared error after a leaky ReLU of this slope."""
+    """Return the 8-bit range within [low, high] with the least squared error of x after a leaky ReLU of this slope."""
     true, best = F.leaky_relu(x, slope), (float("inf"), low, high)
     for shrink_low in _SHRINK if low < 0 else (1.0,):
         for shrink_high in _SHRINK[:8] if high > 0 else (1.0,):

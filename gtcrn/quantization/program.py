@@ -1,8 +1,8 @@
 """A network from ERB bands to mask as a list of integer operators, written once.
 
-Tensors are named; one of a single frame has the shape (C, F). Whatever simulates, calibrates, trains, writes, checks
-or reports walks over the same list. All operators are in TFLite Micro: transposed convolutions and repeated bands are
-plain convolutions to twice the channels and a RESHAPE, since frequency lies before the channels in memory.
+Tensors have names, and the shape (C, F) for a single frame. Simulation, calibration, training, writing, checking and
+reporting all walk over the same list. TFLite Micro has all operators: transposed convolutions and repeated bands become
+plain convolutions to twice the channels and a RESHAPE, since frequency precedes the channels in memory.
 """
 
 from __future__ import annotations
@@ -19,23 +19,24 @@ from gtcrn.errors import UserError
 from gtcrn.models.light_v3 import TemporalGate
 from gtcrn.models.micro import ConvBlock, GTConvBlock, Micro, TemporalBlock
 
-EIGHT = {"*": 8}
+ALL_INT8 = {"*": 8}
 RHO = 20  # the residual of the input is multiplied by this before it is rounded
 
 
 @dataclass(frozen=True)
 class Op:
-    """One operator; options by kind:
+    """One operator of a program, with these options for each kind:
 
     conv         stride, pad (both of frequency), dilation (of time), groups, relu
-    leaky        slope; output codes have the scale of the input, so that what is positive stays as it was rounded
-    past         memory: so many frames of the input's past before it, (memory + 1, C, F)
+    leaky        slope; output codes have the scale of the input, so that positive ones stay the same
+    past         memory: prepends so many past frames of the input, (memory + 1, C, F)
     slice        start: the first channel
-    interleave   channels of two inputs by turns: x0, y0, x1, y1, …
+    interleave   alternates the channels of two inputs: x0, y0, x1, y1, …
     unfold       (2C, F) -> (C, 2F - 1): channel c + C is the band after that of channel c
     add          relu
     mean         over frequency
-    mul, square, logistic, tanh; requantize, to another scale or other bits
+    requantize   to another scale or number of bits
+    mul, square, logistic and tanh have none
     """
 
     kind: str
@@ -45,16 +46,16 @@ class Op:
 
 
 class Program:
-    """ops in order, from the tensor "bands" to the tensor `output`.
+    """A list of operators, ops, from the tensor "bands" to the tensor `output`.
 
-    The input is bands in a residual code of two parts: high = round(x), low = round(rho · (x - high)), channels
-    |S|, re, im of the one, then of the other: (6, bands).
+    The input (6, bands) is a residual code of the bands in two parts, high = round(x) and low = round(rho · (x -
+    high)), with the channels |S|, re and im of high, then of low.
 
-    shapes: (C, F) of tensors. weights: (O, I / groups, time, frequency), and biases: (O,), by a convolution's output.
-    scale_of: the tensor whose scale and zero point a tensor has. bits: 8 or 16 of every tensor, the same of all that an
-    operator reads and gives, but for requantize.
+    shapes: (C, F) of each tensor. weights, biases: (O, I / groups, time, frequency) and (O,), by the name of a
+    convolution's output. scale_of: the tensor whose scale and zero point a tensor shares, or itself. bits: 8 or 16 for
+    each tensor, the same for all inputs and outputs of an operator, except requantize.
 
-    bits_by_name: of what is emitted, by a pattern such as "encoder.*" for its name, the first that fits.
+    bits_by_name: bits of a tensor by a pattern for its name, such as "encoder.*"; the first that fits counts.
     """
 
     def __init__(self, n_bands: int, rho: int, bits_by_name: Mapping[str, int]):
@@ -68,8 +69,11 @@ class Program:
         self.output = ""
 
     def emit(self, kind: str, inputs: tuple[str, ...], output: str, shape: tuple[int, int], same=False, **options):
-        """Appends an operator and gives the name of its output. same: that has the scale of the first input. Inputs are
-        requantized before if they have other bits than the output."""
+        """Append an operator and return the name of its output.
+
+        same: whether the output has the scale of the first input. Inputs with other bits than the output are
+        requantized first.
+        """
         bits = self._bits_of(output)
         if kind != "requantize":
             inputs = tuple(self._with_bits(name, bits) for name in inputs)
@@ -101,7 +105,7 @@ class Program:
         return self.emit("past", (x,), name, self.shapes[x], same=True, memory=memory) if memory else x
 
     def activation(self, name: str, x: str, module: nn.Module) -> str:
-        """After the operator before: ReLU becomes part of it."""
+        """Append an activation; a ReLU becomes part of the operator before it."""
         match module:
             case nn.ReLU():
                 self.ops[-1] = replace(self.ops[-1], options=self.ops[-1].options | {"relu": True})
@@ -119,11 +123,11 @@ class Program:
         return [op for op in self.ops if name in op.inputs]
 
     def owners(self) -> list[str]:
-        """The tensors that have a scale of their own, in order."""
+        """Return the tensors that have a scale of their own, in order."""
         return list(dict.fromkeys(self.scale_of.values()))
 
     def states(self) -> dict[str, tuple[int, int, int]]:
-        """What is remembered from frame to frame, by the output of each `past`: (memory, F, C)."""
+        """Return the shape (memory, F, C) of every state, by the output of its `past` operator."""
         shapes = {}
         for op in self.ops:
             if op.kind == "past":
@@ -132,17 +136,20 @@ class Program:
         return shapes
 
     def macs(self) -> dict[str, int]:
-        """Of one frame, by a convolution's output."""
+        """Return the multiply-accumulates of every convolution for one frame, by the name of its output."""
         return {name: weight.numel() * self.shapes[name][1] for name, weight in self.weights.items()}
 
     def wide_share(self) -> float:
-        """Of all multiplications, those of 16-bit activations."""
+        """Return the share of the multiply-accumulates whose activations have 16 bits."""
         macs = self.macs()
         return sum(count for name, count in macs.items() if self.bits[name] == 16) / sum(macs.values())
 
     def chains(self) -> Iterator[tuple[str, str, str]]:
-        """Two convolutions with an activation between, whatever the gain of each channel there: the first's output, the
-        second's, and the second's input. Nothing else reads what is between."""
+        """Yield pairs of convolutions between which the gain of every channel is free.
+
+        Of each pair these are the output of the first, the output of the second, and the input of the second. Between
+        them are an activation, and perhaps a `past`, that nothing else reads.
+        """
         for op in self.ops:
             if op.kind != "conv":
                 continue
@@ -154,15 +161,17 @@ class Program:
                 yield op.output, readers[0].output, between
 
 
-def has_form(core: nn.Module) -> bool:
-    """Whether a core can become a program, if it has no operators that TFLite Micro lacks."""
+def has_integer_form(core: nn.Module) -> bool:
+    """Return whether a core is of a kind that can become a program, unless TFLite Micro lacks one of its operators."""
     return isinstance(core, Micro)
 
 
-def require_form(core: nn.Module) -> None:
-    """Raise UserError for a core that can't become a program: one of another kind, or with operators that TFLite Micro
-    lacks."""
-    if not has_form(core):
+def require_integer_form(core: nn.Module) -> None:
+    """Raise UserError for a core that can't become a program.
+
+    It is one of another kind, or has operators that TFLite Micro lacks.
+    """
+    if not has_integer_form(core):
         raise UserError(
             f"{type(core).__name__} has no form in integers, since its recurrent layers have none; GTCRN-Micro has one "
             "(model=micro, model=micro_int8)"
@@ -175,17 +184,17 @@ def require_form(core: nn.Module) -> None:
             )
 
 
-def lower(core: nn.Module, rho: int = RHO, fold: bool = True, bits: Mapping[str, int] = EIGHT) -> Program:
-    """The `mask` of Micro as a program, equal to float rounding. bits: of tensors, see `Program`.
+def lower(core: nn.Module, rho: int = RHO, fold: bool = True, bits: Mapping[str, int] = ALL_INT8) -> Program:
+    """Lower the `mask` of Micro to a program whose output is equal up to float rounding.
 
-    fold: the features become part of the first convolution, which saves a rounding; not equal at the first and last
-    band, where zeros would stand between the two.
+    fold: fold the features into the first convolution, which saves a rounding; the first and last band then differ,
+    since there is no zero padding between the two. bits: see `Program`.
 
-    Raises UserError as `require_form`.
+    Raises UserError as `require_integer_form` does.
     """
-    require_form(core)
+    require_integer_form(core)
     program = Program(core.erb.n_bands, rho, bits)
-    x = (_folded_front if fold else _front)(program, core)
+    x = (_folded_features if fold else _features)(program, core)
     skips = [x]
     for i, block in list(enumerate(core.encoder))[1:]:
         x = LOWER[type(block)](program, f"encoder.{i}", x, block)
@@ -200,14 +209,14 @@ def lower(core: nn.Module, rho: int = RHO, fold: bool = True, bits: Mapping[str,
     return program
 
 
-def _front(p: Program, core: Micro) -> str:
+def _features(p: Program, core: Micro) -> str:
     features, first = core.features.weight.detach(), core.encoder[0]
     x = p.conv("features", "bands", torch.cat([features, features]), features.new_zeros(6), pad=(1, 1), groups=6)
     weight, bias = _folded(first.conv, first.bn)
     return _first_block(p, x, weight, bias, first)
 
 
-def _folded_front(p: Program, core: Micro) -> str:
+def _folded_features(p: Program, core: Micro) -> str:
     first = core.encoder[0]
     weight, bias = _folded(first.conv, first.bn)
     return _first_block(p, "bands", _composed(core.features.weight.detach(), weight), bias, first)
@@ -226,7 +235,7 @@ def _conv_block(p: Program, name: str, x: str, block: ConvBlock) -> str:
     if not (repeats or transposed):
         y = p.conv(f"{name}.conv", x, weight, bias, conv.stride[1], (conv.padding[1],) * 2)
         return p.activation(f"{name}.act", y, block.act)
-    # of the bands x[i - 1], x[i], x[i + 1] three taps give y[2i], three others y[2i + 1]
+    # y[2i] and y[2i + 1] each have three taps on the bands x[i - 1], x[i], x[i + 1]
     if repeats:
         w0, w1, w2, w3 = weight.unbind(3)
         even, odd = torch.stack([w0, w1 + w2, w3], 3), torch.stack([torch.zeros_like(w0), w0 + w1, w2 + w3], 3)
@@ -284,7 +293,10 @@ LOWER = {ConvBlock: _conv_block, GTConvBlock: _gt_block}
 
 
 def _folded(conv: nn.Module, bn: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Kernel (O, I / groups, time, frequency) and bias with BatchNorm inside, of stride 1 as a plain convolution's."""
+    """Fold BatchNorm into a convolution: return its kernel (O, I / groups, time, frequency) and bias.
+
+    A transposed convolution of stride 1 becomes a plain one.
+    """
     weight = conv.weight.detach()
     if isinstance(conv, nn.ConvTranspose2d):
         weight = weight.unflatten(0, (conv.groups, -1)).transpose(1, 2).flatten(0, 1)
@@ -295,7 +307,7 @@ def _folded(conv: nn.Module, bn: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
 
 
 def _composed(first: Tensor, second: Tensor) -> Tensor:
-    """A depthwise kernel (C, 1, 1, K) and after it a kernel (O, C, 1, L) as one: (O, C, 1, K + L - 1)."""
+    """Compose a depthwise kernel (C, 1, 1, K) with a following kernel (O, C, 1, L): (O, C, 1, K + L - 1)."""
     taps, further = first.shape[3], second.shape[3]
     kernel = second.new_zeros(*second.shape[:3], taps + further - 1)
     for tap in range(taps):

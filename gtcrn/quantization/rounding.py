@@ -1,4 +1,4 @@
-"""Rounding to integer codes and back, with gradients by which scales and zero points are learnt."""
+"""Fake quantization: rounding to integer codes and back, with gradients that train scales and zero points."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 
-class Rounded(torch.autograd.Function):
-    """x as codes of (scale, zero point), limited to [low, high], and back: what integers make of x.
+class FakeQuantize(torch.autograd.Function):
+    """A function that rounds x to codes in [low, high] of a scale and zero point, and converts them back.
 
     scale, zero: (1,); the zero point is rounded itself. The gradient of x passes where x is within the range; those of
-    scale and zero point are of the learned step size (Esser et al., 2020). Two tensors are kept: torch's own function
-    for this takes two to three times as long on a CPU.
+    scale and zero point follow learned step size quantization (Esser et al., 2020). Only two tensors are kept for the
+    backward pass; torch's own function takes two to three times as long on a CPU.
     """
 
     @staticmethod
@@ -35,15 +35,16 @@ class Rounded(torch.autograd.Function):
         return inside, to_scale.reshape(1), to_zero.reshape(1), None, None
 
 
-def rounded_through(x: Tensor) -> Tensor:
-    """Rounded to whole numbers; the gradient passes as if it were not."""
+def round_straight_through(x: Tensor) -> Tensor:
+    """Round to whole numbers, with the gradient of the identity (straight-through estimator)."""
     return x + (x.round() - x).detach()
 
 
 def rescaled(steps: Tensor, multiplier: float) -> Tensor:
-    """Whole numbers times a multiplier > 0 as LiteRT's kernels have it: by its mantissa of 31 bits, then by its power
-    of two. Both are rounded, halves up and then away from zero: where that shifts few bits, it is often not the
-    nearest.
+    """Multiply whole numbers by a multiplier > 0 as LiteRT's kernels do it.
+
+    They multiply by its mantissa of 31 bits and round halves up, then by its power of two and round halves away from
+    zero. If that shifts by few bits, the result is often not the nearest.
     """
     mantissa, exponent = math.frexp(multiplier)
     mantissa = round(mantissa * 2**31) / 2**31

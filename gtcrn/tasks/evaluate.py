@@ -29,7 +29,7 @@ from gtcrn.metrics.pair import check_metrics
 from gtcrn.models.enhancer import Enhancer
 from gtcrn.plots import tables
 from gtcrn.plots.figures import save, spectrogram_figure
-from gtcrn.quantization.checkpoint import holds_integers, learnt_network, simulation
+from gtcrn.quantization.checkpoint import holds_integers, trained_network, simulation
 from gtcrn.reports.streaming import stream
 from gtcrn.tasks.building import build_data, configure_torch, load_checkpoint
 
@@ -54,7 +54,7 @@ def run(cfg: DictConfig) -> None:
         checkpoint, enhancer = load_checkpoint(cfg)
         if holds_integers(checkpoint):
             log.info("ckpt=%s holds integers: these are scored, not the float model they come from", cfg.ckpt)
-            enhancer = simulation(enhancer, learnt_network(checkpoint, enhancer))
+            enhancer = simulation(enhancer, trained_network(checkpoint, enhancer))
         data = build_data(cfg, enhancer)
         data.setup((cfg.split,))
         for line in data.describe():

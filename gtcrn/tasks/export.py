@@ -16,7 +16,7 @@ from gtcrn.export.metadata import weights_of
 from gtcrn.models.enhancer import Enhancer
 from gtcrn.models.pretrained import Checkpoint
 from gtcrn.quantization import calibration
-from gtcrn.quantization.checkpoint import holds_integers, learnt_network
+from gtcrn.quantization.checkpoint import holds_integers, trained_network
 from gtcrn.quantization.network import Network
 from gtcrn.reports.runs import choices_of
 from gtcrn.tasks.building import configure_torch, load_checkpoint, require
@@ -95,11 +95,11 @@ def integers(cfg: DictConfig, checkpoint: Checkpoint, enhancer: Enhancer, kind: 
     if not cfg.calibration:
         if cfg.quantize == formats.DYNAMIC:
             return Calibrated(cfg.quantize)
-        return learnt_network(checkpoint, enhancer)
-    noisy = calibration.recordings(cfg.calibration, enhancer.sample_rate)
+        return trained_network(checkpoint, enhancer)
+    noisy = calibration.read_recordings(cfg.calibration, enhancer.sample_rate)
     log.info("0/3 choosing ranges by %s, which takes up to a minute …", noisy.name)
     if kind == "bands":
-        return calibration.calibrated(enhancer, cfg.quantize, noisy.waves)
+        return calibration.quantize_enhancer(enhancer, cfg.quantize, noisy.waves)
     return Calibrated(cfg.quantize, noisy.waves)
 
 

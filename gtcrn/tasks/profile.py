@@ -32,7 +32,7 @@ from gtcrn.profiling import complexity, latency, latency_report, quantization, q
 from gtcrn.profiling.cost import measure
 from gtcrn.profiling.throughput import loader_pace, pace, table_cost
 from gtcrn.quantization import calibration
-from gtcrn.quantization.checkpoint import learnt_network
+from gtcrn.quantization.checkpoint import trained_network
 from gtcrn.quantization.network import Network
 from gtcrn.reports.runs import choices_of
 from gtcrn.runtime.runners import open_runner
@@ -295,13 +295,13 @@ def _untrained(
             "profile=quantization needs profile.calibration=FOLDER, noisy recordings as the device will hear them; or "
             "profile.quantize=[] and profile.trained=[…], checkpoints of training=qat"
         )
-    noisy = calibration.recordings(folder, enhancer.sample_rate) if folder else None
+    noisy = calibration.read_recordings(folder, enhancer.sample_rate) if folder else None
     variants, floats = [], {}
     for name, format, integers, kind in wanted:
         waves = noisy.waves if noisy else []
         if kind == "bands":
             log.info("%s: choosing ranges by %s, which takes up to a minute …", name, noisy.name)
-            variants.append(written(name, format, kind, calibration.calibrated(enhancer, integers, waves)))
+            variants.append(written(name, format, kind, calibration.quantize_enhancer(enhancer, integers, waves)))
             continue
         if format not in floats:
             floats[format] = written(f"{format}:float", format, kind)
@@ -316,7 +316,7 @@ def _trained(cfg: DictConfig, enhancer: Enhancer, paths: list[Path], written: Wr
     for name, path in zip(latency.short_names(paths), paths):
         checkpoint = open_checkpoint(path, trusted(cfg))
         held = checkpoint.enhancer()
-        network = learnt_network(checkpoint, held)
+        network = trained_network(checkpoint, held)
         if _shapes(held) != _shapes(enhancer):
             raise UserError(
                 f"profile.trained={path}: did not begin with the model of ckpt={cfg.ckpt}, which has other sizes"

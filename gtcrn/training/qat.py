@@ -114,7 +114,7 @@ class QuantizationModule(SupervisedModule):
         # all at one level: among several the loud ones alone would choose the ranges
         level = torch.tensor(sum(self.level) / 2, device=self.device)
         simulated = self._simulation[0]
-        batches = [simulated.core.bands(simulated.spectra(_at_level(noisy, level))) for noisy in waves]
+        batches = [simulated.core.network_input(simulated.spectra(_at_level(noisy, level))) for noisy in waves]
         self.network.equalise(batches)
         self.network.calibrate(batches, self.input_peak)
         self.network.normalise(batches[0])

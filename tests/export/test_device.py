@@ -35,7 +35,7 @@ from ai_edge_litert import schema_py_generated as schema  # noqa: E402
 from ai_edge_litert.interpreter import Interpreter  # noqa: E402
 
 from gtcrn.export.writers.flatbuffer import IntegerGraph, write  # noqa: E402
-from gtcrn.quantization.calibration import calibrated  # noqa: E402
+from gtcrn.quantization.calibration import quantize_enhancer  # noqa: E402
 from gtcrn.quantization.network import Network  # noqa: E402
 from gtcrn.runtime.integer_step import IntegerStep, TFLiteMicro  # noqa: E402
 
@@ -154,7 +154,7 @@ def enhancer(system):
 @pytest.fixture(scope="module", params=["int8", "mixed", "int16x8"])
 def device(request, enhancer, noisy, tmp_path_factory):
     """The published network, calibrated with a quarter of a second."""
-    network = calibrated(enhancer, request.param, [noisy[16000:20000]])
+    network = quantize_enhancer(enhancer, request.param, [noisy[16000:20000]])
     return Device(network, enhancer, tmp_path_factory.mktemp("device"))
 
 
@@ -231,7 +231,7 @@ def test_other_sizes_and_a_zero_point(noisy, tmp_path):
     torch.manual_seed(0)
     enhancer = micro.build(channels=4, stacks=1, blocks=1, erb_low_bins=9, erb_bands=8, n_fft=64, hop_length=16).eval()
     hops = noisy[8000:16000].reshape(-1, 16)
-    network = calibrated(enhancer, "int8", [hops.ravel()])
+    network = quantize_enhancer(enhancer, "int8", [hops.ravel()])
     network.set_range("bands", -2.0, 4.0)
     device = Device(network, enhancer, tmp_path)
     assert read_model_file(device.file).input.zero == -43

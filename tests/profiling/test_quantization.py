@@ -37,7 +37,7 @@ def variants(enhancer, pairs, tmp_path_factory):
 
     folder, found = tmp_path_factory.mktemp("quantized"), []
     for quantize in ("int8", "int16x8"):
-        network = calibration.calibrated(enhancer, quantize, [noisy for noisy, _ in pairs.values()])
+        network = calibration.quantize_enhancer(enhancer, quantize, [noisy for noisy, _ in pairs.values()])
         graph = flatbuffer.IntegerGraph(network, enhancer.core)
         facts = {"kind": "bands", "sample_rate": "16000", "n_fft": "512", "hop_length": "256", "latency": "256"}
         flatbuffer.write(graph, folder / f"{quantize}.tflite", facts | graph.facts)

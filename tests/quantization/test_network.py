@@ -29,7 +29,7 @@ def test_every_tensor_holds_codes(network, some_bands):
         low, high = CODES[network.program.bits[name]]
         scale, zero = (value.item() for value in network.scale_zero(name))
         assert scale > 0 and low <= round(zero) <= high
-        codes = network.rounded(name, torch.linspace(-1e3, 1e3, 999)) / scale + round(zero)
+        codes = network.fake_quantize(name, torch.linspace(-1e3, 1e3, 999)) / scale + round(zero)
         assert codes.min() >= low - 0.1 and codes.max() <= high + 0.1
         np.testing.assert_allclose(codes, codes.round(), atol=0.02)
 

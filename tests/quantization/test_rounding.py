@@ -5,12 +5,12 @@ import math
 import pytest
 import torch
 
-from gtcrn.quantization.rounding import Rounded, rescaled, rounded_through
+from gtcrn.quantization.rounding import FakeQuantize, rescaled, round_straight_through
 
 
 def written_out(x, scale, zero, low, high):
-    zero = rounded_through(zero)
-    return rounded_through(x / scale).clamp(low - zero, high - zero) * scale
+    zero = round_straight_through(zero)
+    return round_straight_through(x / scale).clamp(low - zero, high - zero) * scale
 
 
 @pytest.mark.parametrize("zero", [-128.0, 3.4, 100.0])
@@ -21,7 +21,7 @@ def test_equals_the_formula(zero, limits):
     for parameter in parameters:
         parameter.requires_grad_()
     gradient = torch.randn(50, 7)
-    found, expected = (function(*parameters, *limits) for function in (Rounded.apply, written_out))
+    found, expected = (function(*parameters, *limits) for function in (FakeQuantize.apply, written_out))
     torch.testing.assert_close(found, expected)
     for own, other in zip(*(torch.autograd.grad(y, parameters, gradient) for y in (found, expected))):
         torch.testing.assert_close(own, other, atol=1e-3, rtol=1e-4)
@@ -29,7 +29,7 @@ def test_equals_the_formula(zero, limits):
 
 def test_whole_numbers_and_the_gradient_of_none():
     x = torch.tensor([0.4, 1.6], requires_grad=True)
-    y = rounded_through(x)
+    y = round_straight_through(x)
     y.sum().backward()
     assert y.tolist() == [0, 2] and x.grad.tolist() == [1, 1]
 

@@ -18,7 +18,7 @@ from gtcrn.errors import UserError
 from gtcrn.export.metadata import Weights, describe
 from gtcrn.export.quantizers.litert import work
 from gtcrn.export.writers import flatbuffer
-from gtcrn.quantization.calibration import calibrated
+from gtcrn.quantization.calibration import quantize_enhancer
 from gtcrn.runtime.denoiser import Denoiser
 from gtcrn.runtime.integer_step import open_in_tflite_micro
 
@@ -123,7 +123,7 @@ def test_the_published_model_in_sixteen_bits(references, recordings, tmp_path):
     enhancer = gtcrn.load(references / "micro" / "best_model_dns3.tar")
     noisy = sorted((recordings / "vctk_demand_mini" / "noisy").glob("*.wav"))
     waves = [audio.load(path, 16000)[: 2 * 16000 // 256 * 256] for path in noisy]
-    file = write(enhancer, calibrated(enhancer, "int16x8", waves[::2]), tmp_path / "micro.tflite")
+    file = write(enhancer, quantize_enhancer(enhancer, "int16x8", waves[::2]), tmp_path / "micro.tflite")
     assert work(file).share == 1
     denoiser = Denoiser(file)
     found = []

@@ -20,7 +20,7 @@ from gtcrn.losses.waveform import output_snr
 from gtcrn.models import dtln, light_v3, micro
 from gtcrn.models import gtcrn as gtcrn_model
 from gtcrn.models.pretrained import open_checkpoint
-from gtcrn.quantization.checkpoint import holds_integers, learnt_network, load_simulation
+from gtcrn.quantization.checkpoint import holds_integers, trained_network, load_simulation
 from gtcrn.tasks import train
 from gtcrn.training.callbacks import ValidationScores
 from gtcrn.training.datamodule import SpeechDataModule
@@ -133,7 +133,7 @@ def test_a_checkpoint_holds_the_integers_to_the_bit_and_the_float_model(data, tm
     noisy = next(iter(data.validation_loader()))["noisy"]
     checkpoint = open_checkpoint(tmp_path / "qat.ckpt")
     assert holds_integers(checkpoint)
-    network = learnt_network(checkpoint, checkpoint.enhancer())
+    network = trained_network(checkpoint, checkpoint.enhancer())
     assert Writer(network).write().content == Writer(trained.network).write().content
     with torch.no_grad():
         assert torch.equal(trained.trained(tmp_path / "qat.ckpt")(noisy)[0], trained.estimate(noisy).wave)
@@ -225,7 +225,7 @@ def test_checkpoints_without_integers_are_named(tmp_path):
     checkpoint = open_checkpoint(tmp_path / "float.ckpt")
     assert not holds_integers(checkpoint)
     with pytest.raises(UserError, match="holds no integers; name a checkpoint of training=qat"):
-        learnt_network(checkpoint, enhancer)
+        trained_network(checkpoint, enhancer)
     record = {"model": RECORD, "integers": {"bits": 8, "rho": 20}}
     torch.save({"state_dict": state, "gtcrn": record}, tmp_path / "damaged.ckpt")
     with pytest.raises(UserError, match="integers of another version of this framework") as error:
