@@ -1,1 +1,1 @@
-"""What a model costs: parameters, operations, latency, throughput of its data, and what integers save."""
+"""Measurements of what a model costs: parameters, operations, latency, throughput of its data, effects of integers."""

@@ -1,4 +1,4 @@
-"""The costs of many models side by side: as text, as numbers and as a figure."""
+"""A table of the costs of many models, as text, as numbers and as a figure."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ DEFINITIONS = (
 _NONE = "–"
 _SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 _DOT, _LINE = "#c8553d", "#8a93a6"
-_DIRECTIONS = {  # where a label may stand, best first: its side of the dot, and how it is aligned to that
+_DIRECTIONS = {  # positions of a label beside its dot, best first, and its alignment there
     (1, 0): ("left", "center"),
     (-1, 0): ("right", "center"),
     (0, 1): ("center", "bottom"),
@@ -46,8 +46,8 @@ _DIRECTIONS = {  # where a label may stand, best first: its side of the dot, and
 
 
 @dataclass(frozen=True)
-class Row:
-    """A model of the table. published_*: what its authors say, as text. note: why we count otherwise."""
+class ModelCost:
+    """The cost of a named model. published_*: its authors' figures, as text. note: why ours differ."""
 
     name: str
     cost: Cost
@@ -56,8 +56,8 @@ class Row:
     note: str = ""
 
 
-def write(rows: Sequence[Row], folder: Path) -> list[Path]:
-    """`complexity.md`, `complexity.csv` and `complexity.png`; returns their paths."""
+def write(rows: Sequence[ModelCost], folder: Path) -> list[Path]:
+    """Write `complexity.md`, `complexity.csv` and `complexity.png`, and return their paths."""
     paths = [folder / f"complexity.{suffix}" for suffix in ("md", "csv", "png")]
     write_text(paths[0], markdown(rows))
     write_csv(frame(rows), paths[1], float_format="%.6g")
@@ -65,8 +65,8 @@ def write(rows: Sequence[Row], folder: Path) -> list[Path]:
     return paths
 
 
-def frame(rows: Sequence[Row]) -> pd.DataFrame:
-    """One row per model, in the units of `Cost`; what only a stream has is missing where there is none."""
+def frame(rows: Sequence[ModelCost]) -> pd.DataFrame:
+    """Return a table with a row per model, in the units of `Cost`; costs of a stream are missing if there is none."""
     table = []
     for row in rows:
         costs = asdict(row.cost) | {"real_time_factor": row.cost.real_time_factor}
@@ -77,12 +77,12 @@ def frame(rows: Sequence[Row]) -> pd.DataFrame:
     return pd.DataFrame(table).convert_dtypes()
 
 
-def _published(row: Row) -> dict[str, str]:
+def _published(row: ModelCost) -> dict[str, str]:
     return {key: getattr(row, key) for key in ("published_parameters", "published_macs")}
 
 
-def markdown(rows: Sequence[Row]) -> str:
-    """The report: size, one hop of a stream, what the numbers are, the figure."""
+def markdown(rows: Sequence[ModelCost]) -> str:
+    """Return the report in Markdown: tables of size and of one hop of a stream, definitions, and the figure."""
     tables = [
         markdown_table([name.replace("\n", " ") for name in header], cells)
         for header, cells in (_size(rows), _hop(rows))
@@ -92,26 +92,26 @@ def markdown(rows: Sequence[Row]) -> str:
     return "\n\n".join(["# What the models cost", *tables, notes, picture]) + "\n"
 
 
-def terminal(rows: Sequence[Row]) -> list[rich.table.Table]:
-    """The same tables for `rich.print`; the notes stand under the last one."""
+def terminal(rows: Sequence[ModelCost]) -> list[rich.table.Table]:
+    """Return the tables of the report for `rich.print`, with the notes below the last one."""
     tables = [rich_table("size", *_size(rows)), rich_table("one hop of a stream", *_hop(rows))]
     tables[-1].caption = "\n".join((*DEFINITIONS, *_footnotes(rows)))
     tables[-1].caption_justify = "left"
     return tables
 
 
-def _footnotes(rows: Sequence[Row]) -> list[str]:
+def _footnotes(rows: Sequence[ModelCost]) -> list[str]:
     noted = [row for row in rows if row.note]
     return [f"{mark} {row.note}" for row, mark in zip(noted, _marks(rows).values())]
 
 
-def _marks(rows: Sequence[Row]) -> dict[str, str]:
-    """{name of a row that has a note: its number, raised}"""
+def _marks(rows: Sequence[ModelCost]) -> dict[str, str]:
+    """Return the superscript number of every row that has a note, by name."""
     noted = [row.name for row in rows if row.note]
     return {name: str(number).translate(_SUPERSCRIPTS) for number, name in enumerate(noted, 1)}
 
 
-def _size(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+def _size(rows: Sequence[ModelCost]) -> tuple[list[str], list[list[str]]]:
     header = [
         "model",
         "trainable\nparameters",
@@ -137,7 +137,7 @@ def _size(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     return header, cells
 
 
-def _hop(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+def _hop(rows: Sequence[ModelCost]) -> tuple[list[str], list[list[str]]]:
     units = ["hop\nms", "hop +\ndelay ms", "look-ahead\nms", "state\nKiB", "activations\nKiB", "in use\nKiB"]
     header = ["model", *units, "compute\nms", "RTF"]
     cells = []
@@ -151,8 +151,8 @@ def _hop(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     return header, cells
 
 
-def scatter(rows: Sequence[Row]) -> Figure:
-    """Parameters against MACs of all models; memory of one stream against real-time factor of those that stream."""
+def scatter(rows: Sequence[ModelCost]) -> Figure:
+    """Plot parameters against MACs of all models, and real-time factor against memory of those that can stream."""
     sizes = {row.name: (row.cost.macs_exact / 1e6, row.cost.parameters_all / 1e3) for row in rows}
     streams = {
         row.name: ((row.cost.state_bytes + row.cost.peak_bytes) / 1024, row.cost.real_time_factor)
@@ -166,8 +166,8 @@ def scatter(rows: Sequence[Row]) -> Figure:
         _draw(left, sizes, "exact MMACs per second", "thousand parameters, fixed ERB matrices included")
         _draw(right, streams, "state and activations in use [KiB]", "real-time factor, one thread")
         right.axhline(1, color=_LINE, linewidth=0.8, linestyle="--")
-        figure.draw_without_rendering()  # gives the axes their place
-        figure.set_layout_engine("none")  # and labels no say in it
+        figure.draw_without_rendering()  # lays out the axes
+        figure.set_layout_engine("none")  # labels that are added from here on don't change the layout
         for panel, points in ((left, sizes), (right, streams)):
             _label(panel, points)
     return figure
@@ -183,12 +183,12 @@ def _draw(panel: Axes, points: Mapping[str, tuple[float, float]], x: str, y: str
     for axis in (panel.xaxis, panel.yaxis):
         axis.set_major_formatter("{x:,g}")
         low, high = axis.get_view_interval()
-        between = "25" if high < 100 * low else ""  # first digits of numbers that there is room for
+        between = "25" if high < 100 * low else ""  # first digits of the minor ticks that there is room to label
         axis.set_minor_formatter(lambda value, _, shown=between: f"{value:g}" if f"{value:e}"[0] in shown else "")
 
 
 def _label(panel: Axes, points: Mapping[str, tuple[float, float]]) -> None:
-    """Names beside their dots, where no name and no dot is already; dots in one place have one label."""
+    """Write names beside their dots without overlaps; dots at one position share a label."""
     names: dict[tuple[int, int], list[str]] = {}
     for name, point in points.items():
         names.setdefault(tuple(panel.transData.transform(point).round(-1)), []).append(name)
@@ -198,7 +198,7 @@ def _label(panel: Axes, points: Mapping[str, tuple[float, float]]) -> None:
 
 
 def _beside(panel: Axes, point: tuple[float, float], text: str, taken: Sequence[Bbox]) -> Annotation:
-    """A label as near to its dot as there is room for it; where there is none, upon it."""
+    """Place a label as near to its dot as there is room for it, or on the dot if there is none."""
     for distance in range(6, 120, 8):  # points
         for (right, up), (horizontal, vertical) in _DIRECTIONS.items():
             offset = {"xytext": (right * distance, up * distance), "textcoords": "offset points"}

@@ -1,16 +1,15 @@
-"""Parameters, multiply-accumulates, memory, latency: what a model costs.
+"""The cost of a model: parameters, multiply-accumulates, memory and latency.
 
-Two parameter conventions are in use, never to be mixed in one column: trainable ones, and all of
-them with the fixed ERB matrices where the authors keep those as frozen parameters.
+Two conventions for parameters are in use, which must never be mixed in one column: trainable ones, and
+all of them with the fixed ERB matrices where the authors keep those as frozen parameters.
 
-Two counts of MACs stand beside each other. `exact`: one multiply-accumulate per weight application
-in convolutions, transposed convolutions, linear layers, recurrent layers and the ERB product; no
-bias, normalisation, activation or STFT. `thop`: what the thop package prints for the authors' code.
+MACs are counted in two ways. `exact`: one multiply-accumulate per weight application in convolutions,
+transposed convolutions, linear layers, recurrent layers and the ERB product; no bias, normalisation,
+activation or STFT. `thop`: the count that the thop package prints for the authors' code.
 
-Two figures of activations stand beside each other, in float32 for one hop of a stream; the state is
-apart from them. `sum`: the outputs of all layers that have weights, as Radosavovic et al. count (CVPR
-2020). `peak`: the most that is in use at one time, for which a microcontroller has to find room beside
-weights and state.
+Memory of activations is given by two figures, in float32 for one hop of a stream, without the state.
+`sum`: the outputs of all layers that have weights, as Radosavovic et al. count (CVPR 2020). `peak`: the
+most that is in use at one time, for which a microcontroller needs room beside weights and state.
 """
 
 from __future__ import annotations
@@ -34,9 +33,9 @@ from gtcrn.streaming import flatten
 
 @dataclass(frozen=True)
 class Cost:
-    """parameters: counts. macs: per second of audio. *_bytes: of one stream. *_ms: milliseconds.
+    """The cost of a model: counts of parameters, MACs per second of audio, bytes of one stream, times in ms.
 
-    A model that looks ahead cannot stream: it has no bytes (0) and no compute_ms (nan).
+    A model that looks ahead cannot stream, so its bytes are 0 and its compute_ms is nan.
     """
 
     parameters_trainable: int
@@ -44,14 +43,14 @@ class Cost:
     macs_exact: int
     macs_thop: int
     macs_by_module: dict[str, int]
-    frames: int  # that are counted as one second
+    frames: int  # that count as one second
     state_bytes: int
     activation_bytes: int  # sum for one hop
-    peak_bytes: int  # likewise, in use at one time
+    peak_bytes: int  # the most for one hop in use at one time
     window_ms: float
     hop_ms: float
     lookahead_ms: float
-    latency_ms: float  # of the algorithm: what the buffering alone costs, hop included
+    latency_ms: float  # of the algorithm: the delay by buffering alone, hop included
     compute_ms: float  # CPU time of one hop in eager PyTorch on one thread, median
 
     @property
@@ -64,11 +63,11 @@ class Cost:
 
 
 def measure(enhancer: Enhancer) -> Cost:
-    """Count and time `enhancer` on one second of audio.
+    """Measure the cost of `enhancer` on one second of audio.
 
-    That is 1 + rate // hop frames, as the literature counts: the last one only begins within the second
-    (126 for DTLN; padding=none has no frames beyond the ends, and so 122). A model of samples is counted
-    on the second's hops, each of which is a frame of it.
+    One second has 1 + rate // hop frames, as the literature counts: the last one only begins within the second
+    (126 for DTLN; 122 with padding=none, which has no frames beyond the ends). For a model of samples, every hop
+    of the second is a frame.
     """
     training = enhancer.training
     enhancer.eval()
@@ -80,8 +79,8 @@ def measure(enhancer: Enhancer) -> Cost:
         frame = hop
     streams = not enhancer.total_lookahead()
     by_module: dict[str, int] = {}
-    with parametrize.cached():  # normalised weights are computed once, as when they are deployed
-        with _watching(enhancer.core, _counting(by_module)):  # one pass for both counts: some models take seconds
+    with parametrize.cached():  # normalised weights are computed once, as in a deployed model
+        with _observed(enhancer.core, _counting(by_module)):  # one pass for both counts, since some models are slow
             macs_thop = count_macs_thop(enhancer.core, x)
         activations, peak = activation_bytes(enhancer.core, x[:, :, :frame]) if streams else (0, 0)
         compute_ms = time_per_hop(enhancer) if streams else math.nan
@@ -111,14 +110,14 @@ _WEIGHTED = (*_TRANSPOSED, *_CONVOLUTIONS, nn.Linear, nn.GRU, nn.LSTM)
 
 
 @contextmanager
-def _watching(core: nn.Module, see: Callable[[str, nn.Module, Tensor, Tensor], None]) -> Iterator[None]:
-    """`see(name, layer, x, y)` whenever a layer that has weights has made y of x."""
+def _observed(core: nn.Module, observe: Callable[[str, nn.Module, Tensor, Tensor], None]) -> Iterator[None]:
+    """Call `observe(name, layer, input, output)` after every layer with weights that runs within the block."""
 
     def hook(name):
-        def watch(layer, inputs, output):
-            see(name, layer, inputs[0], _signal(output))
+        def after(layer, inputs, output):
+            observe(name, layer, inputs[0], _signal(output))
 
-        return watch
+        return after
 
     handles = [
         layer.register_forward_hook(hook(name)) for name, layer in core.named_modules() if isinstance(layer, _WEIGHTED)
@@ -132,9 +131,9 @@ def _watching(core: nn.Module, see: Callable[[str, nn.Module, Tensor, Tensor], N
 
 
 def count_macs(core: nn.Module, x: Tensor) -> dict[str, int]:
-    """{layer name: exact multiply-accumulates} of one forward pass over `x`, (B, C, T, F) or (B, C, N)."""
+    """Return the exact multiply-accumulates of each layer, by name, for a pass over `x`, (B, C, T, F) or (B, C, N)."""
     counts: dict[str, int] = {}
-    with _watching(core, _counting(counts)):
+    with _observed(core, _counting(counts)):
         core(x)
     return counts
 
@@ -147,12 +146,12 @@ def _counting(counts: dict[str, int]) -> Callable[[str, nn.Module, Tensor, Tenso
 
 
 def _signal(output: Tensor | tuple) -> Tensor:
-    """What a layer puts out, without the state that recurrent and streaming layers give beside it."""
+    """Return the output of a layer without the state that recurrent and streaming layers return with it."""
     return output[0] if isinstance(output, tuple) else output
 
 
 def _exact_macs(module: nn.Module, x: Tensor, y: Tensor) -> int:
-    if isinstance(module, _TRANSPOSED):  # each input element, the past's too, meets every tap of its filters once
+    if isinstance(module, _TRANSPOSED):  # each input element, also of the past, meets every tap of its filters once
         memory = getattr(module, "memory", 0)
         return x.numel() // (x.shape[1] * x.shape[2]) * (x.shape[2] + memory) * module.weight.numel()
     if isinstance(module, _CONVOLUTIONS):
@@ -164,7 +163,7 @@ def _exact_macs(module: nn.Module, x: Tensor, y: Tensor) -> int:
 
 
 def count_macs_thop(core: nn.Module, x: Tensor) -> int:
-    """The same pass counted by thop, as its users know it from the authors' code.
+    """Count the MACs of a pass over `x` by thop, as it counts the authors' code.
 
     thop misses functional calls and raw parameters (so Light v3's ERB product), counts GRU gates
     and normalisations too, and counts a strided transposed convolution by its output.
@@ -194,11 +193,11 @@ def count_macs_thop(core: nn.Module, x: Tensor) -> int:
 
 
 def activation_bytes(core: nn.Module, x: Tensor) -> tuple[int, int]:
-    """Sum and peak of the activations of a streaming core for one hop `x`, (1, C, 1, F) or (1, 1, hop).
+    """Return the sum and peak of the activations of a streaming core for one hop `x`, (1, C, 1, F) or (1, 1, hop).
 
-    In use are the input and the output of the layer at work, and of what layers before it took or put out
-    all that the code still holds (skip connections). Normalisations and activations are taken to work in
-    place, and nothing to be unrolled for a convolution.
+    In use are the input and output of the current layer, and all inputs and outputs of earlier layers that the
+    code still holds (skip connections). It is assumed that normalisations and activations work in place, and that
+    convolutions need no unrolled copy of their input.
     """
     total = peak = 0
     in_use: dict[StorageWeakRef, int] = {}
@@ -210,15 +209,15 @@ def activation_bytes(core: nn.Module, x: Tensor) -> tuple[int, int]:
         in_use = {storage: size for storage, size in in_use.items() if not storage.expired()}
         peak = max(peak, sum(in_use.values()))
 
-    with _watching(core, count):
-        core(x.clone(), core.initial_state(1))  # a clone has no second's worth of memory behind it
+    with _observed(core, count):
+        core(x.clone(), core.initial_state(1))  # x itself is a view of the memory of a whole second
     return total, peak
 
 
 def time_per_hop(enhancer: Enhancer, hops: int = 100, seconds: float = 1.0) -> float:
-    """Median CPU time in milliseconds of one hop of a stream in eager PyTorch on one thread.
+    """Return the median CPU time in milliseconds of one hop of a stream in eager PyTorch on one thread.
 
-    Of `hops`, or as many as `seconds` allow. What else the machine has to do meanwhile does not count.
+    It is taken over `hops`, or as many as fit in `seconds`. The load of other programs does not count.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -1,10 +1,10 @@
-"""How long a hop takes in every runtime that a model is exported to, side by side in one run.
+"""Timing of a hop in every runtime that a model is exported to, side by side in one run.
 
-All are timed in turn, half a second of audio each, in an order that changes from round to round: a machine that is busy
-for a while is busy for all. Two clocks are read. The one on the wall tells what a user waits for. That of the processor
-tells what the work costs: another program's turn does not lengthen it, which else would hit long steps, but not
-short ones. So ratios are medians over rounds of processor times of the same round, per second of audio, since hops may
-differ in length.
+In every round each runtime is timed on half a second of audio, in an order that changes from round to round, so that a
+machine that is busy for a while slows all of them. Two clocks are read: wall-clock time is what a user waits for, and
+processor time is what the work costs, which other programs do not lengthen (they interrupt long steps more than short
+ones). Ratios are therefore medians over rounds of processor times in the same round, per second of audio, since hops
+may differ in length.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ PLAIN_RUN = "run()"
 BARE_CALLS = {".onnx": "binding", ".tflite": "invoke()", ".param": "extract()", ".pt2": "module()"}
 SCORES = ("pesq_wb", "stoi", "si_sdr")
 
-ROUND = 0.5  # s of audio that each has in its turn
-WARM_UP = 5  # hops at the beginning of a turn, after which the caches are its own; they are not timed
+ROUND = 0.5  # s of audio for which each is timed in a round
+WARM_UP = 5  # hops before each timing, which fill the caches and are not timed
 _NOISE = 10  # s
 
 Pairs = Mapping[str, tuple[np.ndarray, np.ndarray]]  # noisy and clean (N,) by name
 
 
-class Participant(NamedTuple):
-    """A runner, and the files that it runs."""
+class Candidate(NamedTuple):
+    """A runner that takes part in a comparison, and the files that it runs."""
 
     name: str
     runner: Runner
@@ -58,17 +58,17 @@ class Participant(NamedTuple):
 
     @property
     def file_bytes(self) -> int | None:
-        """Of its files, with ncnn's weights; None without."""
+        """The size of its files in bytes, with ncnn's weights; None if it has no files."""
         weights = [path.with_suffix(".bin") for path in self.paths if path.suffix == ".param"]
         return sum(path.stat().st_size for path in [*self.paths, *weights]) or None
 
 
-def participants(
+def find_candidates(
     files: Sequence[Path], reference: Sequence[Path] = (), enhancer: Enhancer | None = None
-) -> list[Participant]:
-    """The reference, PyTorch and the files, in this order, each as far as given, none of them twice.
+) -> list[Candidate]:
+    """Open the reference, the enhancer in PyTorch and the files, in this order, none of them twice.
 
-    files: exported ones and folders of them. reference: one file, or the two of DTLN's author.
+    files: exported files and folders of them. reference: one file, or the two of DTLN's author.
 
     Raises `UserError` naming the file that is missing, of an unknown suffix, does not run, or has another sample rate.
     """
@@ -79,10 +79,10 @@ def participants(
     names = short_names([*reference, *others])
     found = []
     if reference:
-        found.append(Participant(" + ".join(names[: len(reference)]), open_runner(*reference), tuple(reference)))
+        found.append(Candidate(" + ".join(names[: len(reference)]), open_runner(*reference), tuple(reference)))
     if enhancer:
-        found.append(Participant(PYTORCH, eager.open_stream(enhancer)))
-    found += [Participant(name, open_runner(path), (path,)) for name, path in zip(names[len(reference) :], others)]
+        found.append(Candidate(PYTORCH, eager.open_stream(enhancer)))
+    found += [Candidate(name, open_runner(path), (path,)) for name, path in zip(names[len(reference) :], others)]
     first = found[0]
     for other in found:
         if other.runner.sample_rate != first.runner.sample_rate:
@@ -94,7 +94,7 @@ def participants(
 
 
 def _found(files: Sequence[Path]) -> list[Path]:
-    """The files, and those in the folders, each once."""
+    """Return the files, and those in the folders, each once."""
     found: dict[Path, Path] = {}
     for path in files:
         inside = sorted(file for file in path.rglob("*") if file.suffix in RUNNERS) if path.is_dir() else [path]
@@ -105,7 +105,7 @@ def _found(files: Sequence[Path]) -> list[Path]:
 
 
 def short_names(paths: Sequence[Path]) -> list[str]:
-    """As short as they can be and still differ; of ncnn's files the folder's."""
+    """Return the shortest ends of the paths that still differ; ncnn's files are named by their folder."""
     parts = [(path.parent if path.suffix == ".param" else path).resolve().parts for path in paths]
     for depth in count(1):
         names = ["/".join(part[-depth:]) for part in parts]
@@ -113,10 +113,10 @@ def short_names(paths: Sequence[Path]) -> list[str]:
             return names
 
 
-class Entry(NamedTuple):
-    """What is timed: a step on one hop after another.
+class TimedCall(NamedTuple):
+    """A call that is timed, hop by hop.
 
-    call: `process()`, samples in and out as a user has them, or else what does the work in the file alone.
+    call: `process()`, samples in and out as a user calls it, or the call that runs the file alone.
     """
 
     name: str
@@ -125,35 +125,37 @@ class Entry(NamedTuple):
     hop_ms: float
     file_bytes: int | None
     step: Callable[[np.ndarray], object]
-    inputs: Sequence[np.ndarray]  # of one hop each, begun again at their end
+    inputs: Sequence[np.ndarray]  # of one hop each, repeated from the beginning at their end
 
 
-def entries(taking_part: Sequence[Participant], signal: np.ndarray) -> list[Entry]:
-    """All of them by process(); files alone, without numpy's STFT, too, and ONNX files by onnxruntime's run().
+def timed_calls(candidates: Sequence[Candidate], signal: np.ndarray) -> list[TimedCall]:
+    """Return the calls to time of every candidate: process(), and for files also the file alone.
 
-    signal: (N,) at their sample rate.
+    The file alone is without numpy's STFT; ONNX files are called by onnxruntime's run() too. signal: (N,) at the
+    candidates' sample rate.
     """
     found = []
-    for part in taking_part:
-        hop = part.runner.hop_length
+    for candidate in candidates:
+        hop = candidate.runner.hop_length
         hops = signal[: len(signal) // hop * hop].reshape(-1, hop)
-        framed = isinstance(part.runner, Stream) and has_outer_stft(part.runner)
-        stft = "PyTorch" if part.name == PYTORCH else "numpy" if framed or len(part.paths) > 1 else "inside"
-        facts = part.hop_ms, part.file_bytes
-        found.append(Entry(part.name, PROCESS, stft, *facts, part.runner.process, hops))
-        if not part.paths or not isinstance(part.runner, Stream):
+        outer_stft = isinstance(candidate.runner, Stream) and has_outer_stft(candidate.runner)
+        in_numpy = outer_stft or len(candidate.paths) > 1
+        stft = "PyTorch" if candidate.name == PYTORCH else "numpy" if in_numpy else "inside"
+        facts = candidate.hop_ms, candidate.file_bytes
+        found.append(TimedCall(candidate.name, PROCESS, stft, *facts, candidate.runner.process, hops))
+        if not candidate.paths or not isinstance(candidate.runner, Stream):
             continue
-        inputs = _spectra(hops, part.runner.latency + hop) if framed else hops[:, None]
-        (path,) = part.paths
+        inputs = _spectra(hops, candidate.runner.latency + hop) if outer_stft else hops[:, None]
+        (path,) = candidate.paths
         steps = {PLAIN_RUN: PlainRun(path)} if path.suffix == ".onnx" else {}
-        steps[BARE_CALLS[path.suffix]] = file_step(part.runner)
-        stft = "left out" if framed else stft
-        found += [Entry(part.name, call, stft, *facts, step, inputs) for call, step in steps.items()]
+        steps[BARE_CALLS[path.suffix]] = file_step(candidate.runner)
+        stft = "left out" if outer_stft else stft
+        found += [TimedCall(candidate.name, call, stft, *facts, step, inputs) for call, step in steps.items()]
     return found
 
 
 def _spectra(hops: np.ndarray, n_fft: int) -> np.ndarray:
-    """(T, hop) -> (T, 1, F, 1, 2)"""
+    """Return the spectra (T, 1, F, 1, 2) of consecutive hops (T, hop)."""
     padded = np.pad(hops.ravel(), (n_fft - hops.shape[1], 0))
     frames = np.lib.stride_tricks.sliding_window_view(padded, n_fft)[:: hops.shape[1]]
     spec = np.fft.rfft(frames * np.sin(np.pi * np.arange(n_fft) / n_fft))
@@ -161,7 +163,7 @@ def _spectra(hops: np.ndarray, n_fft: int) -> np.ndarray:
 
 
 def noise(sample_rate: int) -> np.ndarray:
-    """(N,): noise that swells and dies away, with silence between, where numbers may become denormal."""
+    """Return noise (N,) that rises and fades, with silence between, in which numbers may become denormal."""
     seconds = np.arange(_NOISE * sample_rate) / sample_rate
     loudness = 0.1 * np.maximum(0, np.sin(np.pi * seconds))
     return (loudness * np.random.default_rng(0).standard_normal(len(seconds))).astype(np.float32)
@@ -169,64 +171,66 @@ def noise(sample_rate: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Timing:
-    """wall, processor: (rounds, hops) ms by either clock. growth: bytes by which the process became larger in the turns
-    of this entry, nan where the system does not tell.
+    """The times of a call.
+
+    wall, processor: (rounds, hops) wall-clock and processor times in ms. growth: bytes by which the process grew while
+    the call was timed, nan where the system does not tell.
     """
 
-    entry: Entry
+    timed_call: TimedCall
     wall: np.ndarray
     processor: np.ndarray
     growth: float
 
     @property
     def processors(self) -> float:
-        """How many it kept busy: 1 of one thread that was never interrupted."""
+        """The mean number of processors in use: 1 for one thread that was never interrupted."""
         return self.processor.sum() / self.wall.sum()
 
     def times_faster(self, than: Timing) -> float:
-        """Median over rounds of the ratio of processor times."""
-        theirs, ours = (np.median(timing.processor, axis=1) / timing.entry.hop_ms for timing in (than, self))
-        return float(np.median(theirs / ours))
+        """Return the median over rounds of the ratio of processor times."""
+        other, own = (np.median(timing.processor, axis=1) / timing.timed_call.hop_ms for timing in (than, self))
+        return float(np.median(other / own))
 
 
-def measure(entries: Sequence[Entry], seconds: float) -> list[Timing]:
-    """Each for so much audio, on one thread, after a round that is left out."""
+def measure(calls: Sequence[TimedCall], seconds: float) -> list[Timing]:
+    """Time each call for so many seconds of audio on one thread, after one round that is left out."""
     torch.set_num_threads(1)
-    torch.set_flush_denormal(True)  # of this thread, for all alike: the first session of onnxruntime decides it too
-    gc.collect()  # lest what others left is given back in the turn of one of these
+    torch.set_flush_denormal(True)  # in this thread, for all alike: the first session of onnxruntime sets it too
+    gc.collect()  # otherwise garbage from before could be freed while one of the calls is timed
     rounds = math.ceil(seconds / ROUND)
-    watches = [_Stopwatch(entry, rounds) for entry in entries]
+    watches = [_Stopwatch(call, rounds) for call in calls]
     order = np.random.default_rng(0)
     for number in tqdm(range(-1, rounds), "timing", unit="round", disable=None):
         for index in order.permutation(len(watches)):
-            watches[index].turn(number)
+            watches[index].run_round(number)
     return [watch.timing() for watch in watches]
 
 
 class _Stopwatch:
-    def __init__(self, entry: Entry, rounds: int):
-        self._entry = entry
-        self._inputs = cycle(list(entry.inputs))
-        hops = max(1, round(1e3 * ROUND / entry.hop_ms))
-        self._times = np.ones((2, rounds, hops))  # written to now, lest memory grows later
+    def __init__(self, call: TimedCall, rounds: int):
+        self._call = call
+        self._inputs = cycle(list(call.inputs))
+        hops = max(1, round(1e3 * ROUND / call.hop_ms))
+        self._times = np.ones((2, rounds, hops))  # written to now, so that its memory does not grow later
         self._growth = 0.0
 
-    def turn(self, number: int) -> None:
-        """One round; one with a number below zero is not recorded."""
+    def run_round(self, number: int) -> None:
+        """Time one round of hops; a round with a number below zero is not recorded."""
         size = _own_memory()
         for x in islice(self._inputs, WARM_UP):
-            self._entry.step(x)
-        times = [_timed(self._entry.step, x) for x in islice(self._inputs, self._times.shape[2])]
+            self._call.step(x)
+        times = [_timed(self._call.step, x) for x in islice(self._inputs, self._times.shape[2])]
         if number >= 0:
             self._times[:, number] = np.transpose(times)
             self._growth += _own_memory() - size
 
     def timing(self) -> Timing:
-        return Timing(self._entry, *self._times, self._growth)
+        return Timing(self._call, *self._times, self._growth)
 
 
 def _timed(step: Callable[[np.ndarray], object], x: np.ndarray) -> tuple[float, float]:
-    """Milliseconds by the clock on the wall and by that of the processor."""
+    """Return the wall-clock and processor time of a step in milliseconds."""
     processor, wall = time.process_time(), time.perf_counter()
     step(x)
     return 1e3 * (time.perf_counter() - wall), 1e3 * (time.process_time() - processor)
@@ -245,7 +249,7 @@ def _own_memory() -> float:
 
 
 def read_pairs(folder: Path, sample_rate: int) -> Pairs:
-    """The files in noisy/ and clean/. Raises `UserError` if there are none, or naming one that lacks, or is stereo."""
+    """Read the pairs in noisy/ and clean/. Raises `UserError` if there are none, or one is incomplete or stereo."""
     pairs = pair_folders(folder / "noisy", folder / "clean")
     if not pairs:
         raise UserError(f"pairs={folder}: no audio files in its folders noisy and clean")
@@ -259,32 +263,34 @@ def _mono(file: Path, sample_rate: int) -> np.ndarray:
     return wave
 
 
-def quality(taking_part: Sequence[Participant], pairs: Pairs, workers: int = -1) -> pd.DataFrame:
-    """A row for the noisy files and one per participant: means of `SCORES`, and `max_error`, the largest difference
-    from PyTorch's output, nan where there is nothing to compare.
+def quality(candidates: Sequence[Candidate], pairs: Pairs, workers: int = -1) -> pd.DataFrame:
+    """Score the output of every candidate: return a table with a row for the noisy files and one per candidate.
+
+    Columns are the means of `SCORES`, and `max_error`, the largest difference from PyTorch's output, nan where it was
+    not run.
     """
     outputs = {"noisy": {name: noisy for name, (noisy, _) in pairs.items()}}
-    for part in tqdm(taking_part, "enhancing", unit="runtime", disable=None):
-        outputs[part.name] = {name: enhance(part.runner, noisy) for name, (noisy, _) in pairs.items()}
+    for candidate in tqdm(candidates, "enhancing", unit="runtime", disable=None):
+        outputs[candidate.name] = {name: enhance(candidate.runner, noisy) for name, (noisy, _) in pairs.items()}
     scored = [
         WavePair(name, clean=pairs[name][1], enhanced=wave, info={"system": system})
         for system, waves in outputs.items()
         for name, wave in waves.items()
     ]
-    scores = score_pairs(scored, SCORES, taking_part[0].runner.sample_rate, workers)
+    scores = score_pairs(scored, SCORES, candidates[0].runner.sample_rate, workers)
     means = scores.groupby("system", sort=False)[[f"enhanced_{metric}" for metric in SCORES]].mean()
     means.columns = list(SCORES)
     expected = outputs.get(PYTORCH, {})
     errors = {
-        part.name: max(np.abs(outputs[part.name][name] - wave).max() for name, wave in expected.items())
-        for part in taking_part
-        if expected and part.name != PYTORCH
+        candidate.name: max(np.abs(outputs[candidate.name][name] - wave).max() for name, wave in expected.items())
+        for candidate in candidates
+        if expected and candidate.name != PYTORCH
     }
     return means.assign(max_error=pd.Series(errors, dtype=float)).rename_axis("name")
 
 
 def enhance(runner: Runner, wave: np.ndarray) -> np.ndarray:
-    """(N,) -> (N,), streamed from the beginning, without the delay."""
+    """Enhance a whole wave (N,) by a new stream, and remove its delay."""
     runner.reset()
     missing = runner.latency + -(len(wave) + runner.latency) % runner.hop_length
     return runner.process(np.pad(wave, (0, missing)))[runner.latency :][: len(wave)]

@@ -1,4 +1,4 @@
-"""The times of `gtcrn.profiling.latency` as text, as numbers and as a figure."""
+"""The report of `gtcrn.profiling.latency` as text, as numbers and as a figure."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from gtcrn.files import write_text
 from gtcrn.metrics import METRICS
 from gtcrn.plots.figures import OPEN_STYLE, save
 from gtcrn.plots.tables import markdown_table, rich_table, write_csv
-from gtcrn.profiling.latency import PROCESS, ROUND, SCORES, WARM_UP, Entry, Timing
+from gtcrn.profiling.latency import PROCESS, ROUND, SCORES, WARM_UP, TimedCall, Timing
 
 _NONE = "–"
-_NAME = 27  # characters of a name that a terminal has room for
+_NAME_LENGTH = 27  # characters of a name that a terminal has room for
 _LEAST_PROCESSORS, _MOST_PROCESSORS = 0.9, 1.1
-_COLOURS = {True: "#7f93bd", False: "#e9b872"}  # of process(), and of files alone
+_COLOURS = {True: "#7f93bd", False: "#e9b872"}  # of process() and of files alone
 _DARK, _RED = "#31456b", "#c8553d"
 
 Table = tuple[str, list[str], list[list[str]]]  # title, header, rows
 
 
 def write(timings: Sequence[Timing], scores: pd.DataFrame | None, folder: Path) -> list[Path]:
-    """`latency.md`, `latency.csv` and `latency.png`; returns their paths."""
+    """Write `latency.md`, `latency.csv` and `latency.png`, and return their paths."""
     paths = [folder / f"latency.{suffix}" for suffix in ("md", "csv", "png")]
     write_text(paths[0], markdown(timings, scores))
     write_csv(frame(timings, scores), paths[1], float_format="%.6g")
@@ -36,22 +36,22 @@ def write(timings: Sequence[Timing], scores: pd.DataFrame | None, folder: Path) 
 
 
 def frame(timings: Sequence[Timing], scores: pd.DataFrame | None = None) -> pd.DataFrame:
-    """One row per timing: what was timed, times in ms, memory in bytes, and the scores of its file, if any.
+    """Return a table with a row per timing: the call, times in ms, memory in bytes, and the scores of its file, if any.
 
-    times_faster: than the first of those that are timed by process(), or of those that are not.
+    times_faster compares with the first call of process(), or with the first call of a file alone.
     """
     leaders = _leaders(timings)
     rows = []
     for timing in timings:
-        entry = timing.entry
+        call = timing.timed_call
         median, p95, p99 = np.percentile(timing.wall, (50, 95, 99))
         processor = np.median(timing.processor)
         rows.append(
             {
-                "name": entry.name,
-                "call": entry.call,
-                "stft": entry.stft,
-                "hop_ms": entry.hop_ms,
+                "name": call.name,
+                "call": call.call,
+                "stft": call.stft,
+                "hop_ms": call.hop_ms,
                 "hops": timing.wall.size,
                 "median_ms": median,
                 "p95_ms": p95,
@@ -59,9 +59,9 @@ def frame(timings: Sequence[Timing], scores: pd.DataFrame | None = None) -> pd.D
                 "min_ms": timing.wall.min(),
                 "max_ms": timing.wall.max(),
                 "processor_ms": processor,
-                "real_time_factor": processor / entry.hop_ms,
-                "times_faster": timing.times_faster(leaders[entry.call == PROCESS]),
-                "file_bytes": entry.file_bytes or np.nan,
+                "real_time_factor": processor / call.hop_ms,
+                "times_faster": timing.times_faster(leaders[call.call == PROCESS]),
+                "file_bytes": call.file_bytes or np.nan,
                 "memory_growth_bytes": timing.growth,
                 "processors": timing.processors,
             }
@@ -71,12 +71,12 @@ def frame(timings: Sequence[Timing], scores: pd.DataFrame | None = None) -> pd.D
 
 
 def _leaders(timings: Sequence[Timing]) -> dict[bool, Timing]:
-    """The first that is timed by process() (True), and the first that is not."""
-    return {timing.entry.call == PROCESS: timing for timing in reversed(timings)}
+    """Return the first timing of process() (True), and the first of a file alone (False)."""
+    return {timing.timed_call.call == PROCESS: timing for timing in reversed(timings)}
 
 
 def markdown(timings: Sequence[Timing], scores: pd.DataFrame | None = None) -> str:
-    """The report: times, scores, what the numbers are, the figure."""
+    """Return the report in Markdown: times, scores, notes on what the numbers mean, and the figure."""
     parts = ["# Time per hop"]
     for title, header, rows in _tables(timings, scores):
         parts += [f"## {title}", markdown_table([name.replace("\n", " ") for name in header], rows)]
@@ -85,7 +85,7 @@ def markdown(timings: Sequence[Timing], scores: pd.DataFrame | None = None) -> s
 
 
 def terminal(timings: Sequence[Timing], scores: pd.DataFrame | None = None) -> list[rich.table.Table]:
-    """The same tables for `rich.print`."""
+    """Return the tables of the report for `rich.print`."""
     return [
         rich_table(title, header, [[_shortened(name), *cells] for name, *cells in rows])
         for title, header, rows in _tables(timings, scores)
@@ -93,7 +93,7 @@ def terminal(timings: Sequence[Timing], scores: pd.DataFrame | None = None) -> l
 
 
 def notes(timings: Sequence[Timing]) -> list[str]:
-    """What the numbers are, and what to distrust."""
+    """Return notes on what the numbers mean, and which of them not to trust."""
     seconds = ROUND * len(timings[0].wall)
     lines = [
         f"{seconds:g} s of audio each, in turns of {ROUND:g} s, on one thread: compare within one run only. The first "
@@ -106,7 +106,7 @@ def notes(timings: Sequence[Timing]) -> list[str]:
         "round, per second of audio. memory: by which the process grew.",
     ]
     lines += [
-        f"{_called(timing.entry)}: kept {timing.processors:.1f} processors busy, not one"
+        f"{_title(timing.timed_call)}: kept {timing.processors:.1f} processors busy, not one"
         for timing in timings
         if timing.processors > _MOST_PROCESSORS
     ]
@@ -122,9 +122,9 @@ def notes(timings: Sequence[Timing]) -> list[str]:
 def _tables(timings: Sequence[Timing], scores: pd.DataFrame | None) -> list[Table]:
     numbers, leaders = frame(timings), _leaders(timings)
     whole = numbers["call"] == PROCESS
-    tables = [(f"{PROCESS}, × faster than {leaders[True].entry.name}", *_times(numbers[whole], "stft"))]
+    tables = [(f"{PROCESS}, × faster than {leaders[True].timed_call.name}", *_times(numbers[whole], "stft"))]
     if False in leaders:
-        leader = _called(leaders[False].entry)
+        leader = _title(leaders[False].timed_call)
         tables.append(
             (f"the file alone, without numpy's STFT, × faster than {leader}", *_times(numbers[~whole], "call"))
         )
@@ -134,7 +134,7 @@ def _tables(timings: Sequence[Timing], scores: pd.DataFrame | None) -> list[Tabl
 
 
 def _times(numbers: pd.DataFrame, kind: str) -> tuple[list[str], list[list[str]]]:
-    """kind: the column that says how these were called."""
+    """Return the header and rows of a table of times. kind: the column that tells the rows apart, stft or call."""
     milliseconds = ("median_ms", "p95_ms", "p99_ms", "min_ms", "processor_ms")
     rows = [
         [
@@ -169,27 +169,27 @@ def _number(value: float, shape: str) -> str:
 
 
 def _shortened(name: str) -> str:
-    return name if len(name) <= _NAME else f"{name[: _NAME // 2]}…{name[1 - _NAME // 2 :]}"
+    return name if len(name) <= _NAME_LENGTH else f"{name[: _NAME_LENGTH // 2]}…{name[1 - _NAME_LENGTH // 2 :]}"
 
 
-def _called(entry: Entry) -> str:
-    return entry.name if entry.call == PROCESS else f"{entry.name}, {entry.call}"
+def _title(call: TimedCall) -> str:
+    return call.name if call.call == PROCESS else f"{call.name}, {call.call}"
 
 
 def boxes(timings: Sequence[Timing]) -> Figure:
-    """A box per timing on one logarithmic axis: times by the clock on the wall, the processor's median, and the hop."""
+    """Draw a box plot of the wall-clock times of every call on a logarithmic axis, with processor times and the hop."""
     statistics = []
     for timing in timings:
         low, *quartiles, high = np.percentile(timing.wall, (0, 25, 50, 75, 99))
         drawn = dict(zip(("whislo", "q1", "med", "q3", "whishi"), (low, *quartiles, high)))
-        statistics.append(drawn | {"fliers": [timing.wall.max()], "label": _called(timing.entry)})
-    places = np.arange(len(timings))
+        statistics.append(drawn | {"fliers": [timing.wall.max()], "label": _title(timing.timed_call)})
+    positions = np.arange(len(timings))
     with matplotlib.rc_context(OPEN_STYLE):
         figure = Figure(figsize=(9, 1.4 + 0.3 * len(timings)), dpi=150, layout="constrained")
         panel = figure.subplots()
         drawn = panel.bxp(
             statistics,
-            positions=places,
+            positions=positions,
             vert=False,
             widths=0.6,
             patch_artist=True,
@@ -197,10 +197,10 @@ def boxes(timings: Sequence[Timing]) -> Figure:
             flierprops={"marker": ".", "markersize": 4, "markeredgecolor": _DARK},
         )
         for box, timing in zip(drawn["boxes"], timings):
-            box.set(facecolor=_COLOURS[timing.entry.call == PROCESS], linewidth=0.6)
+            box.set(facecolor=_COLOURS[timing.timed_call.call == PROCESS], linewidth=0.6)
         processor = [np.median(timing.processor) for timing in timings]
-        panel.scatter(processor, places, marker="D", s=12, color="white", edgecolor="black", linewidth=0.7, zorder=4)
-        for hop_ms in {timing.entry.hop_ms for timing in timings}:
+        panel.scatter(processor, positions, marker="D", s=12, color="white", edgecolor="black", linewidth=0.7, zorder=4)
+        for hop_ms in {timing.timed_call.hop_ms for timing in timings}:
             panel.axvline(hop_ms, color=_RED, linewidth=0.8, linestyle="--")
             label = panel.text(hop_ms, 1.01, f"hop {hop_ms:g} ms", transform=panel.get_xaxis_transform(), color=_RED)
             label.set(ha="center", fontsize=8)

@@ -1,4 +1,4 @@
-"""What integers save and cost: exported files beside the float model that they come from."""
+"""Comparison of quantized files with the float model that they come from, in quality, size and time."""
 
 from __future__ import annotations
 
@@ -28,27 +28,30 @@ from gtcrn.quantization.network import Network
 from gtcrn.runtime.eager import EnhancerStep
 
 FLOAT, WEIGHTS = "float", "weights"
-LEVELS = (1.0, 0.1, 2.0)  # of the recordings, as they are first
+LEVELS = (1.0, 0.1, 2.0)  # factors of the recordings; the unscaled ones first
 LEFT = ["file", "operator", "why"]
 _EXCERPT = 2  # s of each recording, over which single tensors are rounded
 _TIMED = 10  # s of audio
 
 
 class Variant(NamedTuple):
-    """path: an exported file. integers: how it got them, as far as known."""
+    """An exported file, and how it was quantized, as far as known: a trained network, or calibrated by a quantizer."""
 
     name: str
     path: Path
     integers: Network | Calibrated | None = None
 
 
-class Report(NamedTuple):
-    """summary: a row for the float model and one per file: its scores on the recordings as they are; `snr` of its
-    output against the float model's in dB, mean over recordings, `snr_min`, and at other levels `snr_0.1`, …; shares,
-    bytes, and `step_ms` of processor time for a hop. operators: how many of each kind, by file; those that hold a float
-    are named so. left: of files with integers, those that multiply in float, a row each.
-    layers: the output SNR in dB if one tensor alone is rounded, or all weights alone, by network. tensors: the SNR in
-    dB of tensors inside a file against its source's, by file.
+class Comparison(NamedTuple):
+    """The tables of a comparison.
+
+    summary: a row for the float model and one per file, with its scores on the unscaled recordings; the `snr` of its
+        output against the float model's in dB, mean over recordings, its least, `snr_min`, and at other levels
+        `snr_0.1`, …; shares, bytes, and `step_ms`, processor time for a hop.
+    operators: counts of each kind, by file; operators on floats are named so.
+    left: operators that multiply in float, a row each, of the files with integers.
+    layers: the output SNR in dB if one tensor alone is rounded, or all weights alone, by network.
+    tensors: the SNR in dB of tensors inside a file against those of its float source, by file.
     """
 
     summary: pd.DataFrame
@@ -58,16 +61,17 @@ class Report(NamedTuple):
     tensors: pd.DataFrame
 
 
-def measure(enhancer: Enhancer, variants: Sequence[Variant], pairs: Pairs, workers: int = -1) -> Report:
-    """pairs: noisy and clean (N,) by name, at the enhancer's rate. Needs the packages that run the files.
+def measure(enhancer: Enhancer, variants: Sequence[Variant], pairs: Pairs, workers: int = -1) -> Comparison:
+    """Compare exported files, all at the enhancer's rate and each given once, with the float enhancer.
 
-    All files at the enhancer's rate, each once. Raises `UserError` naming a file that does not run.
+    pairs: noisy and clean (N,) by name, at the enhancer's rate. The packages that run the files must be installed.
+    Raises `UserError` naming a file that does not run.
     """
-    taking_part = latency.participants([variant.path for variant in variants])
+    candidates = latency.find_candidates([variant.path for variant in variants])
     outputs = {FLOAT: {level: _float_outputs(enhancer, pairs, level) for level in LEVELS}}
-    for variant, part in tqdm(list(zip(variants, taking_part)), "enhancing", unit="file", disable=None):
+    for variant, candidate in tqdm(list(zip(variants, candidates)), "enhancing", unit="file", disable=None):
         outputs[variant.name] = {
-            level: {name: latency.enhance(part.runner, _at(level, noisy)) for name, (noisy, _) in pairs.items()}
+            level: {name: latency.enhance(candidate.runner, _at(level, noisy)) for name, (noisy, _) in pairs.items()}
             for level in LEVELS
         }
     summary = _scores(outputs, pairs, enhancer.sample_rate, workers)
@@ -78,8 +82,8 @@ def measure(enhancer: Enhancer, variants: Sequence[Variant], pairs: Pairs, worke
             facts["arena_bytes"] = arena_size(variant.path.read_bytes())
         summary.loc[variant.name, list(facts)] = pd.Series(facts, dtype=float)
     noisy = np.concatenate([noisy for noisy, _ in pairs.values()])
-    entries = [entry for entry in latency.entries(taking_part, noisy) if entry.call == latency.PROCESS]
-    for variant, timing in zip(variants, latency.measure(entries, _TIMED)):
+    calls = [call for call in latency.timed_calls(candidates, noisy) if call.call == latency.PROCESS]
+    for variant, timing in zip(variants, latency.measure(calls, _TIMED)):
         summary.loc[variant.name, "step_ms"] = np.median(timing.processor)
     excerpts = _excerpts(pairs, _EXCERPT * enhancer.sample_rate)
     networks = {variant.name: variant.integers for variant in variants if isinstance(variant.integers, Network)}
@@ -94,7 +98,7 @@ def measure(enhancer: Enhancer, variants: Sequence[Variant], pairs: Pairs, worke
         for variant in variants
         if isinstance(variant.integers, Calibrated)
     }
-    return Report(
+    return Comparison(
         summary,
         pd.DataFrame({name: part.operators for name, part in done.items()}).fillna(0).astype(int),
         pd.DataFrame(
@@ -106,7 +110,7 @@ def measure(enhancer: Enhancer, variants: Sequence[Variant], pairs: Pairs, worke
 
 
 def work(path: Path) -> Work:
-    """What a file's runtime computes in integers. Raises `UserError` for a file of another kind."""
+    """Return how much a file's runtime computes in integers. Raises `UserError` for a file of another kind."""
     return _quantizer(path).work(path)
 
 
@@ -119,9 +123,10 @@ def _quantizer(path: Path) -> ModuleType:
 
 @torch.inference_mode()
 def layer_errors(enhancer: SpectralEnhancer, network: Network, waves: Tensor) -> pd.Series:
-    """The output SNR in dB if all weights of the network alone are rounded, or one tensor, by name and in order.
+    """Return the output SNR in dB if all weights of the network alone are rounded, or one tensor, by name in order.
 
-    waves: (B, N). What is not rounded has the network's own float weights, so that training them is no error.
+    waves: (B, N). The reference is the network with its own float weights, so that their training does not count as
+    an error.
     """
     spectra, simulated = enhancer.spectra(waves), simulation(enhancer, network).core
     errors = {}
@@ -140,7 +145,7 @@ def layer_errors(enhancer: SpectralEnhancer, network: Network, waves: Tensor) ->
 
 
 def _float_outputs(enhancer: Enhancer, pairs: Pairs, level: float) -> dict[str, np.ndarray]:
-    """Streamed, all of a recording in one call, without the delay."""
+    """Enhance every recording by a stream, in one call, and remove the delay."""
     outputs = {}
     for name, (noisy, _) in pairs.items():
         late = enhancer.latency + -(len(noisy) + enhancer.latency) % enhancer.hop_length
@@ -150,11 +155,11 @@ def _float_outputs(enhancer: Enhancer, pairs: Pairs, level: float) -> dict[str, 
 
 
 def _scores(outputs: Mapping, pairs: Pairs, sample_rate: int, workers: int) -> pd.DataFrame:
-    as_they_are = LEVELS[0]
+    unscaled = LEVELS[0]
     scored = [
         WavePair(name, clean=pairs[name][1], enhanced=wave, info={"system": system})
         for system, levels in outputs.items()
-        for name, wave in levels[as_they_are].items()
+        for name, wave in levels[unscaled].items()
     ]
     scores = score_pairs(scored, SCORES, sample_rate, workers)
     means = scores.groupby("system", sort=False)[[f"enhanced_{metric}" for metric in SCORES]].mean()
@@ -162,7 +167,7 @@ def _scores(outputs: Mapping, pairs: Pairs, sample_rate: int, workers: int) -> p
     for system, levels in list(outputs.items())[1:]:
         for level, waves in levels.items():
             snr = [measured_snr(wave, outputs[FLOAT][level][name]) for name, wave in waves.items()]
-            if level == as_they_are:
+            if level == unscaled:
                 means.loc[system, ["snr", "snr_min"]] = np.mean(snr), min(snr)
             else:
                 means.loc[system, f"snr_{level:g}"] = np.mean(snr)
@@ -170,7 +175,7 @@ def _scores(outputs: Mapping, pairs: Pairs, sample_rate: int, workers: int) -> p
 
 
 def _in_order(layers: Mapping[str, pd.Series]) -> pd.DataFrame:
-    """A column each; tensors as the networks have them."""
+    """Return a table with a column per network or file, and a row per tensor in their order."""
     return pd.DataFrame(layers, index=list(dict.fromkeys(name for column in layers.values() for name in column.index)))
 
 
@@ -179,7 +184,7 @@ def _at(level: float, wave: np.ndarray) -> np.ndarray:
 
 
 def _excerpts(pairs: Pairs, length: int) -> Tensor:
-    """The middle of every recording, (B, N); shorter ones are repeated."""
+    """Return the middle of every recording, (B, N); shorter recordings are repeated."""
     begin = {name: max(0, (len(noisy) - length) // 2) for name, (noisy, _) in pairs.items()}
     parts = [np.resize(noisy[begin[name] :][:length], length) for name, (noisy, _) in pairs.items()]
     return torch.from_numpy(np.stack(parts))

@@ -1,4 +1,4 @@
-"""The measurements of `gtcrn.profiling.quantization` as text, as numbers and as a figure."""
+"""The report of `gtcrn.profiling.quantization` as text, as numbers and as a figure."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from gtcrn.metrics import METRICS
 from gtcrn.plots.figures import OPEN_STYLE, save
 from gtcrn.plots.tables import markdown_table, rich_table, write_csv
 from gtcrn.profiling.latency import SCORES
-from gtcrn.profiling.quantization import LEVELS, Report
+from gtcrn.profiling.quantization import LEVELS, Comparison
 
 _NONE = "–"
 _WORST = 8  # tensors that are listed
-_LABELS = 130  # that can be read below a panel
+_LABELS = 130  # labels that fit legibly below a panel
 NOTES = [
     "SNR: of the output against the float model's, mean and least over the recordings, then their mean at other levels "
     "of the input. Scores: on the recordings as they are.",
@@ -33,36 +33,39 @@ NOTES = [
 Table = tuple[str, list[str], list[list[str]]]  # title, header, rows
 
 
-def write(report: Report, folder: Path) -> list[Path]:
-    """`quantization.md`, `.csv` (the summary), `.png`, and as far as there are any `quantization_layers.csv` and
-    `quantization_tensors.csv`; returns their paths."""
+def write(comparison: Comparison, folder: Path) -> list[Path]:
+    """Write `quantization.md`, `.csv` (the summary) and `.png`, and return their paths.
+
+    `quantization_layers.csv` and `quantization_tensors.csv` are written too where there is something in them.
+    """
     text, summary, picture = (folder / f"quantization{end}" for end in (".md", ".csv", ".png"))
     parts = ["# Integers beside the float model"]
-    for title, header, rows in _tables(report):
+    for title, header, rows in _tables(comparison):
         parts += [f"## {title}", markdown_table(header, rows)]
     parts += ["\n".join(f"- {note}" for note in NOTES), "![output SNR, by level and by tensor](quantization.png)"]
     write_text(text, "\n\n".join(parts) + "\n")
-    write_csv(report.summary.reset_index(), summary, float_format="%.6g")
-    ranked = {"layers": report.layers, "tensors": report.tensors}
+    write_csv(comparison.summary.reset_index(), summary, float_format="%.6g")
+    ranked = {"layers": comparison.layers, "tensors": comparison.tensors}
     ranked = {folder / f"quantization_{name}.csv": errors for name, errors in ranked.items() if not errors.empty}
     for path, errors in ranked.items():
         write_csv(errors.reset_index(names="tensor"), path, float_format="%.6g")
-    save(figure(report), picture)
+    save(figure(comparison), picture)
     return [text, summary, *ranked, picture]
 
 
-def terminal(report: Report) -> list[rich.table.Table]:
-    return [rich_table(*table) for table in _tables(report)]
+def terminal(comparison: Comparison) -> list[rich.table.Table]:
+    """Return the tables of the report for `rich.print`."""
+    return [rich_table(*table) for table in _tables(comparison)]
 
 
-def _tables(report: Report) -> list[Table]:
-    tables = [("quality", *_quality(report.summary)), ("size and time", *_cost(report.summary))]
-    names = list(report.operators)
-    rows = [[kind, *map(str, counts)] for kind, counts in zip(report.operators.index, report.operators.to_numpy())]
-    tables.append(("operators", ["", *names], rows))
-    if not report.left.empty:
-        tables.append(("left in float", list(report.left), report.left.to_numpy().tolist()))
-    for title, errors in (("one tensor alone", report.layers), ("inside", report.tensors)):
+def _tables(comparison: Comparison) -> list[Table]:
+    tables = [("quality", *_quality(comparison.summary)), ("size and time", *_cost(comparison.summary))]
+    operators, left = comparison.operators, comparison.left
+    rows = [[kind, *map(str, counts)] for kind, counts in zip(operators.index, operators.to_numpy())]
+    tables.append(("operators", ["", *operators], rows))
+    if not left.empty:
+        tables.append(("left in float", list(left), left.to_numpy().tolist()))
+    for title, errors in (("one tensor alone", comparison.layers), ("inside", comparison.tensors)):
         if not errors.empty:
             tables.append((f"{title}, the worst first", *_worst(errors)))
     return tables
@@ -97,7 +100,7 @@ def _cost(summary: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
 
 
 def _worst(layers: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
-    """Of every network its own ranking."""
+    """Return the header and rows of a table with a ranking for every network or file."""
     columns = []
     for name in layers:
         ranked = layers[name].dropna().sort_values().iloc[:_WORST]
@@ -109,18 +112,21 @@ def _number(value: float, shape: str, unit: str = "") -> str:
     return _NONE if np.isnan(value) else f"{value:{shape}}{unit}"
 
 
-def figure(report: Report) -> Figure:
-    """Above the output SNR of every file by level of the input, below that of every tensor rounded alone, and that of
-    tensors inside files against the float file's."""
+def figure(comparison: Comparison) -> Figure:
+    """Draw the output SNR of every file by level of the input, and the SNR of tensors below it.
+
+    The panels of tensors show the output SNR if each is rounded alone, and the SNR of those inside files against those
+    of the float file.
+    """
     ranked = {
-        "output SNR,\nthis tensor alone rounded [dB]": report.layers,
-        "SNR inside the file\nagainst the float file [dB]": report.tensors,
+        "output SNR,\nthis tensor alone rounded [dB]": comparison.layers,
+        "SNR inside the file\nagainst the float file [dB]": comparison.tensors,
     }
     ranked = {label: errors for label, errors in ranked.items() if not errors.empty}
     with matplotlib.rc_context(OPEN_STYLE):
         result = Figure(figsize=(10, 3 + 4 * len(ranked)), dpi=150, layout="constrained")
         panels = result.subplots(1 + len(ranked), squeeze=False)[:, 0]
-        _draw_levels(panels[0], report.summary[report.summary["integer_macs"] > 0])
+        _draw_levels(panels[0], comparison.summary[comparison.summary["integer_macs"] > 0])
         for panel, (label, errors) in zip(panels[1:], ranked.items()):
             _draw_tensors(panel, errors, label)
     return result
@@ -130,8 +136,8 @@ def _draw_levels(panel, summary: pd.DataFrame) -> None:
     keys = {f"× {level:g}": "snr" if level == LEVELS[0] else f"snr_{level:g}" for level in LEVELS}
     width = 0.8 / len(keys)
     for number, (label, key) in enumerate(keys.items()):
-        places = np.arange(len(summary)) + (number - (len(keys) - 1) / 2) * width
-        panel.bar_label(panel.bar(places, summary[key], width, label=f"input {label}"), fmt="%.1f", fontsize=7)
+        positions = np.arange(len(summary)) + (number - (len(keys) - 1) / 2) * width
+        panel.bar_label(panel.bar(positions, summary[key], width, label=f"input {label}"), fmt="%.1f", fontsize=7)
     panel.set_xticks(range(len(summary)), [name.replace(" ", "\n").replace(":", ":\n") for name in summary.index])
     panel.set(ylabel="output SNR against float [dB]")
     panel.legend(frameon=False, ncols=len(keys), loc="lower left", bbox_to_anchor=(0, 1))

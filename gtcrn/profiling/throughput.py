@@ -1,4 +1,4 @@
-"""How fast training data comes, and what the table of a huge corpus costs."""
+"""Throughput of training data, and the time and memory that the table of a huge corpus takes."""
 
 from __future__ import annotations
 
@@ -27,14 +27,16 @@ from gtcrn.data.speech import SpeechData, dns
 from gtcrn.data.tables import write_table
 from gtcrn.workers import begin
 
-_FOLDERS = 1000  # of the synthetic corpus
+_FOLDERS = 1000  # speakers of the synthetic corpus
 
 
 @dataclass(frozen=True)
-class Pace:
-    """Of one process. real_time: seconds of (noisy) audio per second. decoding, mixing: shares of the time in which
-    files are read and resampled, and in which mixtures are made. over_decoding: how many times as long as decoding
-    alone, see `pace`.
+class Throughput:
+    """The throughput of a dataset in one process.
+
+    real_time: seconds of (noisy) audio per second. decoding, mixing: shares of the time that reading and resampling
+    files takes, and that mixing takes. over_decoding: ratio of the time to that of decoding alone, see
+    `measure_throughput`.
     """
 
     items_per_second: float
@@ -44,10 +46,11 @@ class Pace:
     over_decoding: float
 
 
-def pace(dataset: Dataset, sample_rate: int, items: int = 200, repetitions: int = 5) -> Pace:
-    """Of the first items, median over several passes, after one that brings their files into the page cache.
+def measure_throughput(dataset: Dataset, sample_rate: int, items: int = 200, repetitions: int = 5) -> Throughput:
+    """Measure the throughput of the first items: the median of several passes, after one that fills the page cache.
 
-    Decoding alone is plain soundfile on the same parts of the same files, without resampling, in turn with them.
+    Decoding alone is plain soundfile on the same parts of the same files, without resampling, alternating with the
+    passes.
     """
     keys = [divmod(number, len(dataset)) for number in range(items)]
 
@@ -65,7 +68,7 @@ def pace(dataset: Dataset, sample_rate: int, items: int = 200, repetitions: int 
 
     times = [(_duration(draw), _duration(decode)) for _ in range(repetitions)]
     drawing, decoding = map(median, zip(*times))
-    return Pace(
+    return Throughput(
         items_per_second=items / drawing,
         real_time=seconds / drawing,
         decoding=sum(took for _, took in loads) / whole,
@@ -76,7 +79,7 @@ def pace(dataset: Dataset, sample_rate: int, items: int = 200, repetitions: int 
 
 @contextmanager
 def _recorded(module: ModuleType, name: str) -> Iterator[list[tuple[tuple, float]]]:
-    """Every call of a function meanwhile: its arguments and the seconds it took."""
+    """Record the arguments and the seconds of every call of a module's function within the block."""
     calls, function = [], getattr(module, name)
 
     def recorded(*arguments):
@@ -93,7 +96,7 @@ def _recorded(module: ModuleType, name: str) -> Iterator[list[tuple[tuple, float
 
 
 def _part(path: str | Path, sample_rate: int, start: int = 0, frames: int = -1) -> tuple[str | Path, int, int]:
-    """What `audio.load` is asked for, in frames of the file."""
+    """Convert the arguments of `audio.load` to those of `audio.read`, which counts frames of the file."""
     ratio = audio.info(path).samplerate / sample_rate
     return path, int(start * ratio), -1 if frames < 0 else round(frames * ratio)
 
@@ -105,16 +108,16 @@ def _duration(run: Callable) -> float:
 
 
 @dataclass(frozen=True)
-class LoaderPace:
-    """Of the training loader. first_batch: s until it comes. real_time: see `Pace`."""
+class LoaderThroughput:
+    """The throughput of a training loader. first_batch: seconds until the first batch. real_time: see `Throughput`."""
 
     first_batch: float
     items_per_second: float
     real_time: float
 
 
-def loader_pace(data: SpeechData, seconds: float = 5.0) -> LoaderPace:
-    """As fast as it can, for so long from the first batch on; short epochs follow one another."""
+def measure_loader(data: SpeechData, seconds: float = 5.0) -> LoaderThroughput:
+    """Measure the throughput of the training loader for so long from the first batch on, over several epochs."""
     begin = time.perf_counter()
     batches = _endless(data)
     next(batches)
@@ -123,7 +126,7 @@ def loader_pace(data: SpeechData, seconds: float = 5.0) -> LoaderPace:
     while (elapsed := time.perf_counter() - started) < seconds:
         noisy = next(batches)["noisy"]
         items, samples = items + len(noisy), samples + noisy.numel()
-    return LoaderPace(started - begin, items / elapsed, samples / data.sample_rate / elapsed)
+    return LoaderThroughput(started - begin, items / elapsed, samples / data.sample_rate / elapsed)
 
 
 def _endless(data: SpeechData) -> Iterator[dict]:
@@ -135,8 +138,10 @@ def _endless(data: SpeechData) -> Iterator[dict]:
 
 @dataclass(frozen=True)
 class TableCost:
-    """rows: of the table. open_seconds: from its path to the first item. main, worker: MB (rss, pss, uss) by which the
-    training process and its larger loader worker are larger than with a table of 1000 rows.
+    """The cost of the table of a corpus.
+
+    rows: files in the table. open_seconds: time from its path to the first item. main, worker: MB (rss, pss, uss) by
+    which the training process and its larger loader worker are larger than with a table of 1000 rows.
     """
 
     rows: int
@@ -145,8 +150,8 @@ class TableCost:
     worker: dict[str, float]
 
 
-def table_cost(rows: int, items: int = 3000) -> TableCost:
-    """Of mixtures whose speech is a synthetic corpus of so many files, named in one manifest.
+def measure_table(rows: int, items: int = 3000) -> TableCost:
+    """Measure the cost of a table with so many rows, the manifest of a synthetic corpus of speech to mix.
 
     items: how many are drawn before the memory is measured.
     """
@@ -162,7 +167,7 @@ def table_cost(rows: int, items: int = 3000) -> TableCost:
 
 
 def _fresh_process() -> ProcessPoolExecutor:
-    """One that has no memory of this one, but starts its loader workers as this one would."""
+    """Return a process that shares no memory with this one, but starts its loader workers as this one would."""
     spawn = multiprocessing.get_context("spawn")
     return ProcessPoolExecutor(1, spawn, _begin, (multiprocessing.get_start_method(),))
 
@@ -173,7 +178,7 @@ def _begin(start_method: str) -> None:
 
 
 def _write_corpus(folder: Path, rows: int) -> None:
-    """A manifest whose paths all exist: links to one folder, whose files are links to one recording."""
+    """Write a manifest whose paths all exist, as links to one folder whose files are links to one recording."""
     rate, files = 16000, -(-rows // _FOLDERS)
     names = [f"book_00000_chapter_0009_segment_{number:04d}.wav" for number in range(files)]
     wave = 0.1 * np.random.default_rng(0).standard_normal(rate, np.float32)
@@ -188,11 +193,11 @@ def _write_corpus(folder: Path, rows: int) -> None:
     facts = dict(seconds=1.0, frames=rate, rate=rate, channels=1, peak=0.4, rms=0.1, problem="")
     columns = [pa.array(paths), *(pa.repeat(pa.scalar(facts[name], FACTS.field(name).type), rows) for name in facts)]
     write_table(pa.table(columns, FACTS), folder / FILE)
-    _forget(folder / FILE)
+    _drop_from_cache(folder / FILE)
 
 
-def _forget(file: Path) -> None:
-    """Drops a file from the page cache, where the system has a call for it."""
+def _drop_from_cache(file: Path) -> None:
+    """Drop a file from the page cache, where the system has a call for it."""
     with file.open("rb") as opened:
         os.fsync(opened)
         if hasattr(os, "posix_fadvise"):
@@ -200,7 +205,7 @@ def _forget(file: Path) -> None:
 
 
 def _open_and_draw(speech: Path, noise: Path, items: int) -> tuple[float, dict[str, float], dict[str, float]]:
-    """Seconds to the first item; memory of this process and of its larger worker after many items."""
+    """Return the seconds to the first item, and the memory of this process and its larger worker after many items."""
     begin = time.perf_counter()
     data = dns(
         speech=str(speech),
@@ -229,7 +234,10 @@ def _open_and_draw(speech: Path, noise: Path, items: int) -> tuple[float, dict[s
 
 
 def _memory(process: int) -> dict[str, float]:
-    """MB: rss counts shared pages in full, pss by the number of processes that share them, uss not at all."""
+    """Return the memory of a process in MB.
+
+    rss counts shared pages in full, pss divides them by the number of processes that share them, uss leaves them out.
+    """
     try:
         lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()[1:]
     except OSError:  # only Linux tells

@@ -29,8 +29,8 @@ from gtcrn.metrics.pair import check_metrics
 from gtcrn.models.enhancer import Enhancer
 from gtcrn.plots import tables
 from gtcrn.plots.figures import save, spectrogram_figure
-from gtcrn.quantization.checkpoint import holds_integers, trained_network, simulation
-from gtcrn.reports.streaming import stream
+from gtcrn.quantization.checkpoint import holds_integers, simulation, trained_network
+from gtcrn.reports.streaming import enhance_in_chunks
 from gtcrn.tasks.building import build_data, configure_torch, load_checkpoint
 
 if TYPE_CHECKING:  # imports W&B
@@ -118,7 +118,7 @@ def enhanced_pairs(
     for item in tqdm(islice(loader, total), "enhancing", total, unit="file", disable=None):
         name = fitting(*item["name"])
         if forget_every:
-            enhanced = stream(enhancer, item["noisy"][0].numpy(), forget_every, forget=True).aligned
+            enhanced = enhance_in_chunks(enhancer, item["noisy"][0].numpy(), forget_every, forget=True).aligned
         else:
             enhanced = enhancer(item["noisy"])[0][0].numpy()
         audio.write(folder / f"{name}.wav", enhanced, enhancer.sample_rate, subtype="FLOAT")

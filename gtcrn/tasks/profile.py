@@ -30,7 +30,7 @@ from gtcrn.models.pretrained import open_checkpoint
 from gtcrn.plots.tables import rich_table
 from gtcrn.profiling import complexity, latency, latency_report, quantization, quantization_report
 from gtcrn.profiling.cost import measure
-from gtcrn.profiling.throughput import loader_pace, pace, table_cost
+from gtcrn.profiling.throughput import measure_loader, measure_table, measure_throughput
 from gtcrn.quantization import calibration
 from gtcrn.quantization.checkpoint import trained_network
 from gtcrn.quantization.network import Network
@@ -91,7 +91,7 @@ def profile_all(cfg: DictConfig, console: Console) -> dict:
         log.info("measuring %s", name)
         row = OmegaConf.to_container(cfg.model.rows[name])
         del row["overrides"]
-        rows.append(complexity.Row(name, measure(build(model)), **row))
+        rows.append(complexity.ModelCost(name, measure(build(model)), **row))
     for table in complexity.terminal(rows):
         console.print(table)
     for path in complexity.write(rows, Path(cfg.run_dir)):
@@ -157,7 +157,7 @@ def profile_data(cfg: DictConfig, console: Console, manifest_rows: Annotated[int
     for line in data.describe():
         log.info(line)
     dataset = data.dataset("train")
-    alone, loader = pace(dataset, data.sample_rate), loader_pace(data)
+    alone, loader = measure_throughput(dataset, data.sample_rate), measure_loader(data)
     comparable = (data.sample_rate, data.segment_seconds) == (16000, 4)
     target = LEAST_REAL_TIME.get(type(dataset)) if comparable else None
     items = [
@@ -173,7 +173,7 @@ def profile_data(cfg: DictConfig, console: Console, manifest_rows: Annotated[int
     ]
     console.print(rich_table("training items", ("quantity", "value", "target"), items))
     log.info("opening a made-up corpus, which takes up to a minute …")
-    table = table_cost(manifest_rows)
+    table = measure_table(manifest_rows)
     seconds = _against(table.open_seconds, "≤", MOST_SECONDS)
     opening = [("from its path to the first item", f"{table.open_seconds:.2f} s", seconds)]
     for name, memory in (("the training process", table.main), ("a loader worker", table.worker)):
@@ -225,14 +225,14 @@ def profile_latency(
 def _compared(
     cfg: DictConfig, files: list[Path], reference: list[Path], seconds: float, pairs: str | None
 ) -> tuple[list[latency.Timing], DataFrame | None]:
-    taking_part = latency.participants(files, reference, load_or_build(cfg) if cfg.ckpt else None)
-    sample_rate = taking_part[0].runner.sample_rate
+    candidates = latency.find_candidates(files, reference, load_or_build(cfg) if cfg.ckpt else None)
+    sample_rate = candidates[0].runner.sample_rate
     if not pairs:
-        return latency.measure(latency.entries(taking_part, latency.noise(sample_rate)), seconds), None
+        return latency.measure(latency.timed_calls(candidates, latency.noise(sample_rate)), seconds), None
     waves = latency.read_pairs(Path(pairs), sample_rate)
-    scores = latency.quality(taking_part, waves, cfg.metrics.workers)
+    scores = latency.quality(candidates, waves, cfg.metrics.workers)
     noisy = np.concatenate([noisy for noisy, _ in waves.values()])
-    return latency.measure(latency.entries(taking_part, noisy), seconds), scores
+    return latency.measure(latency.timed_calls(candidates, noisy), seconds), scores
 
 
 def profile_quantization(

@@ -10,7 +10,7 @@ from matplotlib.text import Annotation
 from rich.console import Console
 
 from gtcrn.profiling import complexity
-from gtcrn.profiling.complexity import Row
+from gtcrn.profiling.complexity import ModelCost
 from gtcrn.profiling.cost import Cost
 
 
@@ -34,10 +34,10 @@ def make_cost(scale: float = 1.0, looks_ahead: bool = False) -> Cost:
 
 
 ROWS = [
-    Row("gtcrn", make_cost(), "23.67 K / 48.2 K", "33.0 M", "33.0 M is ptflops'."),
-    Row("plain", make_cost(0.5)),
-    Row("light_v3_one_dpgrnn", make_cost(0.25, looks_ahead=True), note="as published."),
-    Row("timbre_balanced", make_cost(2000)),
+    ModelCost("gtcrn", make_cost(), "23.67 K / 48.2 K", "33.0 M", "33.0 M is ptflops'."),
+    ModelCost("plain", make_cost(0.5)),
+    ModelCost("light_v3_one_dpgrnn", make_cost(0.25, looks_ahead=True), note="as published."),
+    ModelCost("timbre_balanced", make_cost(2000)),
 ]
 
 
@@ -60,12 +60,12 @@ def test_notes_are_of_rows_that_are_there():
     assert "| plain |" in text and "| light_v3_one_dpgrnn ² |" in text
     alone = complexity.markdown(ROWS[2:])
     assert "ptflops" not in alone and "- ¹ as published." in alone
-    many = complexity.markdown([Row(f"model {i}", make_cost(), note=f"note {i}") for i in range(12)])
+    many = complexity.markdown([ModelCost(f"model {i}", make_cost(), note=f"note {i}") for i in range(12)])
     assert "| model 11 ¹² |" in many and "- ¹² note 11" in many
 
 
 def test_terminal_fits_120_columns():
-    long = Row("light_v3_two_dpgrnn", make_cost(3000), "23.67 K / 48.2 K", "33.0 M", "word " * 60)
+    long = ModelCost("light_v3_two_dpgrnn", make_cost(3000), "23.67 K / 48.2 K", "33.0 M", "word " * 60)
     console = Console(width=120, record=True, file=open("/dev/null", "w"))
     console.print(*complexity.terminal([*ROWS, long]))
     text = console.export_text()
@@ -91,8 +91,8 @@ def test_csv(tmp_path):
         ROWS,
         ROWS[:1],
         ROWS[2:3],  # nothing that streams
-        [Row(f"one of many models {i}", make_cost(1 + 0.04 * i)) for i in range(12)],
-        [Row(f"the same model {i}", make_cost()) for i in range(3)],
+        [ModelCost(f"one of many models {i}", make_cost(1 + 0.04 * i)) for i in range(12)],
+        [ModelCost(f"the same model {i}", make_cost()) for i in range(3)],
     ],
     ids=["some", "one", "none that streams", "close together", "one place"],
 )

@@ -21,7 +21,7 @@ from gtcrn.errors import UserError
 from gtcrn.metrics import evaluate_pair
 from gtcrn.models import light_v3
 from gtcrn.profiling import latency, latency_report
-from gtcrn.profiling.latency import Entry, Participant, Timing, measure
+from gtcrn.profiling.latency import Candidate, TimedCall, Timing, measure
 from gtcrn.reports.streaming import stream
 from gtcrn.runtime.eager import open_stream
 from gtcrn.runtime.framing import STFTStep, Stream
@@ -55,8 +55,8 @@ def clocks(monkeypatch):
     return told
 
 
-def entry(name: str, step, hop_ms: float = 16.0, call: str = latency.PROCESS) -> Entry:
-    return Entry(name, call, "numpy", hop_ms, 2048, step, list(np.zeros((7, 4), np.float32)))
+def timed_call(name: str, step, hop_ms: float = 16.0, call: str = latency.PROCESS) -> TimedCall:
+    return TimedCall(name, call, "numpy", hop_ms, 2048, step, list(np.zeros((7, 4), np.float32)))
 
 
 def working(clocks, milliseconds, others: float = 0.0, calls: list | None = None):
@@ -89,8 +89,8 @@ def test_all_take_turns_and_warm_ups_are_left_out(clocks):
             yield from [1.0 + number] * hops
 
     entries = [
-        entry("turns", working(clocks, turns(), calls=calls)),
-        *(entry(name, lambda x, name=name: calls.append(name)) for name in "abc"),
+        timed_call("turns", working(clocks, turns(), calls=calls)),
+        *(timed_call(name, lambda x, name=name: calls.append(name)) for name in "abc"),
     ]
     first = measure(entries, seconds=2)[0]
     assert first.wall == pytest.approx(np.repeat([[1.0], [2], [3], [4]], hops, axis=1))
@@ -107,7 +107,8 @@ def test_ratios_are_per_second_of_audio_and_not_disturbed_by_other_programs(cloc
     quick = working(clocks, endless(0.5))
     short = working(clocks, endless(1.0))
     timings = measure(
-        [entry("slow", slow), entry("quick", quick), entry("half the hop", short, hop_ms=8.0)], seconds=1.0
+        [timed_call("slow", slow), timed_call("quick", quick), timed_call("half the hop", short, hop_ms=8.0)],
+        seconds=1.0,
     )
     table = latency_report.frame(timings).set_index("name")
     assert table["times_faster"].to_dict() == pytest.approx({"slow": 1, "quick": 8, "half the hop": 2})
@@ -123,13 +124,13 @@ def test_ratio_is_the_median_of_the_rounds():
     theirs, ours = np.full((3, 5), 6.0), np.full((3, 5), 2.0)
     theirs[1], ours[1] = 12, 4
     ours[2] = 20
-    leader, other = (Timing(entry("x", None), times, times, 0.0) for times in (theirs, ours))
+    leader, other = (Timing(timed_call("x", None), times, times, 0.0) for times in (theirs, ours))
     assert other.times_faster(leader) == pytest.approx(3)
 
 
 def test_percentiles_and_more_threads_than_one():
     wall = np.arange(1.0, 101).reshape(4, 25)
-    timing = Timing(entry("x", None), wall, 1.9 * wall, 0.0)
+    timing = Timing(timed_call("x", None), wall, 1.9 * wall, 0.0)
     row = latency_report.frame([timing]).iloc[0]
     assert row[["median_ms", "min_ms", "max_ms"]].tolist() == [50.5, 1, 100]
     assert row[["p95_ms", "p99_ms"]].tolist() == pytest.approx([95.05, 99.01])
@@ -145,7 +146,7 @@ def test_memory_is_told_of_who_took_it():
         kept.append(mmap.mmap(-1, ones.nbytes, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
         kept[-1][:] = ones
 
-    greedy, modest = measure([entry("greedy", keep), entry("modest", lambda x: ones.copy())], 1.0)
+    greedy, modest = measure([timed_call("greedy", keep), timed_call("modest", lambda x: ones.copy())], 1.0)
     turns = 2 * (latency.WARM_UP + 31)
     assert greedy.growth == pytest.approx(turns * ones.nbytes, rel=0.1)
     assert modest.growth < 2**20
@@ -153,8 +154,8 @@ def test_memory_is_told_of_who_took_it():
 
 def test_what_is_timed_of_a_file(tmp_path):
     signal = np.random.default_rng(0).standard_normal(4000).astype(np.float32)
-    taking_part = latency.participants([make(tmp_path / "a.onnx"), make(tmp_path / "w.onnx", spectral=False)])
-    timed = latency.entries(taking_part, signal)
+    candidates = latency.find_candidates([make(tmp_path / "a.onnx"), make(tmp_path / "w.onnx", spectral=False)])
+    timed = latency.timed_calls(candidates, signal)
     assert [(one.name, one.call, one.stft) for one in timed] == [
         ("a.onnx", "process()", "numpy"),
         ("a.onnx", "run()", "left out"),
@@ -180,7 +181,7 @@ def test_spectra_are_those_of_the_stream():
 def test_plain_run_hands_states_on(references, recordings):
     path = references / "gtcrn" / "gtcrn_simple.onnx"
     noisy = audio.read(recordings / "vctk_demand_mini" / "noisy" / "p287_001.wav")[0][: 256 * 20]
-    _, run, bound = latency.entries(latency.participants([path]), noisy)
+    _, run, bound = latency.timed_calls(latency.find_candidates([path]), noisy)
     assert (run.call, bound.call) == ("run()", "binding")
     for x in run.inputs:
         np.testing.assert_allclose(run.step(x), bound.step(x), atol=1e-5)
@@ -206,7 +207,7 @@ def test_order_and_names(tmp_path, references):
     make(tmp_path / "one" / "a.onnx"), make(tmp_path / "two" / "a.onnx")
     (tmp_path / "one" / "MODEL_CARD.md").write_text("x")
     enhancer = light_v3.build(causal=True)
-    found = latency.participants([tmp_path, tmp_path / "one" / "a.onnx", published], [published], enhancer)
+    found = latency.find_candidates([tmp_path, tmp_path / "one" / "a.onnx", published], [published], enhancer)
     assert [part.name for part in found] == ["gtcrn/gtcrn_simple.onnx", "PyTorch, eager", "one/a.onnx", "two/a.onnx"]
     assert found[1].file_bytes is None
     net = tmp_path / "gtcrn_ncnn" / "model.ncnn.param"
@@ -214,7 +215,7 @@ def test_order_and_names(tmp_path, references):
     net.parent.mkdir()
     net.write_bytes(b"12")
     net.with_suffix(".bin").write_bytes(b"345")
-    assert Participant("n", None, (net,)).file_bytes == 5
+    assert Candidate("n", None, (net,)).file_bytes == 5
 
 
 @pytest.mark.parametrize(
@@ -244,13 +245,13 @@ def test_mistakes_are_named(tmp_path, files, reference, message):
     for name in ("bad.onnx", "bad.tflite", "a.wav"):
         (tmp_path / name).write_bytes(b"TFL3 or something else" * 9)
     with pytest.raises(UserError, match=message) as error:
-        latency.participants([tmp_path / file for file in files], [tmp_path / file for file in reference])
+        latency.find_candidates([tmp_path / file for file in files], [tmp_path / file for file in reference])
     assert "\n" not in str(error.value)
 
 
 def test_what_looks_ahead_is_named():
     with pytest.raises(UserError, match="cannot stream: layer"):
-        latency.participants([], (), light_v3.build(causal=False))
+        latency.find_candidates([], (), light_v3.build(causal=False))
 
 
 def test_quality(references, recordings, tmp_path):
@@ -258,8 +259,8 @@ def test_quality(references, recordings, tmp_path):
     pairs = {name: (noisy[:40000], clean[:40000]) for name, (noisy, clean) in list(pairs.items())[:2]}
     enhancer = gtcrn.load(references / "gtcrn" / "dns3_epoch96.tar")
     published = references / "gtcrn" / "gtcrn_simple.onnx"
-    taking_part = latency.participants([make(tmp_path / "through.onnx")], [published], enhancer)
-    scores = latency.quality(taking_part, pairs, workers=1)
+    candidates = latency.find_candidates([make(tmp_path / "through.onnx")], [published], enhancer)
+    scores = latency.quality(candidates, pairs, workers=1)
     assert list(scores.index) == ["noisy", "gtcrn_simple.onnx", latency.PYTORCH, "through.onnx"]
     assert np.isnan(scores.loc[["noisy", latency.PYTORCH], "max_error"]).all()
     assert scores.loc["gtcrn_simple.onnx", "max_error"] < 1e-5 < scores.loc["through.onnx", "max_error"]
@@ -270,7 +271,7 @@ def test_quality(references, recordings, tmp_path):
     enhanced = [(clean, latency.enhance(open_stream(enhancer), noisy)) for noisy, clean in pairs.values()]
     expected = np.mean([evaluate_pair(*pair, 16000, ["si_sdr"]).values["si_sdr"] for pair in enhanced])
     assert scores.loc[latency.PYTORCH, "si_sdr"] == pytest.approx(expected)
-    alone = latency.quality(taking_part[2:], pairs, workers=1)
+    alone = latency.quality(candidates[2:], pairs, workers=1)
     assert alone["max_error"].isna().all()
 
 
@@ -300,7 +301,7 @@ def timings():
         for call in (latency.PROCESS, "extract()") if name != latency.PYTORCH else (latency.PROCESS,):
             times = rng.lognormal(2 * number, 0.3, (10, 31))
             size = np.nan if name == latency.PYTORCH else 3_000_000
-            one = entry(name, None, hop_ms=8.0 if number == 2 else 16.0, call=call)._replace(file_bytes=size)
+            one = timed_call(name, None, hop_ms=8.0 if number == 2 else 16.0, call=call)._replace(file_bytes=size)
             found.append(Timing(one, times, times, 4096.0))
     return found
 
@@ -346,7 +347,7 @@ def test_threads(clocks):
     torch.set_num_threads(2)
     try:
         seen = []
-        measure([entry("x", lambda x: seen.append(torch.get_num_threads()))], 0.1)
+        measure([timed_call("x", lambda x: seen.append(torch.get_num_threads()))], 0.1)
         assert set(seen) == {1}
     finally:
         torch.set_num_threads(1)

@@ -9,7 +9,14 @@ from gtcrn.data import audio, datasets
 from gtcrn.data.manifest import open_manifest
 from gtcrn.data.mixing import Recipe
 from gtcrn.data.speech import dns, vctk_demand
-from gtcrn.profiling.throughput import _part, _recorded, _write_corpus, loader_pace, pace, table_cost
+from gtcrn.profiling.throughput import (
+    _part,
+    _recorded,
+    _write_corpus,
+    measure_loader,
+    measure_table,
+    measure_throughput,
+)
 
 
 def loading(cache) -> dict:
@@ -28,16 +35,18 @@ def mixtures(recordings, tmp_path):
     return data
 
 
-def test_pace_of_mixtures_and_pairs(mixtures, recordings, tmp_path):
+def test_throughput_of_mixtures_and_pairs(mixtures, recordings, tmp_path):
     load, mix = audio.load, datasets.mix
-    mixed = pace(mixtures.dataset("train"), 16000, items=11, repetitions=2)  # more items than the dataset has
+    mixed = measure_throughput(
+        mixtures.dataset("train"), 16000, items=11, repetitions=2
+    )  # more items than the dataset has
     assert mixed.real_time == pytest.approx(2 * mixed.items_per_second)
     assert 0 < mixed.decoding < 1 and 0 < mixed.mixing < 1 and mixed.decoding + mixed.mixing < 1
     assert mixed.over_decoding > 1
     corpus = str(recordings / "vctk_demand_mini")
     data = vctk_demand(corpus, ["28spk"], [], ["p287_006"], "validation", None, **loading(tmp_path))
     data.setup(("train",))
-    assert pace(data.dataset("train"), 16000, items=5, repetitions=1).mixing == 0
+    assert measure_throughput(data.dataset("train"), 16000, items=5, repetitions=1).mixing == 0
     assert audio.load is load and datasets.mix is mix
 
 
@@ -56,7 +65,7 @@ def test_decoding_alone_is_of_the_same_parts(mixtures):
 
 
 def test_loader_goes_on_over_short_epochs(mixtures):
-    found = loader_pace(mixtures, seconds=0.5)
+    found = measure_loader(mixtures, seconds=0.5)
     assert found.first_batch > 0 and found.real_time == pytest.approx(2 * found.items_per_second)
 
 
@@ -70,7 +79,7 @@ def test_every_path_of_the_made_up_corpus_is_there(tmp_path):
 
 
 def test_cost_of_a_table():
-    cost = table_cost(2000, items=16)
+    cost = measure_table(2000, items=16)
     assert cost.rows == 2000 and cost.open_seconds > 0
     if sys.platform == "linux":
         for memory in (cost.main, cost.worker):

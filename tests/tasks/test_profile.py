@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 
 from gtcrn.errors import Interrupted, UserError
 from gtcrn.profiling import cost
-from gtcrn.profiling.throughput import LoaderPace, Pace, TableCost
+from gtcrn.profiling.throughput import LoaderThroughput, TableCost, Throughput
 from gtcrn.tasks import profile
 from gtcrn.tasks.building import build
 
@@ -45,13 +45,13 @@ def profiled(perform):
 @pytest.fixture
 def measured(monkeypatch):
     """The clock and the memory of this machine are not what is tested."""
-    alone = Pace(items_per_second=25.0, real_time=100.0, decoding=0.25, mixing=0.5, over_decoding=4.0)
+    alone = Throughput(items_per_second=25.0, real_time=100.0, decoding=0.25, mixing=0.5, over_decoding=4.0)
     table = TableCost(
         1_000_000, 2.5, {"rss": 501.0, "pss": 400.0, "uss": 300.0}, {"rss": 99.0, "pss": 50.0, "uss": 20.0}
     )
-    monkeypatch.setattr(profile, "pace", lambda dataset, sample_rate: alone)
-    monkeypatch.setattr(profile, "loader_pace", lambda data: LoaderPace(0.5, 50.0, 200.0))
-    monkeypatch.setattr(profile, "table_cost", lambda rows: table)
+    monkeypatch.setattr(profile, "measure_throughput", lambda dataset, sample_rate: alone)
+    monkeypatch.setattr(profile, "measure_loader", lambda data: LoaderThroughput(0.5, 50.0, 200.0))
+    monkeypatch.setattr(profile, "measure_table", lambda rows: table)
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from gtcrn.losses.waveform import output_snr
 from gtcrn.models import dtln, light_v3, micro
 from gtcrn.models import gtcrn as gtcrn_model
 from gtcrn.models.pretrained import open_checkpoint
-from gtcrn.quantization.checkpoint import holds_integers, trained_network, load_simulation
+from gtcrn.quantization.checkpoint import holds_integers, load_simulation, trained_network
 from gtcrn.tasks import train
 from gtcrn.training.callbacks import ValidationScores
 from gtcrn.training.datamodule import SpeechDataModule
