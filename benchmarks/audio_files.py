@@ -1,4 +1,4 @@
-"""Damaged and lying audio files, through everything of the framework that opens audio."""
+"""Damaged and lying audio files, which go through everything in the framework that opens audio."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ FORMATS = (
     (".opus", "OGG", "OPUS"),
     (".mp3", "MP3", "MPEG_LAYER_III"),
 )
-WHOLE_IN_BYTES = ("PCM", "FLOAT", "DOUBLE", "ULAW", "ALAW")  # so that a file that is cut lacks samples for certain
+WHOLE_IN_BYTES = ("PCM", "FLOAT", "DOUBLE", "ULAW", "ALAW")  # a file of these that is cut certainly lacks samples
 MONO = ("GSM610", "IMA_ADPCM")  # hold one channel in some containers or all
 HEADER = 120  # bytes, within which most formats say what they hold
 CHUNKS = (b"fmt ", b"data", b"fact", b"ds64", b"COMM", b"SSND", b"desc", b"pakt", b"OggS", b"Xing", b"Info", b"fLaC")

@@ -1,13 +1,13 @@
-"""Hostile cases in worker processes: whatever ends, hangs or starves a worker is put down to its case.
+"""Hostile cases in worker processes: a crash, a hang or a lack of memory is attributed to the case that caused it.
 
 Each part of the campaign is a module with two things, which `campaign` brings together:
 
     def cases(count: int, seed: int) -> Iterator[Case]    # small and picklable: what to make, e.g. (kind, seed)
     def check(case: Case) -> None                         # in the worker: makes it and lets the framework have it
 
-`check` returns where the case was accepted and did no harm. It lets the framework's `UserError` through, which counts
-as refused, and raises `Wrong` where something is wrong that no line has told. Any other exception is a traceback
-that a user would have seen, and so is a refusal of more than one line.
+`check` returns if the case was accepted and did no harm. It lets the framework's `UserError` through, which counts as
+refused, and raises `Wrong` for an error that the framework did not report. Any other exception is a traceback that a
+user would have seen, and so is a refusal of more than one line.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ TRACEBACK, CRASH, HANG, WRONG = "tracebacks", "crashes", "hangs", "wrong without
 OUTCOMES = (REFUSED, ACCEPTED, TRACEBACK, CRASH, HANG, WRONG)  # the columns of the table
 WORKERS = 2
 LIMIT = 60.0  # s that a case may take
-MEMORY = 12 * 2**30  # bytes of addresses that a worker may have; PyTorch alone takes several GiB of them
+MEMORY = 12 * 2**30  # bytes of address space that a worker may use; PyTorch alone takes several GiB of it
 _START = 900.0  # s that a worker may take to import what it needs
 
 Check = Callable[[Any], None]
 
 
 class Wrong(Exception):
-    """What the framework did with a case is wrong, and it said nothing."""
+    """An error that the framework made with a case without reporting it."""
 
 
 @dataclass
 class Tally:
-    """A row of the table: how often each outcome was seen, and of each kind of fault its first case."""
+    """A row of the table, which counts the outcomes and keeps the first case of each kind of fault."""
 
     what: str
     counts: Counter = field(default_factory=Counter)
@@ -62,7 +62,7 @@ class Tally:
 
 
 def table(tallies: Iterable[Tally]) -> str:
-    """Return the table in Markdown, and below it each kind of fault with how often it was seen and its first case."""
+    """Return the table in Markdown, and below it the count and the first case of each kind of fault."""
     lines = ["| what | tried | " + " | ".join(OUTCOMES) + " |", "|---|" + "---:|" * (len(OUTCOMES) + 1)]
     faults = []
     for tally in tallies:
@@ -76,7 +76,7 @@ def table(tallies: Iterable[Tally]) -> str:
 def campaign(
     what: str, check: Check, cases: Iterable[Any], total: int, workers: int = WORKERS, limit: float = LIMIT
 ) -> Tally:
-    """Give every case to a worker and return what came of them; a bar shows how far it is."""
+    """Check every case in a worker and return the tally of their outcomes; a bar shows the progress."""
     tally = Tally(what)
     with tqdm(total=total, desc=what, unit="case") as bar:
         for case, outcome, note in outcomes(check, cases, workers, limit):
@@ -89,13 +89,13 @@ def campaign(
 def outcomes(
     check: Check, cases: Iterable[Any], workers: int = WORKERS, limit: float = LIMIT
 ) -> Iterator[tuple[Any, str, str]]:
-    """Yield (case, outcome, note) as the cases end, in whatever order they do."""
+    """Yield (case, outcome, note) in the order in which the cases end."""
     waiting = iter(cases)
     crew = [_Worker(check) for _ in range(workers)]
     try:
         while crew:
             ready = wait([worker.connection for worker in crew], timeout=1.0)
-            for place, worker in reversed(list(enumerate(crew))):
+            for index, worker in reversed(list(enumerate(crew))):
                 if worker.connection in ready:
                     verdict = worker.verdict()
                 elif time.monotonic() - worker.since > (allowed := limit if worker.busy else _START):
@@ -108,28 +108,28 @@ def outcomes(
                     if not worker.busy:
                         raise RuntimeError(f"a worker can't start: {verdict[1]}; {worker.last_words()}")
                     worker.end()
-                    crew[place] = _Worker(check)
+                    crew[index] = _Worker(check)
                     continue
                 try:
                     worker.give(next(waiting))
                 except StopIteration:
                     worker.end()
-                    del crew[place]
+                    del crew[index]
     finally:
         for worker in crew:
             worker.end()
 
 
 class _Worker:
-    """A process that takes one case after another; what it writes goes to a file of its own."""
+    """A process that checks one case after another, and writes its output to a file of its own."""
 
     def __init__(self, check: Check):
         spawn = multiprocessing.get_context("spawn")
-        self.connection, theirs = spawn.Pipe()
+        self.connection, remote = spawn.Pipe()
         self.log = tempfile.NamedTemporaryFile(prefix="worker-", suffix=".log")
-        self.process = spawn.Process(target=_work, args=(check, theirs, self.log.name))
+        self.process = spawn.Process(target=_work, args=(check, remote, self.log.name))
         self.process.start()
-        theirs.close()  # so that its end of the pipe closes when it dies
+        remote.close()  # so that this end of the pipe closes when the process dies
         self.busy, self.case, self.since = False, None, time.monotonic()
 
     def give(self, case: Any) -> None:
@@ -148,18 +148,18 @@ class _Worker:
             return CRASH, f"{name} {self.last_words()}".strip()
 
     def last_words(self) -> str:
-        """Return where in the framework a dying worker was, or the last line it wrote."""
+        """Return the position in the framework where a worker died, or the last line that it wrote."""
         with open(self.log.name, errors="replace") as file:
             written = file.read()
         frames = re.findall(r'File ".*?/(gtcrn/[^"]+)", line (\d+) in (\S+)', written)
         return "in {}:{} {}".format(*frames[0]) if frames else (written.strip().splitlines() or [""])[-1]
 
     def end(self) -> None:
-        """Kill it with all that it has started."""
+        """Kill the process and all that it has started."""
         if self.process.is_alive():
             try:
                 os.killpg(self.process.pid, signal.SIGKILL)
-            except ProcessLookupError:  # it has no group of its own yet
+            except ProcessLookupError:  # the process has no group of its own yet
                 self.process.kill()
         self.process.join()
         self.connection.close()
@@ -178,7 +178,7 @@ def _work(check: Check, connection: Connection, log: str) -> None:
     while True:
         try:
             case = connection.recv()
-        except EOFError:  # whoever started it is gone
+        except EOFError:  # the parent process is gone
             return
         connection.send(_judged(check, case))
 
@@ -193,8 +193,8 @@ def _judged(check: Check, case: Any) -> tuple[str, str]:
         return WRONG, str(error)
     except BaseException as error:
         frames = traceback.extract_tb(error.__traceback__)
-        place = next((frame for frame in reversed(frames) if "/gtcrn/" in frame.filename), frames[-1])
-        where = f"{place.filename.rpartition('/gtcrn/')[2]}:{place.lineno}"
-        said = re.sub(r"0x[0-9a-f]+", "0x…", (str(error).splitlines() or [""])[0])[:120]
-        return TRACEBACK, f"{type(error).__name__} at {where}: {said}"
+        last = next((frame for frame in reversed(frames) if "/gtcrn/" in frame.filename), frames[-1])
+        where = f"{last.filename.rpartition('/gtcrn/')[2]}:{last.lineno}"
+        reason = re.sub(r"0x[0-9a-f]+", "0x…", (str(error).splitlines() or [""])[0])[:120]
+        return TRACEBACK, f"{type(error).__name__} at {where}: {reason}"
     return ACCEPTED, ""

@@ -1,4 +1,4 @@
-"""Repeat the long campaign: files, overrides and kills that mean no good, and the memory of a long training run.
+"""Repeat the long campaign of damaged files, wrong overrides and kills, and the memory of a long training run.
 
     python benchmarks/hostile.py --output table.md                   # all of it: hours
     python benchmarks/hostile.py --audio 500 --kills 16              # these parts alone, smaller
@@ -22,7 +22,7 @@ LEAK = 10.0  # MiB/h by which memory must grow for certain to be called a leak
 
 
 class Part(NamedTuple):
-    """What workers get: `count` cases of `module.cases`, for `module.check`."""
+    """A part of the campaign: `count` cases of `module.cases`, for `module.check`."""
 
     what: str
     count: int
@@ -74,7 +74,7 @@ def main() -> None:
 
 
 def kills(count: int, seed: int) -> tuple[Tally, str]:
-    """Kill trainings, and return the row with what came of the kills, and their own table."""
+    """Kill trainings; return the row that counts the outcomes, and their own table."""
     module = importlib.import_module("kills")
     tally = Tally("kills")
     outcomes = module.outcomes(count, seed)
@@ -86,7 +86,7 @@ def kills(count: int, seed: int) -> tuple[Tally, str]:
 
 
 def training(minutes: float, seed: int) -> tuple[Tally, str]:
-    """Train for so long, and return the row with what came of it, and how memory grew."""
+    """Train for so long; return the row that counts the outcome, and the growth of memory."""
     module = importlib.import_module("training_memory")
     tally = Tally(f"training, {minutes:g} min")
     with tempfile.TemporaryDirectory() as folder:

@@ -1,11 +1,11 @@
-"""Kill trainings as a machine does, let `resume=auto` finish them, and compare them to the bit with undisturbed ones.
+"""Kill trainings, let `resume=auto` finish them, and compare them to the bit with undisturbed ones.
 
     python benchmarks/kills.py --kills 80 --output table.md
 
 Every kind of training, with and without loader processes, with checkpoints every five minutes and before every step,
 is run once undisturbed, and once more with kill -9 at a random moment, in the middle of a step, at the end of an
-epoch, in a validation and within a save, each time resumed. Compared are weights, optimisers, schedules, averages and
-counters in last.ckpt and best.ckpt, every row of metrics.csv, and summary.json. What takes time may differ.
+epoch, in a validation and within a save, and resumed each time. Weights, optimisers, schedules, averages and counters
+in last.ckpt and best.ckpt, every row of metrics.csv, and summary.json must be equal. Measured times may differ.
 """
 
 from __future__ import annotations
@@ -83,20 +83,21 @@ class Scenario:
         return [override.format(folder=folder) for override in (*COMMON, *own, *loading)]
 
 
-TIMES = ("DataWait", "data_wait", "seconds")  # keys of what may differ
+TIMES = ("DataWait", "data_wait", "seconds")  # keys of measured times, which may differ
 
 SCENARIOS = [Scenario(*parts) for parts in itertools.product(KINDS, WORKERS, SCHEDULES)]
 
 
 class Outcome(NamedTuple):
     scenario: Scenario
-    killed: list[str]  # at which points
+    killed: list[str]  # points at which it was killed
     differences: list[str]
 
 
 class Killer(Checkpoint):
-    """Kills its own process at one point of one epoch, as if from outside: as a checkpoint callback, after what other
-    callbacks do at that point and after best.ckpt, before last.ckpt.
+    """A callback that kills its own process at one point of one epoch, as if from outside.
+
+    As a checkpoint callback it runs after other callbacks at that point, after best.ckpt and before last.ckpt.
     """
 
     def __init__(self, point: str, epoch: int, chance: random.Random):
@@ -104,11 +105,11 @@ class Killer(Checkpoint):
         self.batch = chance.randrange(1, BATCHES - 1)
         self.moment = chance.choice(["before", "between", "after"])
         self.seconds = chance.uniform(0, 0.5)
-        self.due = False  # in this epoch
+        self.due = False  # whether it is to kill in this epoch
         self.replace, os.replace = os.replace, self.replace_or_die
 
     def replace_or_die(self, source: Path, target: Path) -> None:
-        """Stand for os.replace, which keeps the former last.ckpt, and then gives the new one its name."""
+        """Replace os.replace, by which a save first keeps the former last.ckpt and then names the new one."""
         name = Path(target).name
         saving = name in (LAST, PREVIOUS)
         self._at("save", saving and (self.moment == "before" or self.moment == "between" and name == LAST))
@@ -141,9 +142,9 @@ class Killer(Checkpoint):
 
 
 def live(cfg: DictConfig, run_dir: Path, log: Path, prepare: Callable[[], None] = lambda: None) -> int:
-    """Train in a process of its own and return the code with which it ended, that of its signal if it was killed.
+    """Train in a process of its own and return its exit code, or the code of its signal if it was killed.
 
-    It is forked, so that PyTorch is imported once for all of them.
+    The process is forked, so that PyTorch is imported only once for all of them.
     """
     process = os.fork()
     if process:
@@ -171,13 +172,13 @@ def live(cfg: DictConfig, run_dir: Path, log: Path, prepare: Callable[[], None] 
 
 
 def with_killer(*when: Any) -> None:
-    """Give the training of this process a `Killer`."""
+    """Add a `Killer` to the callbacks of trainings in this process."""
     make, killer = train.make_callbacks, Killer(*when)
     train.make_callbacks = lambda *arguments: [*make(*arguments), killer]
 
 
 def compose_all(scenarios: Sequence[Scenario], folder: Path) -> dict[Scenario, DictConfig]:
-    """Return the configurations; Hydra composes them in one thread only."""
+    """Return the configurations, which Hydra composes in one thread only."""
     configs = {}
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         for scenario in scenarios:
@@ -187,7 +188,7 @@ def compose_all(scenarios: Sequence[Scenario], folder: Path) -> dict[Scenario, D
 
 
 def kill_and_resume(scenario: Scenario, cfg: DictConfig, folder: Path, kills: int, seed: int) -> Outcome:
-    """Kill a training at so many points, one after the other, and compare it with an undisturbed one."""
+    """Kill a training at several points, one after the other, and compare it with an undisturbed one."""
     place = folder / f"{scenario.kind.split(',')[0]}_{scenario.workers}_{scenario.schedule}"
     place.mkdir()
     log = place / "log.txt"
@@ -211,7 +212,7 @@ def _last_line(log: Path) -> str:
 
 
 def differences(whole: Path, killed: Path) -> Iterator[str]:
-    """Give where two runs differ, to the bit."""
+    """Return where two runs differ to the bit."""
     contents = [dict(leaves(results(run), run)) for run in (whole, killed)]
     for place in sorted(contents[0].keys() | contents[1].keys()):
         ours, theirs = (content.get(place, "nothing") for content in contents)
@@ -227,24 +228,24 @@ def results(run: Path) -> dict[str, Any]:
     return checkpoints | {"metrics.csv": rows, "summary.json": json.loads((run / "summary.json").read_text())}
 
 
-def leaves(value: Any, run: Path, place: str = "") -> Iterator[tuple[str, Any]]:
-    """Give everything in nested values that is to be equal, with its place."""
+def leaves(value: Any, run: Path, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every value in nested ones that must be equal between runs, with its path."""
     if isinstance(value, str):
-        yield place, value.replace(str(run.resolve()), "RUN")
+        yield path, value.replace(str(run.resolve()), "RUN")
     elif isinstance(value, dict):
         for key, part in value.items():
             if key not in TIMES:
-                yield from leaves(part, run, f"{place}/{str(key).replace(str(run.resolve()), 'RUN')}")
+                yield from leaves(part, run, f"{path}/{str(key).replace(str(run.resolve()), 'RUN')}")
     elif isinstance(value, list | tuple):
-        yield f"{place} (length)", len(value)
+        yield f"{path} (length)", len(value)
         for index, part in enumerate(value):
-            yield from leaves(part, run, f"{place}/{index}")
+            yield from leaves(part, run, f"{path}/{index}")
     else:
-        yield place, value
+        yield path, value
 
 
 def table(outcomes: Sequence[Outcome]) -> str:
-    """Return the outcomes in Markdown, and below them where runs differ."""
+    """Return a table of the outcomes in Markdown, and below it where runs differ."""
     lines = [f"| training | loaders | checkpoints | {' | '.join(POINTS)} | differences |", "|---" * 9 + "|"]
     for outcome in outcomes:
         scenario = outcome.scenario
@@ -258,7 +259,7 @@ def table(outcomes: Sequence[Outcome]) -> str:
 
 
 def prepare(folder: Path) -> None:
-    """Write the models that trainings here begin with or learn from."""
+    """Write the checkpoints that the trainings begin with or distil from."""
     for name, build, knobs in (
         ("micro", micro.build, {"channels": 4, "stacks": 1, "blocks": 1}),
         ("teacher", light_v3.build, {"width_mult": 0.5}),
@@ -270,7 +271,7 @@ def prepare(folder: Path) -> None:
 
 
 def outcomes(kills: int, seed: int = 1, scenarios: Sequence[Scenario] = SCENARIOS, at_once: int = 2) -> list[Outcome]:
-    """Return what came of so many kills, spread over the scenarios; each has one per point at most."""
+    """Return the outcomes of so many kills, spread over the scenarios; each has at most one per point."""
     # processes without threads, of which one could hold a lock while they are forked
     fork = multiprocessing.get_context("fork")
     with tempfile.TemporaryDirectory() as folder, ProcessPoolExecutor(at_once, fork) as processes:

@@ -1,8 +1,9 @@
 """Mutated model files: checkpoints (`checkpoint_cases`, `check_checkpoint`) and exported ones (`exported_cases`,
 `check_exported`), for `children.campaign`.
 
-A case is (path of a whole file, kind of mutation, seed). The whole files are made anew: checkpoints of our own and,
-where GTCRN_REFERENCES names them, published ones; exports in every format that the installed packages can write.
+A case is (path of an intact file, kind of mutation, seed). The intact files are made anew: checkpoints of this
+framework and, if GTCRN_REFERENCES names them, published ones; exports in every format that the installed packages can
+write.
 """
 
 from __future__ import annotations
@@ -36,23 +37,25 @@ PUBLISHED = (
     "dtln/DTLN_norm_40h.h5",
 )
 PUBLISHED_ONNX = ("gtcrn/gtcrn_simple.onnx",)
-_EDGE = 4096  # bytes at either end, where files keep what they are
+_EDGE = 4096  # bytes at either end, where files keep their headers
 _NUMBERS = (0, 1, -1, 2**31 - 1, -(2**31), 2**16, 255)
 
 
 def checkpoint_cases(count: int, seed: int) -> Iterator[Case]:
-    """Yield cases for `check_checkpoint`, in turn of every kind and every file."""
+    """Yield cases for `check_checkpoint`, alternating between all kinds and files."""
     return _cases(_checkpoints(_folder()), count, seed)
 
 
 def exported_cases(count: int, seed: int) -> Iterator[Case]:
-    """Yield cases for `check_exported`, in turn of every kind and every file."""
+    """Yield cases for `check_exported`, alternating between all kinds and files."""
     return _cases(_exports(_folder()), count, seed)
 
 
 def check_checkpoint(case: Case) -> None:
-    """Open a mutated checkpoint. Raises `Wrong` if it gives other weights or another model than the whole file, where
-    a checksum could have told."""
+    """Open a mutated checkpoint.
+
+    Raises `Wrong` if its weights or its model differ from the intact file's, though a checksum could have shown it.
+    """
     from gtcrn.models.pretrained import open_checkpoint
 
     with mutated(case) as path:
@@ -69,8 +72,9 @@ def check_checkpoint(case: Case) -> None:
 
 
 def check_exported(case: Case) -> None:
-    """Open and run a mutated exported file. Raises `Wrong` if a file that this framework wrote gives another output
-    than the whole one."""
+    """Open and run a mutated exported file.
+
+    Raises `Wrong` if the output of a file that this framework wrote differs from the intact one's."""
     with mutated(case) as path:
         output = _output(path)
     if case[1] not in WITH_CHECKSUMS and "published" not in case[0] and not np.array_equal(output, _expected(case[0])):
@@ -86,7 +90,7 @@ def _output(path: Path) -> np.ndarray:
 
 
 class mutated:
-    """Give the path of the mutated file of a case, in a folder that goes with the block."""
+    """Write the mutated file of a case into a folder that exists within the block, and yield its path."""
 
     def __init__(self, case: Case):
         self.original, self.kind, self.seed = Path(case[0]), case[1], case[2]
@@ -123,7 +127,7 @@ def _flip(content: bytes, rng: random.Random, count: int = 1, edge: bool = False
 
 
 def _number(content: bytes, rng: random.Random) -> bytes:
-    """An aligned 32-bit number near an end, as flatbuffers and headers have them, becomes an extreme one."""
+    """Set an aligned 32-bit number near either end, as flatbuffers and headers have them, to an extreme one."""
     place = min(rng.choice((rng.randrange(_EDGE), len(content) - rng.randrange(_EDGE))), len(content) - 4) // 4 * 4
     place = max(place, 0)
     return content[:place] + struct.pack("<i", rng.choice(_NUMBERS)) + content[place + 4 :]
@@ -149,7 +153,7 @@ def _swap(content: bytes, rng: random.Random) -> bytes:
 
 
 def _rezipped(content: bytes, rng: random.Random, change: Callable[[bytes, random.Random], bytes]) -> bytes:
-    """A zip archive whose checksums are right, one of whose members is changed; other files change as they are."""
+    """Change one member of a zip archive and correct its checksum; change other files directly."""
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             members = {name: archive.read(name) for name in archive.namelist()}
@@ -224,7 +228,7 @@ def _published(names: tuple[str, ...], folder: Path) -> list[Path]:
 
 
 def _checkpoints(folder: Path) -> list[Path]:
-    """As a training writes them, with the optimiser's state, and published ones."""
+    """Write checkpoints as a training does, with the optimiser's state; return them, and published ones."""
     from gtcrn.models import dtln, gtcrn, light_v3, micro, timbre
 
     torch.manual_seed(0)
@@ -255,7 +259,7 @@ def _checkpoints(folder: Path) -> list[Path]:
 
 
 def _exports(folder: Path) -> list[Path]:
-    """As task=export writes them; formats whose packages are missing are left out."""
+    """Write files as task=export does, except formats whose packages are missing, and return them."""
     from gtcrn.export.exporting import Export
     from gtcrn.export.formats import FORMATS, choose_kind
     from gtcrn.export.metadata import Weights

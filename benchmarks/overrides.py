@@ -1,8 +1,8 @@
-"""Wrong overrides, made from the configuration itself: every key of every task gets values that it can't have.
+"""Wrong overrides, derived from the configuration: every key of every task gets values that it can't have.
 
-`cases` and `check` are a part of the campaign of `hostile.py`. What stands in `Override.wrong` is wrong by its kind
-alone (a word or a list for a number, a misspelt choice, a key that is not there); a value such as 0, -1 or null may be
-fine for a key, and is then to be accepted without a traceback.
+`cases` and `check` are a part of the campaign of `hostile.py`. An override with `Override.wrong` is wrong by its kind
+alone (a word or a list for a number, a misspelt choice, a key that does not exist); a value such as 0, -1 or null may
+be valid for a key, and must then be accepted without a traceback.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _MIXED = f"{_TRAIN} data.speech=HERE/speech data.noise=HERE/noise data.fixed_ite
 )
 _MODEL = "ckpt=HERE/micro.ckpt"
 
-# What else a task needs to do its work in a moment, by the name of the setting; HERE is the folder of `materials`.
+# The overrides with which a task ends quickly, by the name of the setting; HERE is the folder of `materials`.
 SETTINGS = {
     "train": f"task=train {_TRAIN} {_DEMO} logger=csv",
     "train wandb": f"task=train {_TRAIN} {_DEMO} logger=wandb",
@@ -102,7 +102,7 @@ GROUPS = {
     "inspect": ("data",),
     "download": ("download",),
 }
-# Keys that take what is of no type: places that are made, corpora by name with weights, devices in words
+# Keys that take any word: paths that are created, corpora by name with weights, devices in words
 ANY_WORD = {"run_dir", "run_name", "name", "data.root", "data.cache_dir", "cache_dir", "output", "origin", "licence"}
 ANY_WORD |= {f"data.{key}" for key in ("speech", "noise", "rir", "replay_speech", "replay_noise", "recipe.target")}
 ANY_WORD |= {"trainer.devices"}
@@ -110,7 +110,7 @@ ANY_WORD |= {"trainer.devices"}
 
 @dataclass(frozen=True)
 class Override:
-    """setting: of SETTINGS. text: as typed. wrong: whether it must be refused."""
+    """An override of a command line. setting: a key of SETTINGS. text: as typed. wrong: whether it must be refused."""
 
     setting: str
     text: str
@@ -138,7 +138,7 @@ def overrides(setting: str) -> Iterator[Override]:
 
 
 def _of(config: DictConfig | ListConfig, key: str, prefix: str = "") -> Iterator[tuple[str, bool]]:
-    """Yield (text, wrong) of a key and all below it."""
+    """Yield (text, wrong) of overrides of a key and of all keys below it."""
     name, value = f"{prefix}{key}", config[key]
     if OmegaConf.is_dict(value):
         for below in value:
@@ -188,7 +188,7 @@ _NAMES = tuple(f"{speaker}_{number}.wav" for speaker in "abcdef" for number in r
 
 @cache
 def exported() -> None:
-    """Write the checkpoint's ONNX file beside it, which takes seconds."""
+    """Export the checkpoint to an ONNX file beside it, which takes seconds."""
     opened = open_checkpoint(materials() / "micro.ckpt")
     recording = proof.recording(None, opened.enhancer().sample_rate)
     Export(opened.enhancer(), "onnx_wave", "wave", "micro", weights_of(opened), recording).write(materials())
@@ -208,7 +208,7 @@ def composed(setting: str, *texts: str, run_dir: str = "HERE/out") -> DictConfig
 
 
 def cases(count: int, seed: int) -> Iterator[Override]:
-    """Yield `count` of all wrong and doubtful overrides, of every setting alike; all of them if there are no more."""
+    """Yield `count` of all wrong and doubtful overrides, equally many of every setting; all if there are no more."""
     drawn = [override for setting in SETTINGS for override in overrides(setting)]
     random.Random(seed).shuffle(drawn)
     yield from drawn[:count]
@@ -218,7 +218,7 @@ def check(case: Override) -> None:
     """Let the framework run with the override; raise Wrong if it must be refused and is not."""
     try:
         cfg = composed(case.setting, case.text, run_dir=tempfile.mkdtemp(dir=materials()))
-    except (HydraException, ValueError) as error:  # told by `gtcrn.tasks.command_line`
+    except (HydraException, ValueError) as error:  # which `gtcrn.tasks.command_line` reports
         raise UserError(str(error).splitlines()[0]) from error
     os.chdir(materials())
     if "micro.onnx" in SETTINGS[case.setting]:

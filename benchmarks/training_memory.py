@@ -1,4 +1,4 @@
-"""How the memory of a long training run grows: of its main process, and of all its processes together."""
+"""Measure how the memory of a long training run grows, in its main process and in all its processes together."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ import psutil
 from scipy import stats
 from tqdm import tqdm
 
-EVERY = 5.0  # s between two looks
-WARM_UP = 0.2  # of the run, left out: caches fill and the pools of workers start
+EVERY = 5.0  # s between two samples
+WARM_UP = 0.2  # share of the run that is left out, in which caches fill and the pools of workers start
 BLOCKS = 8  # neighbouring samples are alike, so the mean of each of these counts as one observation
 MIB = 2**20
 RUN = Path(__file__).parents[1] / "run.py"
@@ -35,7 +35,7 @@ OVERRIDES = (
 
 
 class Slope(NamedTuple):
-    """MiB per hour, and half the width of its 95 % confidence interval."""
+    """A growth of memory in MiB per hour, and half the width of its 95 % confidence interval."""
 
     growth: float
     error: float
@@ -45,7 +45,11 @@ class Slope(NamedTuple):
 
 
 class Growth(NamedTuple):
-    """slopes: by what grows. highest: MiB of all processes together. steps: of training. code: its exit code."""
+    """The memory of a training run.
+
+    slopes: of the main process and of all processes, by name. highest: most MiB of all processes together. steps: of
+    training. code: the exit code.
+    """
 
     slopes: dict[str, Slope]
     highest: float
@@ -54,7 +58,7 @@ class Growth(NamedTuple):
 
 
 def measure(minutes: float, folder: Path, seed: int = 1) -> Growth:
-    """Train for so long in a folder, which keeps the samples in `memory.csv`, and return how memory grew."""
+    """Train for so long in a folder, write the samples to its `memory.csv`, and return how memory grew."""
     end = f"{int(minutes // 60):02d}:{int(minutes % 60):02d}:{round(minutes * 60) % 60:02d}"
     command = [
         sys.executable, RUN, *OVERRIDES, f'trainer.max_time="00:{end}"', f"run_dir={folder}", f"seed={seed}"
@@ -63,7 +67,7 @@ def measure(minutes: float, folder: Path, seed: int = 1) -> Growth:
     with open(folder / "output.txt", "wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, stdin=subprocess.DEVNULL)
         try:
-            samples = np.array(list(_looks(process, minutes)))
+            samples = np.array(list(_samples(process, minutes)))
         finally:
             process.kill()
     hours, main, everything = samples.T
@@ -73,15 +77,15 @@ def measure(minutes: float, folder: Path, seed: int = 1) -> Growth:
     return Growth(slopes, float(everything.max()), steps, process.wait())
 
 
-def _looks(process: subprocess.Popen, minutes: float) -> Iterator[tuple[float, float, float]]:
-    """Yield (hours, MiB of the main process, MiB of all) until it has trained its time."""
+def _samples(process: subprocess.Popen, minutes: float) -> Iterator[tuple[float, float, float]]:
+    """Yield (hours, MiB of the main process, MiB of all processes) until the training's time is over."""
     begun, tree = time.monotonic(), psutil.Process(process.pid)
     with tqdm(total=minutes, desc="training", unit="min", bar_format="{l_bar}{bar}| {n:.1f}/{total:g} min") as bar:
         while process.poll() is None:
             passed = time.monotonic() - begun
-            if passed < 60 * minutes:  # then it is tested, which needs other memory
+            if passed < 60 * minutes:  # afterwards it is tested, which takes other memory
                 with suppress(psutil.NoSuchProcess):
-                    # what processes share is divided among them, so that their sum is what the machine has given
+                    # pss divides shared pages among the processes, so that the sum is the memory really in use
                     children = sum(child.memory_full_info().pss for child in tree.children(recursive=True))
                     own = tree.memory_full_info()
                     yield passed / 3600, own.rss / MIB, (own.pss + children) / MIB
@@ -90,7 +94,7 @@ def _looks(process: subprocess.Popen, minutes: float) -> Iterator[tuple[float, f
 
 
 def slope(hours: np.ndarray, mib: np.ndarray) -> Slope:
-    """Return how memory grows after the warm-up: a straight line through the means of blocks, with Student's t."""
+    """Fit a straight line to the means of blocks after the warm-up, and return its slope with Student's t interval."""
     first = round(WARM_UP * len(hours))
     times, values = ([block.mean() for block in np.array_split(column[first:], BLOCKS)] for column in (hours, mib))
     line = stats.linregress(times, values)

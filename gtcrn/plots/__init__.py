@@ -1,1 +1,1 @@
-"""Figures and tables in one style: what reports, profiles and the training's dashboard draw with."""
+"""Figures and tables in one style, for reports, profiles and the training's dashboard."""

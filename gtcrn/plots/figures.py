@@ -1,4 +1,4 @@
-"""Figures of signals. They are `matplotlib.figure.Figure`s with no global state: `save(figure, path)`."""
+"""Figures of signals, as `matplotlib.figure.Figure`s without global state, which `save` writes to a file."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from scipy.signal.windows import hann
 
 from gtcrn.files import whole
 
-_PERCENTILE = 99.9  # the brightest colour: a click or an offset must not darken the rest
+_PERCENTILE = 99.9  # level of the brightest colour; with the maximum, a click or an offset would darken the rest
 _RANGE = 75  # dB shown below it
 _WINDOW = 0.032  # s
 _HOP = 0.008  # s
-_PIXELS = 1500  # no more frames than a figure can show
+_PIXELS = 1500  # most frames that a figure can show
 
 _LEVEL = "level [dB re full-scale sine]"
 STYLE = {"font.size": 9, "axes.linewidth": 0.6, "xtick.major.width": 0.6, "ytick.major.width": 0.6}
-OPEN_STYLE = STYLE | {"axes.spines.top": False, "axes.spines.right": False}  # of plots, not of images
+OPEN_STYLE = STYLE | {"axes.spines.top": False, "axes.spines.right": False}  # for plots, but not for images
 
 
 def save(figure: Figure, path: Path, **options: Any) -> None:
@@ -38,11 +38,11 @@ def spectrogram_figure(
     title: str = "",
     difference: tuple[str, str] | None = None,
 ) -> Figure:
-    """Waveforms above their log spectrograms on one time axis, with one scale in dB for all.
+    """Draw waveforms above their log spectrograms on one time axis, with one scale in dB for all.
 
     waves: (N,) in [-1, 1] by name, drawn from top to bottom. 0 dB is the level of a full-scale sine.
-    difference: names of two of them, e.g. ("noisy", "enhanced"); a last panel shows, in dB, where
-    the second has less energy (blue) or more (red) than the first.
+    difference: names of two waves, e.g. ("noisy", "enhanced"); a last panel shows in dB where the second
+    has less energy (blue) or more (red) than the first.
     """
     spectrograms = {name: power_spectrogram(wave, sample_rate) for name, wave in waves.items()}
     limits = colour_limits(spectrograms.values())
@@ -87,9 +87,9 @@ def spectrogram_figure(
 
 
 def items_figure(items: Sequence[tuple[str, Mapping[str, np.ndarray]]], sample_rate: int) -> Figure:
-    """A row per item, (title, waves by name), with its waves side by side; one scale in dB for all.
+    """Draw a row per item, (title, waves by name), with its waves side by side and one scale in dB for all.
 
-    The waves are (N,) in [-1, 1], of the same names in all items. Those of an item share one time axis.
+    The waves are (N,) in [-1, 1] and have the same names in all items. Those of an item share one time axis.
     """
     columns = len(items[0][1])
     spectrograms = [[power_spectrogram(wave, sample_rate) for wave in waves.values()] for _, waves in items]
@@ -110,7 +110,7 @@ def items_figure(items: Sequence[tuple[str, Mapping[str, np.ndarray]]], sample_r
                 image = _draw_spectrogram(lower, spectrogram, seconds, sample_rate, colours="magma", limits=limits)
                 box = {"facecolor": "black", "alpha": 0.5, "linewidth": 0, "pad": 2}
                 lower.text(0.014, 0.94, name, transform=lower.transAxes, color="white", va="top", bbox=box)
-                title = ""  # stands above the first column and reaches over the others
+                title = ""  # only above the first column, from where it extends over the others
         for panel in panels[-1]:
             panel.set_xlabel("time [s]")
         _colour_bar(figure, image, panels, _LEVEL, aspect=25 * len(items))
@@ -118,9 +118,9 @@ def items_figure(items: Sequence[tuple[str, Mapping[str, np.ndarray]]], sample_r
 
 
 def colour_limits(spectrograms: Iterable[np.ndarray]) -> tuple[float, float]:
-    """The scale in dB that suits all of them."""
+    """Return the lower and upper limit in dB of a colour scale for all of the spectrograms."""
     top = max(np.percentile(spectrogram, _PERCENTILE) for spectrogram in spectrograms)
-    top = 5 * np.ceil(max(top, -100) / 5)  # all silent: any scale will do
+    top = 5 * np.ceil(max(top, -100) / 5)  # if all are silent, any scale will do
     return top - _RANGE, top
 
 
@@ -129,7 +129,7 @@ def _peak(waves: Iterable[np.ndarray]) -> float:
 
 
 def power_spectrogram(wave: np.ndarray, sample_rate: int) -> np.ndarray:
-    """(F, T) in dB, 0 dB = full-scale sine."""
+    """Return the power spectrogram (F, T) of a wave in dB, where 0 dB is a full-scale sine."""
     window = hann(round(_WINDOW * sample_rate), sym=False)
     hop = max(round(_HOP * sample_rate), len(wave) // _PIXELS)
     padded = np.pad(wave, (0, max(0, len(window) - len(wave))))  # a signal shorter than a window
@@ -139,7 +139,7 @@ def power_spectrogram(wave: np.ndarray, sample_rate: int) -> np.ndarray:
 
 
 def _draw_wave(panel, wave: np.ndarray, sample_rate: int, peak: float, title: str) -> None:
-    """The envelope, least and most of each pixel: a million samples need not be drawn one by one."""
+    """Draw the envelope, the minimum and maximum of each pixel, since there are too many samples to draw each."""
     width = max(1, len(wave) // _PIXELS)
     blocks = wave[: len(wave) // width * width].reshape(-1, width)
     time = (np.arange(len(blocks)) + 0.5) * width / sample_rate

@@ -1,4 +1,4 @@
-"""Means with confidence intervals from the per-file scores of `gtcrn.metrics.score_pairs`."""
+"""Tables of means with confidence intervals, from the scores per file of `gtcrn.metrics.score_pairs`."""
 
 from __future__ import annotations
 
@@ -15,20 +15,22 @@ from scipy.stats import t as student_t
 from gtcrn.files import whole
 from gtcrn.metrics import METRICS
 
-_MOST_LEVELS = 8  # more different SNRs than this are put into bins
+_MOST_LEVELS = 8  # more different SNRs than this are grouped into bins
 _BIN = 5  # dB
 _FORMULA = re.compile(r"'*[=+@\t\r-]")
 _MARKED = re.compile(r"^'(?='*[=+@\t\r-])")
-_HEADLINE = ("pesq_wb", "estoi", "si_sdr")  # shown by SNR; all of them would not fit a terminal
+_HEADLINE = ("pesq_wb", "estoi", "si_sdr")  # metrics shown by SNR; all metrics would not fit a terminal
 
 
 def summarise(scores: pd.DataFrame) -> pd.DataFrame:
-    """One row per metric: mean and half width of the 95 % interval (Student's t) of `noisy`, `enhanced`
-    and their `improvement`; `files` that entered and `failures`, files that did not.
+    """Summarise scores per file in a table with a row per metric.
 
-    A file enters with both of its scores or not at all, so the improvement is the difference of the
-    two means, positive where enhanced is better, and its interval is that of the paired differences. Without noisy
-    scores there are only the columns of `enhanced`.
+    Columns are the means of `noisy`, `enhanced` and their `improvement`, the half widths of their 95 % intervals
+    (Student's t), and the counts of `files` that entered the means and of `failures` that did not.
+
+    A file enters with both of its scores or not at all, so the improvement is the difference of the two means,
+    positive where enhanced is better, and its interval is that of the paired differences. Without noisy scores there
+    are only the columns of `enhanced`.
     """
     rows = {}
     for metric in (metric for metric in METRICS if f"enhanced_{metric}" in scores):
@@ -49,8 +51,9 @@ def summarise(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def summarise_by_snr(scores: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """`summarise` for each SNR of the column `snr` (dB): exact levels, or bins of 5 dB where there are
-    many. Files whose SNR is not known are left out; {} where none is.
+    """Summarise scores for each SNR of the column `snr` (dB), at exact levels, or in bins of 5 dB if there are many.
+
+    Files whose SNR is not known are left out. Returns {} if no SNR is known.
     """
     if "snr" not in scores or scores["snr"].isna().all():
         return {}
@@ -66,7 +69,7 @@ def summarise_by_snr(scores: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def markdown(scores: pd.DataFrame) -> str:
-    """The report: all metrics, then the main ones by SNR where known, then what the numbers are."""
+    """Return the report in Markdown: all metrics, the main ones by SNR where it is known, and notes on the numbers."""
     parts = [markdown_table(*_overall(scores))]
     if by_snr := summarise_by_snr(scores):
         parts.append(markdown_table(*_by_snr(by_snr)))
@@ -75,7 +78,7 @@ def markdown(scores: pd.DataFrame) -> str:
 
 
 def terminal(scores: pd.DataFrame, title: str = "") -> list[rich.table.Table]:
-    """The same tables for `rich.print`; the notes stand under the last one."""
+    """Return the tables of the report for `rich.print`, with the notes below the last one."""
     tables = [rich_table(title, *_overall(scores))]
     if by_snr := summarise_by_snr(scores):
         tables.append(rich_table("by input SNR", *_by_snr(by_snr)))
@@ -85,7 +88,7 @@ def terminal(scores: pd.DataFrame, title: str = "") -> list[rich.table.Table]:
 
 
 def notes(scores: pd.DataFrame) -> list[str]:
-    """What the numbers are, and how many are missing and why."""
+    """Return notes on what the numbers mean, and how many are missing and why."""
     summary = summarise(scores)
     lines = [f"{len(scores)} files; mean ± 95 % confidence interval over files"]
     for metric, count in summary["failures"].items():
@@ -101,15 +104,17 @@ def notes(scores: pd.DataFrame) -> list[str]:
 
 
 def write_csv(table: pd.DataFrame, path: Path, **options: Any) -> None:
-    """Write a table without its index. A text that a spreadsheet would take for a formula gets a ' before it, as
-    spreadsheets themselves mark it."""
+    """Write a table without its index.
+
+    A text that a spreadsheet would take for a formula gets a ' before it, as spreadsheets themselves mark it.
+    """
     texts = table.map(lambda value: f"'{value}" if isinstance(value, str) and _FORMULA.match(value) else value)
     with whole(path) as waiting:
         texts.to_csv(waiting, index=False, **options)
 
 
 def unmarked(texts: pd.Series) -> pd.Series:
-    """Return the texts of a column that `write_csv` wrote, as they were before."""
+    """Return the texts of a column without the marks that `write_csv` adds."""
     return texts.str.replace(_MARKED, "", regex=True)
 
 
@@ -120,13 +125,13 @@ def _half_width(values: pd.Series) -> float:
 
 
 def _reasons(scores: pd.DataFrame) -> dict[str, int]:
-    """`failures` holds "column: reason; column: reason" """
+    """Count the reasons in the column `failures`, whose texts are "column: reason; column: reason"."""
     entries = scores["failures"].fillna("").str.split("; ").explode()
     return entries[entries != ""].str.split(": ", n=1).str[1].value_counts().to_dict()
 
 
 def _overall(scores: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
-    """Header and rows, all text."""
+    """Return the header and rows, all text, of the table of all metrics."""
     summary = summarise(scores)
     conditions = [condition for condition in ("noisy", "enhanced", "improvement") if condition in summary]
     rows = [
@@ -137,7 +142,7 @@ def _overall(scores: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
 
 
 def _by_snr(summaries: dict[str, pd.DataFrame]) -> tuple[list[str], list[list[str]]]:
-    """One row per SNR, one column per headline metric: "noisy → enhanced"."""
+    """Return the header and rows of a table with a row per SNR and a column "noisy → enhanced" per main metric."""
     scored = next(iter(summaries.values())).index
     metrics = [metric for metric in _HEADLINE if metric in scored] or list(scored[:3])
     rows = []
@@ -162,13 +167,12 @@ def _interval(metric: str, row: pd.Series, condition: str) -> str:
 
 
 def plain(text: str) -> str:
-    """Return text of unknown origin, such as an error or a name, as Markdown that shows it: in one line, without tags
-    and links."""
+    """Escape text of unknown origin, such as an error or a name, for Markdown: one line without tags and links."""
     return " ".join(text.split()).replace("<", "&lt;").replace("](", "]\\(")
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown, its first column to the left and the others to the right."""
+    """Return a table in Markdown whose first column is aligned to the left, and the others to the right."""
     lines = [header, *rows]
     header, *rows = (" | ".join(plain(cell).replace("|", "\\|") for cell in line) for line in lines)
     rule = " | ".join(["---"] + ["--:"] * (len(lines[0]) - 1))
@@ -176,7 +180,7 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def rich_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> rich.table.Table:
-    """The same for `rich.print`."""
+    """Return a table for `rich.print`, aligned as in `markdown_table`."""
     table = rich.table.Table(title=title or None, title_justify="left", box=rich.box.SIMPLE_HEAD)
     for column, name in enumerate(header):
         table.add_column(name, justify="right" if column else "left", no_wrap=True)

@@ -1,1 +1,1 @@
-"""What runs achieved: read back, compared, drawn, and made into pages to look at and listen to."""
+"""Reports of finished runs: reading their results back, comparing and plotting them, and pages to listen to them."""

@@ -1,8 +1,8 @@
-"""Where a model is good and where it is not: by file, SNR and speaker, and by time and frequency.
+"""Breakdown of a model's results by file, SNR and speaker, and by time and frequency.
 
-Speech is taken to be in those cells of a spectrogram whose clean level lies within 45 dB of the loudest. It has lost
-the energy that the enhanced signal lacks there beside the clean one; noise that is left can hide a loss, but never make
-one. All other cells hold noise. Of it the energy is removed that the enhanced signal lacks beside the noisy one.
+Time-frequency bins whose clean level lies within 45 dB of the loudest count as speech. Speech is lost where the
+enhanced signal has less energy than the clean one; residual noise can hide a loss, but never cause one. All other bins
+count as noise, which is removed where the enhanced signal has less energy than the noisy one.
 """
 
 from __future__ import annotations
@@ -25,20 +25,23 @@ from gtcrn.plots.figures import OPEN_STYLE, STYLE, colour_limits, power_spectrog
 from gtcrn.plots.tables import summarise, summarise_by_snr
 from gtcrn.reports.runs import recording, scores
 
-SPEAKER = r"(?:\d{6}_)?(reader_\d+|[^_]+)"  # of p226_001, reader_06709_snr5… and 000012_p226_001, a mixture
+SPEAKER = r"(?:\d{6}_)?(reader_\d+|[^_]+)"  # finds it in p226_001, reader_06709_snr5… and the mixture 000012_p226_001
 
 _SPEECH_RANGE = 45  # dB
-_SILENCE = -90  # dB re full-scale sine; what is below it is silence in all signals
+_SILENCE = -90  # dB re full-scale sine; lower levels count as silence in all signals
 _SHOWN = 30  # dB
 _BANDS = {"0–1 kHz": (0, 1000), "1–2 kHz": (1000, 2000), "2–4 kHz": (2000, 4000), "above 4 kHz": (4000, np.inf)}
 _LOST, _NOISY = "#b2182b", "#8a93a6"
 _NAMED = 3  # files in a panel
-_STEPS = 32  # of frequency
+_STEPS = 32  # frequency bands of the histogram
 
 
-class Cells(NamedTuple):
-    """A file by time and frequency. clean, noisy, enhanced: levels, (F, T) dB. speech: (F, T) bool, where it is.
-    frequencies: (F,) Hz. seconds: how long it is."""
+class Spectrograms(NamedTuple):
+    """The spectrograms of a file.
+
+    clean, noisy, enhanced: levels (F, T) in dB. speech: (F, T) bool, whether a bin counts as speech. frequencies: (F,)
+    in Hz. seconds: length of the file.
+    """
 
     clean: np.ndarray
     noisy: np.ndarray
@@ -49,10 +52,10 @@ class Cells(NamedTuple):
 
 
 def common_scores(runs: pd.DataFrame, speaker: str = SPEAKER) -> pd.DataFrame:
-    """`scores` of the files that all of the runs were tested on, with columns `speaker` and `snr` (nan: unknown).
+    """Return the `scores` of the files that all runs were tested on, with columns `speaker` and `snr` (nan: unknown).
 
-    speaker: a regular expression; its group, at the beginning of a file's name, is the speaker. Where it finds none,
-        the whole name is.
+    speaker: a regular expression, whose group at the beginning of a file's name is the speaker; where it does not
+        match, the whole name is.
 
     Raises UserError if the runs have no file in common, or for a wrong expression.
     """
@@ -70,9 +73,9 @@ def common_scores(runs: pd.DataFrame, speaker: str = SPEAKER) -> pd.DataFrame:
 
 
 def by_snr(scores: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Means of `common_scores`, a row per run and SNR as in `summarise_by_snr`, with the columns of `summarise`.
+    """Average `common_scores` by run and SNR as `summarise_by_snr` does, in a table with the columns of `summarise`.
 
-    No rows where no SNR is known. Raises UserError for a metric that was not scored.
+    It has no rows if no SNR is known. Raises UserError for a metric that was not scored.
     """
     parts = {run: summarise_by_snr(_only(own, metric)) for run, own in scores.groupby("run", sort=False)}
     rows = {(run, snr): summary.loc[metric] for run, part in parts.items() for snr, summary in part.items()}
@@ -80,7 +83,7 @@ def by_snr(scores: pd.DataFrame, metric: str) -> pd.DataFrame:
 
 
 def by_speaker(scores: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """The same by speaker, those who are improved most first."""
+    """Average `common_scores` by run and speaker, as `by_snr` does, with the most improved speakers first."""
     keys = ["run", "speaker"]
     rows = {key: summarise(own).loc[metric] for key, own in _only(scores, metric, *keys).groupby(keys)}
     table = _table(rows, "speaker")
@@ -96,21 +99,21 @@ def _table(rows: Mapping[tuple[str, str], pd.Series], by: str) -> pd.DataFrame:
 
 
 def _only(scores: pd.DataFrame, metric: str, *keys: str) -> pd.DataFrame:
-    """What `summarise` needs for one metric: the others need not be averaged."""
+    """Return the columns that `summarise` needs for one metric, so that the others are not averaged."""
     check_scored(scores, metric)
     wanted = [*keys, "snr", "failures", f"noisy_{metric}", f"enhanced_{metric}"]
     return scores[[column for column in wanted if column in scores]]
 
 
 def check_scored(scores: pd.DataFrame, metric: str) -> None:
-    """Raises UserError, which names those there are, for a metric without scores."""
+    """Raise UserError, which names the scored metrics, for a metric without scores."""
     if f"enhanced_{metric}" not in scores:
         scored = [column.removeprefix("enhanced_") for column in scores if column.startswith("enhanced_")]
         raise UserError(f"METRIC={metric}: not scored in these runs; choose from {', '.join(scored)}")
 
 
 def weakest(scores: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Noisy and enhanced score of every file and how much better it became, over all runs, the least improved first."""
+    """Return the mean noisy and enhanced score of every file over all runs, with the least improved files first."""
     check_scored(scores, metric)
     columns = [column for column in (f"noisy_{metric}", f"enhanced_{metric}") if column in scores]
     table = scores.groupby("name").agg({"speaker": "first", "snr": "first", **dict.fromkeys(columns, "mean")})
@@ -120,12 +123,12 @@ def weakest(scores: pd.DataFrame, metric: str) -> pd.DataFrame:
 
 
 def groups_figure(table: pd.DataFrame, metric: str) -> tuple[Figure, str] | None:
-    """Noisy and enhanced means of `by_snr` or `by_speaker` for each run, with the caption; None without groups."""
+    """Draw the noisy and enhanced means of `by_snr` or `by_speaker` for each run, with a caption, or None if empty."""
     if table.empty:
         return None
     by = table.index.names[1]
     groups, runs = table.index.unique(1), table.index.unique(0)
-    places = {group: place for place, group in enumerate(groups)}
+    positions = {group: position for position, group in enumerate(groups)}
     joined, spread = ("-", 0.1) if by == "input SNR" else ("", 0.25)  # speakers have no order
     with matplotlib.rc_context(OPEN_STYLE):
         figure = Figure(figsize=(max(9, 3 + 0.16 * len(groups) * len(runs)), 4), dpi=150, layout="constrained")
@@ -136,7 +139,7 @@ def groups_figure(table: pd.DataFrame, metric: str) -> tuple[Figure, str] | None
         for (run, own), colour, shift in zip(
             table.groupby(level=0, sort=False), _colours(len(runs)), spread * np.linspace(-1, 1, len(runs) + 2)[1:-1]
         ):
-            x = [places[group] + shift for group in own.index.get_level_values(1)]
+            x = [positions[group] + shift for group in own.index.get_level_values(1)]
             style = {"fmt": f"o{joined}", "ms": 4, "linewidth": 1, "elinewidth": 1, "capsize": 2}
             panel.errorbar(
                 x, own["enhanced"], own["enhanced_ci95"].fillna(0), color=colour, label=_wrapped(run), **style
@@ -154,7 +157,7 @@ def groups_figure(table: pd.DataFrame, metric: str) -> tuple[Figure, str] | None
 
 
 def files_figure(scores: pd.DataFrame, metric: str) -> tuple[Figure, str] | None:
-    """Enhanced against noisy score of every file, a panel per run, with the caption; None without noisy scores."""
+    """Draw the enhanced against the noisy score of every file, a panel per run, with a caption; None without noisy."""
     check_scored(scores, metric)
     noisy, enhanced = f"noisy_{metric}", f"enhanced_{metric}"
     if noisy not in scores:
@@ -176,8 +179,8 @@ def files_figure(scores: pd.DataFrame, metric: str) -> tuple[Figure, str] | None
             )
             points.set_clim(scores["snr"].min(), scores["snr"].max())
             for index in METRICS[metric].goodness(own[enhanced] - own[noisy]).nsmallest(_NAMED).index:
-                place = own.loc[index, [noisy, enhanced]]
-                panel.annotate(own["name"][index], place, (4, -8), textcoords="offset points", fontsize=6, color=_LOST)
+                point = own.loc[index, [noisy, enhanced]]
+                panel.annotate(own["name"][index], point, (4, -8), textcoords="offset points", fontsize=6, color=_LOST)
             panel.set_title(_wrapped(run), loc="left", fontsize=8)
             panel.set(xlim=limits, ylim=limits, aspect="equal")
         for panel in panels[len(runs) :]:
@@ -194,16 +197,16 @@ def files_figure(scores: pd.DataFrame, metric: str) -> tuple[Figure, str] | None
 
 
 def results(folder: Path | str) -> Path:
-    """Where a run keeps its scores and audio: a training in its folder `test`, an evaluation at once."""
+    """Return the folder of a run's scores and audio: `test` in that of a training, an evaluation's own."""
     test = Path(folder) / "test"
     return test if test.is_dir() else Path(folder)
 
 
 def read_signals(folder: Path | str, name: str, sample_rate: int | None = None) -> tuple[dict[str, np.ndarray], int]:
-    """The noisy, enhanced and clean signal of a test file of a run, as far as they are there, and their rate in Hz.
+    """Read the noisy, enhanced and clean signal of a run's test file, as far as they exist, and their rate in Hz.
 
-    They are (N,) float32, N of the shortest, at the rate of the enhanced one or the one asked for. Raises UserError
-    without an enhanced one.
+    They are (N,) float32, cut to the shortest, at `sample_rate` or that of the enhanced signal. Raises UserError if
+    there is no enhanced signal.
     """
     roles = ("noisy", "enhanced", "clean")
     found = {role: path for role in roles if (path := recording(results(folder) / role, name))}
@@ -216,7 +219,7 @@ def read_signals(folder: Path | str, name: str, sample_rate: int | None = None) 
 
 
 def side_by_side(runs: pd.DataFrame, name: str) -> tuple[dict[str, np.ndarray], int]:
-    """A file to listen to: `noisy`, enhanced by each run under its name, `clean`, all (N,), and their rate in Hz."""
+    """Read a test file to listen to: noisy, enhanced by each run, and clean, (N,) by name, and their rate in Hz."""
     paths = dict(zip(runs["run"], runs["path"]))
     inputs, rate = read_signals(next(iter(paths.values())), name)
     enhanced = {run: read_signals(path, name, rate)[0]["enhanced"] for run, path in paths.items()}
@@ -224,8 +227,11 @@ def side_by_side(runs: pd.DataFrame, name: str) -> tuple[dict[str, np.ndarray], 
     return {label: wave for label, wave in waves.items() if wave is not None}, rate
 
 
-def cells(waves: Mapping[str, np.ndarray], sample_rate: int) -> Cells:
-    """waves: clean, noisy and enhanced, (N,). Raises UserError if one of them is missing."""
+def spectrograms(waves: Mapping[str, np.ndarray], sample_rate: int) -> Spectrograms:
+    """Compute the spectrograms of the clean, noisy and enhanced wave, (N,) each.
+
+    Raises UserError if one of them is missing.
+    """
     if missing := {"clean", "noisy", "enhanced"} - waves.keys():
         raise UserError(f"these results have no {' and no '.join(sorted(missing))} signal; evaluate the run again")
     clean, noisy, enhanced = (
@@ -233,38 +239,41 @@ def cells(waves: Mapping[str, np.ndarray], sample_rate: int) -> Cells:
     )
     speech = clean > max(clean.max() - _SPEECH_RANGE, _SILENCE)
     frequencies = np.linspace(0, sample_rate / 2, len(clean))
-    return Cells(clean, noisy, enhanced, speech, frequencies, len(waves["clean"]) / sample_rate)
+    return Spectrograms(clean, noisy, enhanced, speech, frequencies, len(waves["clean"]) / sample_rate)
 
 
-def speech_lost(cells: Cells, low: float = 0, high: float = np.inf) -> float:
-    """How much of the energy of the speech from `low` to below `high` Hz is gone, in %; nan if there was none."""
-    where = cells.speech & _between(cells.frequencies, low, high)
-    clean, enhanced = _power(cells.clean[where]), _power(cells.enhanced[where])
+def speech_lost(file: Spectrograms, low: float = 0, high: float = np.inf) -> float:
+    """Return the share in % of the speech's energy from `low` to below `high` Hz that is lost; nan without speech."""
+    where = file.speech & _between(file.frequencies, low, high)
+    clean, enhanced = _power(file.clean[where]), _power(file.enhanced[where])
     return 100 * np.maximum(clean - enhanced, 0).sum() / clean.sum() if where.any() else np.nan
 
 
-def noise_removed(cells: Cells) -> float:
-    """How much less energy the enhanced signal has than the noisy one where there is no speech, in dB."""
-    noisy, enhanced = (_power(level[~cells.speech]).sum() for level in (cells.noisy, cells.enhanced))
+def noise_removed(file: Spectrograms) -> float:
+    """Return by how many dB the enhanced signal has less energy than the noisy one where there is no speech."""
+    noisy, enhanced = (_power(level[~file.speech]).sum() for level in (file.noisy, file.enhanced))
     return 10 * np.log10(noisy / enhanced) if noisy else np.nan
 
 
 def removal(runs: pd.DataFrame, names: Iterable[str]) -> pd.DataFrame:
-    """What the `runs` of `read_runs` removed from the files of these names. Index: run, name.
+    """Return a table of what each of the `runs` of `read_runs` removed from the named files. Index: run, name.
 
-    Columns: speech lost in %, of all and by band, and noise removed in dB.
+    Columns: speech lost in %, in all and by band, and noise removed in dB.
     """
     rows = {}
     for run, path in zip(runs["run"], runs["path"]):
         for name in names:
-            file = cells(*read_signals(path, name))
+            file = spectrograms(*read_signals(path, name))
             lost = {f"{band}, %": speech_lost(file, *edges) for band, edges in _BANDS.items()}
             rows[run, name] = {"speech lost, %": speech_lost(file), **lost, "noise removed, dB": noise_removed(file)}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["run", "name"])
 
 
-def removal_figure(files: Mapping[str, Cells]) -> tuple[Figure, str]:
-    """The clean spectrogram of a file, and what each run removed from it: {run: cells}, all of one file."""
+def removal_figure(files: Mapping[str, Spectrograms]) -> tuple[Figure, str]:
+    """Draw the clean spectrogram of a file, and what each run removed from it, with a caption.
+
+    files: the spectrograms of the same file by run.
+    """
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9, 1.9 * (len(files) + 1) + 0.5), dpi=150, layout="constrained")
         panels = figure.subplots(len(files) + 1, 2, squeeze=False, sharex="col", sharey=True, width_ratios=[6, 1])
@@ -298,14 +307,14 @@ energy of the speech that is lost, by frequency.",
     )
 
 
-def _draw(panel, file: Cells, levels: np.ndarray, colours: str, limits: tuple[float, float]):
+def _draw(panel, file: Spectrograms, levels: np.ndarray, colours: str, limits: tuple[float, float]):
     extent = (0, file.seconds, 0, file.frequencies[-1] / 1000)
     style = {"origin": "lower", "aspect": "auto", "cmap": colours, "interpolation": "bilinear"}
     panel.set_ylabel("kHz")
     return panel.imshow(levels, extent=extent, vmin=limits[0], vmax=limits[1], **style)
 
 
-def _draw_lost(panel, file: Cells) -> None:
+def _draw_lost(panel, file: Spectrograms) -> None:
     edges = np.linspace(0, file.frequencies[-1], _STEPS + 1)
     lost = [speech_lost(file, low, high) for low, high in zip(edges, edges[1:])]
     panel.stairs(lost, edges / 1000, orientation="horizontal", fill=True, color=_LOST, alpha=0.7)
@@ -314,7 +323,7 @@ def _draw_lost(panel, file: Cells) -> None:
 
 
 def _between(frequencies: np.ndarray, low: float, high: float) -> np.ndarray:
-    """(F, 1) bool"""
+    """Return which frequencies lie from `low` to below `high`, (F, 1) bool."""
     return ((low <= frequencies) & (frequencies < high))[:, None]
 
 
@@ -323,7 +332,7 @@ def _power(level: np.ndarray) -> np.ndarray:
 
 
 def _colours(count: int) -> list:
-    return [matplotlib.colormaps["tab10"](place % 10) for place in range(count)]
+    return [matplotlib.colormaps["tab10"](number % 10) for number in range(count)]
 
 
 def _shortened(run: str, length: int) -> str:

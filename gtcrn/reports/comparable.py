@@ -1,7 +1,7 @@
-"""Which runs may be compared: those that trained on as much, and were tested on the same files.
+"""Groups of runs that may be compared: they trained on as much data and were tested on the same files.
 
 for group in comparable(read_runs("outputs")):
-    print(group.told, group.runs["test.enhanced_pesq_wb"])
+    print(group.remarks, group.runs["test.enhanced_pesq_wb"])
 """
 
 from __future__ import annotations
@@ -16,23 +16,26 @@ from gtcrn.metrics import METRICS
 from gtcrn.reports.runs import config_columns, is_limit, scores
 
 _TEST = "test."
-_ALIKE = 0.02  # by which, absolute and relative, a noisy score may differ between processors
+_TOLERANCE = 0.02  # absolute and relative difference of a noisy score between processors
 
 
 class Group(NamedTuple):
-    """runs: those of `read_runs`, their test results means over the files that all of them have in common.
-    told: on what they were tested, and what is special about them."""
+    """Runs that may be compared.
+
+    runs: rows of `read_runs`, whose test results are means over the files that all of them have in common.
+    remarks: lines on the files that they were tested on, and on what else distinguishes the group.
+    """
 
     runs: pd.DataFrame
-    told: list[str]
+    remarks: list[str]
 
 
 def comparable(runs: pd.DataFrame) -> list[Group]:
-    """Part the runs of `read_runs` so that within a group all finished ones may be compared, the largest group first.
+    """Divide the runs of `read_runs` into groups whose finished runs may be compared, the largest group first.
 
-    Runs are in one group if they were trained with the same `limit_…` and share at least half of their test files. A
-    file is the same if it has one name and its noisy input the same scores. Runs that did not finish are in the first
-    group.
+    Runs are in one group if they were trained with the same `limit_…` and share at least half of their test files.
+    Files are the same if they have the same name and the same scores of the noisy input. Runs that did not finish are
+    in the first group.
     """
     finished = runs[runs["state"] == "finished"]
     tables = {
@@ -43,17 +46,17 @@ def comparable(runs: pd.DataFrame) -> list[Group]:
     groups = []
     for values, some in kinds:
         limited = [f"{limit}={value}" for limit, value in zip(limits, values) if pd.notna(value)]
-        groups += [Group(group.runs, [*group.told, *limited]) for group in _by_files(some, tables)]
+        groups += [Group(group.runs, [*group.remarks, *limited]) for group in _by_files(some, tables)]
     groups.sort(key=lambda group: len(group.runs), reverse=True)
     if not groups:
         return [Group(runs, [])]
     first = pd.concat([groups[0].runs, runs[runs["state"] != "finished"]])
     in_order = [index for index in runs.index if index in first.index]
-    return [Group(first.loc[in_order], groups[0].told), *groups[1:]]
+    return [Group(first.loc[in_order], groups[0].remarks), *groups[1:]]
 
 
 def _by_files(runs: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> list[Group]:
-    """Groups by what was tested. tables: of scores by run, a row per file."""
+    """Divide runs into groups by the files that they were tested on. tables: scores by run, with a row per file."""
     measured = runs[[column for column in runs if column.startswith(_TEST)]].notna().any(axis=1)
     known = runs["run"].isin(list(tables))
     parts: list[tuple[pd.Index, list[str]]] = []
@@ -66,31 +69,31 @@ def _by_files(runs: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> list[Gr
         else:
             parts.append((tables[run].index, [run]))
     groups = [_on_common_files(runs[runs["run"].isin(members)], files, tables) for files, members in parts]
-    for rest, told in (
+    for rest, remark in (
         (runs[~known & measured], "there is no scores.csv that tells which files these were tested on"),
         (runs[~known & ~measured], "not tested"),
     ):
         if len(rest):
-            groups.append(Group(rest, [told]))
+            groups.append(Group(rest, [remark]))
     return groups
 
 
 def _common(one: pd.DataFrame, other: pd.DataFrame) -> pd.Index:
-    """The names of the files that both have and that sound alike."""
+    """Return the names of the files that both tables have with the same noisy scores."""
     names = one.index.intersection(other.index)
     noisy = [column for column in one if column.startswith("noisy_") and column in other]
-    ours, theirs = (table.loc[names, noisy].to_numpy(dtype=float) for table in (one, other))
-    return names[np.isclose(ours, theirs, rtol=_ALIKE, atol=_ALIKE, equal_nan=True).all(axis=1)]
+    a, b = (table.loc[names, noisy].to_numpy(dtype=float) for table in (one, other))
+    return names[np.isclose(a, b, rtol=_TOLERANCE, atol=_TOLERANCE, equal_nan=True).all(axis=1)]
 
 
 def _on_common_files(runs: pd.DataFrame, files: pd.Index, tables: Mapping[str, pd.DataFrame]) -> Group:
-    """The runs with the means over these files, and of each measure over those that all have a score of."""
+    """Return the runs with their means over these files; each metric's over the files that all have a score of."""
     left_out = [len(tables[run]) - len(files) for run in runs["run"]]
-    told = [f"tested on {len(files)} {'file' if len(files) == 1 else 'files'}"]
+    remarks = [f"tested on {len(files)} {'file' if len(files) == 1 else 'files'}"]
     if instead := set(runs["tested_on"].dropna()) - {"test"}:  # such as the validation set, which chose the weights
-        told[0] += f", {' and '.join(sorted(instead))}"
+        remarks[0] += f", {' and '.join(sorted(instead))}"
     if any(left_out):
-        told.append(
+        remarks.append(
             f"compared on the {len(files)} test files that all have in common; "
             f"{sum(count > 0 for count in left_out)} of {len(runs)} runs were tested on up to {max(left_out)} more"
         )
@@ -99,15 +102,15 @@ def _on_common_files(runs: pd.DataFrame, files: pd.Index, tables: Mapping[str, p
         conditions = {}
         for condition in ("noisy", "enhanced"):
             column = f"{condition}_{metric}"
-            known_to = [run for run in runs["run"] if column in tables[run]]
-            columns = {run: pd.to_numeric(tables[run].loc[files, column], errors="coerce") for run in known_to}
+            having = [run for run in runs["run"] if column in tables[run]]
+            columns = {run: pd.to_numeric(tables[run].loc[files, column], errors="coerce") for run in having}
             conditions[condition] = pd.DataFrame(columns, index=files).dropna(axis=1, how="all")
         scored = pd.concat(conditions, axis=1).dropna()
         if lacking := (len(files) - len(scored)) * (not conditions["enhanced"].empty):
-            told.append(f"{known.label}: {lacking} of {len(files)} files lack a score and are in no mean")
+            remarks.append(f"{known.label}: {lacking} of {len(files)} files lack a score and are in no mean")
         for condition, table in conditions.items():
             means[f"{_TEST}{condition}_{metric}"] = table.loc[scored.index].mean()
         gain = conditions["enhanced"] - conditions["noisy"].reindex(columns=conditions["enhanced"].columns)
         means[f"{_TEST}improvement_{metric}"] = known.goodness(gain.loc[scored.index].mean())
     kept = {column: runs["run"].map(mean) for column, mean in means.items() if column in runs and len(mean)}
-    return Group(runs.assign(**kept), told)
+    return Group(runs.assign(**kept), remarks)

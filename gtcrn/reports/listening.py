@@ -1,4 +1,4 @@
-"""One HTML page to hear and see finished runs side by side; it opens from disk and needs no network."""
+"""A single HTML page to hear and see finished runs side by side, which opens from disk and needs no network."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from gtcrn.reports.runs import recording
 
 log = logging.getLogger(__name__)
 
-_LONGEST = 15  # s; of a longer clip the beginning is heard
-_TOLERANCE = 0.010  # s by which the signals of one utterance may differ in length, as where they are scored
-_WIDTH, _HEIGHT = 720, 192  # pixels of a spectrogram: what a dense screen shows in its panel
-_DATA = "{{data}}"  # where the template wants it
+_LONGEST = 15  # s; of a longer clip only the beginning is on the page
+_TOLERANCE = 0.010  # s by which the signals of one utterance may differ in length, as in scoring
+_WIDTH, _HEIGHT = 720, 192  # pixels of a spectrogram, as many as a dense screen shows in its panel
+_DATA = "{{data}}"  # the placeholder in the template
 
-_COSTS = {  # in summary.json: label, digits, note
+_COSTS = {  # key in summary.json: label, digits, note
     "parameters_trainable": ("parameters", 0, "trainable ones, without fixed ERB matrices"),
     "mmacs_exact": ("MMACs/s", 1, "exact count of multiply-accumulates with weights"),
     "latency_ms": ("latency ms", 1, "of the algorithm: what the buffering alone costs, hop included"),
@@ -42,7 +42,10 @@ _COSTS = {  # in summary.json: label, digits, note
 
 @dataclass(frozen=True)
 class _Run:
-    """folder: holds `enhanced/`. scores: of the files that have enhanced audio, by name. cost: as in summary.json."""
+    """A run that can be shown.
+
+    folder: holds `enhanced/`. scores: of the files with enhanced audio, by name. cost: as in summary.json.
+    """
 
     name: str
     folder: Path
@@ -53,13 +56,13 @@ class _Run:
 def write_page(
     runs: Mapping[str, Path], path: Path, files: int = 12, metric: str | None = None, title: str = "Listening page"
 ) -> Path:
-    """Writes one self-contained HTML page about the test files that all of `runs`, {name: run folder}, have in common.
+    """Write a self-contained HTML page about the test files that all of `runs`, {name: run folder}, have in common.
 
-    Shown are `files` of them: the worst, the best, and some from the middle by `metric` (by default the first one
+    It shows `files` of them: the worst, the best, and some from the middle by `metric` (by default the first one
     scored), averaged over the runs. The noisy and clean signals come from the folders `noisy` and `clean` beside
     `enhanced`, if any run has them. Runs that failed, or have no enhanced audio, are left out; the page says so.
 
-    Raises UserError if no run is left, none of their files is common, the metric is not scored, or audio is unreadable.
+    Raises UserError if no run is left, they have no file in common, the metric is not scored, or audio is unreadable.
     """
     if files < 1:
         raise UserError(f"files={files}: must be 1 or more")
@@ -74,10 +77,10 @@ def write_page(
     if metric not in scores:
         raise UserError(f"metric={metric}: not scored in these runs; choose from {', '.join(scores) or 'none'}")
 
-    # none at all, e.g. of a silent output, is the worst
+    # a missing score, e.g. of a silent output, counts as the worst
     score = METRICS[metric].goodness(scores[metric].iloc[:, 1:]).mean(axis=1, skipna=False)
     chosen = _choose(list(score.sort_values(na_position="first", kind="stable").index), files)
-    utterances = [_utterance(name, place, finished, scores) for name, place in chosen.items()]
+    utterances = [_utterance(name, rank, finished, scores) for name, rank in chosen.items()]
 
     content = {
         "title": title,
@@ -107,7 +110,7 @@ def _write(content: dict, path: Path) -> None:
 
 
 def _finished(runs: Mapping[str, Path]) -> tuple[list[_Run], list[str]]:
-    """Those that can be shown, and why the others can't."""
+    """Return the runs that can be shown, and a line for each other one that says why it can't be."""
     finished, left_out = [], []
     for name, folder in runs.items():
         try:
@@ -121,7 +124,7 @@ def _finished(runs: Mapping[str, Path]) -> tuple[list[_Run], list[str]]:
 
 
 def _read(name: str, folder: Path) -> _Run:
-    """Raises UserError if it can't be shown, with the reason alone: the page shall not tell where it lay."""
+    """Read a run. Raises UserError if it can't be shown, without its folder, which the page must not disclose."""
     summary, failure = folder / "summary.json", folder / "error.txt"
     if not summary.is_file():
         first_line = failure.read_text(errors="replace").partition("\n")[0] if failure.is_file() else ""
@@ -131,19 +134,19 @@ def _read(name: str, folder: Path) -> _Run:
         raise UserError("nothing was tested, there is no scores.csv")
     try:
         cost = json.loads(summary.read_text("utf-8")).get("cost", {})
-        # a file may be called 007 or NA
+        # read as text, since a file may be called 007 or NA
         scores = pd.read_csv(results / "scores.csv", dtype={"name": str}, keep_default_na=False, na_values=[""])
         scores = scores.set_index(unmarked(scores["name"]))
     except (ValueError, KeyError, AttributeError) as error:
         raise UserError("summary.json or scores.csv is broken, evaluate the checkpoint again") from error
-    heard = [name for name in scores.index.unique() if recording(results / "enhanced", name)]
-    if not heard:
+    enhanced = [name for name in scores.index.unique() if recording(results / "enhanced", name)]
+    if not enhanced:
         raise UserError("no enhanced audio of the files in scores.csv")
-    return _Run(name, results, scores[~scores.index.duplicated()].loc[heard], cost)
+    return _Run(name, results, scores[~scores.index.duplicated()].loc[enhanced], cost)
 
 
 def _values(runs: Sequence[_Run], names: Sequence[str], metric: str) -> pd.DataFrame:
-    """A row per file. Column 0 is noisy, as the first run that knows scored it, and the others are the runs."""
+    """Return a row per file; column 0 is noisy, from the first run that scored it, and the others are the runs."""
     noisy = next((run for run in runs if f"noisy_{metric}" in run.scores), runs[0])
     columns = [(noisy, f"noisy_{metric}"), *((run, f"enhanced_{metric}") for run in runs)]
     return pd.DataFrame(
@@ -156,7 +159,10 @@ def _values(runs: Sequence[_Run], names: Sequence[str], metric: str) -> pd.DataF
 
 
 def _choose(ranked: Sequence[str], files: int) -> dict[str, str]:
-    """{name: worst, middle or best} of names that come worst first; all of them, without a word, if they are few."""
+    """Choose `files` of the names, which are ranked from the worst: return {name: worst, middle or best}.
+
+    If there are no more names than that, all are chosen, with an empty text.
+    """
     if len(ranked) <= files:
         return dict.fromkeys(ranked, "")
     middle, rest = divmod(files, 3)
@@ -170,7 +176,7 @@ def _choose(ranked: Sequence[str], files: int) -> dict[str, str]:
 
 
 def _columns(scores: Mapping[str, pd.DataFrame], runs: Sequence[_Run]) -> list[dict]:
-    """Columns of the table of models: what is scored, then what it costs, where a run tells."""
+    """Return the columns of the table of models: the scored metrics, then the costs that any run has."""
     metrics = {key: METRICS[key] for key in scores}
     return [
         {"key": key, "label": metric.label, "digits": metric.digits, "note": metric.described,
@@ -184,7 +190,7 @@ def _columns(scores: Mapping[str, pd.DataFrame], runs: Sequence[_Run]) -> list[d
 
 
 def _models(scores: Mapping[str, pd.DataFrame], runs: Sequence[_Run]) -> list[dict]:
-    """A row for noisy and for each run: means over the files for which everyone who scored at all has a score."""
+    """Return a row for noisy and for each run: means over the files for which all that have scores have one."""
     means = {key: values.dropna(axis=1, how="all").dropna().mean() for key, values in scores.items()}
     rows = [
         {"name": name, "values": {key: _number(mean.get(number)) for key, mean in means.items()}}
@@ -196,12 +202,12 @@ def _models(scores: Mapping[str, pd.DataFrame], runs: Sequence[_Run]) -> list[di
 
 
 def _number(value: float | None) -> float | None:
-    """JSON knows no nan."""
+    """Return a value for JSON, which has no nan: None in its place."""
     return float(f"{value:.6g}") if value is not None and np.isfinite(value) else None
 
 
 def _notes(runs: Sequence[_Run], names: Sequence[str], scores: Mapping[str, pd.DataFrame], metric: str) -> list[str]:
-    """What stands between these numbers and a fair comparison."""
+    """Return notes on what limits a fair comparison of the numbers."""
     notes = []
     if others := len(set().union(*(run.scores.index for run in runs))) - len(names):
         notes.append(f"{others} test files that only some of the runs have are left out.")
@@ -221,7 +227,7 @@ def _notes(runs: Sequence[_Run], names: Sequence[str], scores: Mapping[str, pd.D
     return notes
 
 
-def _utterance(name: str, place: str, runs: Sequence[_Run], scores: Mapping[str, pd.DataFrame]) -> dict:
+def _utterance(name: str, rank: str, runs: Sequence[_Run], scores: Mapping[str, pd.DataFrame]) -> dict:
     found = [_input(runs, "noisy", name), *(recording(run.folder / "enhanced", name) for run in runs)]
     found.append(_input(runs, "clean", name))
     paths = {condition: path for condition, path in enumerate(found) if path}
@@ -242,7 +248,7 @@ def _utterance(name: str, place: str, runs: Sequence[_Run], scores: Mapping[str,
     top = max(rates.values())
     return {
         "name": name,
-        "place": place,
+        "rank": rank,
         "seconds": seconds,
         "whole": lengths[shortest],
         "snr": _number(next((run.scores["snr"][name] for run in runs if "snr" in run.scores), None)),
@@ -263,7 +269,7 @@ def _utterance(name: str, place: str, runs: Sequence[_Run], scores: Mapping[str,
 
 
 def _input(runs: Sequence[_Run], role: str, name: str) -> Path | None:
-    """The noisy or clean signal, of the run that has it at the highest rate."""
+    """Return the file of the noisy or clean signal, from the run that has it at the highest rate."""
     found = [path for run in runs if (path := recording(run.folder / role, name))]
     return max(found, key=lambda path: audio.info(path).samplerate, default=None)
 
@@ -288,7 +294,7 @@ def _flaw(wave: np.ndarray) -> str:
 
 
 def _flac(wave: np.ndarray, sample_rate: int) -> str:
-    """16 bits in base64. Lossless, so that no codec's artefacts are taken for the model's, at half the size of WAV."""
+    """Encode a wave as 16-bit FLAC in base64, lossless so that nobody hears a codec's artefacts as the model's."""
     samples = np.clip(np.rint(32768 * _finite(wave)), -32768, 32767).astype(np.int16)
     file = io.BytesIO()
     soundfile.write(file, samples, sample_rate, subtype="PCM_16", format="FLAC")
@@ -296,9 +302,11 @@ def _flac(wave: np.ndarray, sample_rate: int) -> str:
 
 
 def _picture(spectrogram: np.ndarray, limits: tuple[float, float], height: int) -> str:
-    """(F, T) in dB -> a WebP image in base64, without axes."""
+    """Draw a spectrogram (F, T) in dB as a WebP image in base64, without axes."""
     size = min(spectrogram.shape[1], _WIDTH), height
-    power = Image.fromarray((10 ** (spectrogram[::-1] / 10)).astype(np.float32))  # in dB, lines would be averaged away
+    power = Image.fromarray(
+        (10 ** (spectrogram[::-1] / 10)).astype(np.float32)
+    )  # scaled as power, since averaging in dB would blur lines
     pixels = 10 * np.log10(np.asarray(power.resize(size, Image.Resampling.BOX)))
     scaled = (pixels - limits[0]) / (limits[1] - limits[0])
     file = io.BytesIO()

@@ -1,4 +1,4 @@
-"""What a notebook begins with: its runs, or one line that says how to make some; and how it shows a picture."""
+"""Helpers for notebooks: opening runs, or saying in one line how to make some, and showing figures."""
 
 from __future__ import annotations
 
@@ -18,33 +18,32 @@ from gtcrn.reports.breakdown import results
 from gtcrn.reports.runs import read_runs
 from gtcrn.reports.sweeps import Sweep, arrange
 
-VARIABLE = "GTCRN_RUNS"  # of the environment
+VARIABLE = "GTCRN_RUNS"  # environment variable
 _DEFAULT = "outputs"
 
 
 def open_runs(command: str, folder: Path | str | None = None) -> pd.DataFrame:
-    """`read_runs` of a folder; a relative one is looked for here and in the folder above, as notebooks are in one.
+    """Read the runs of a folder; a relative one is looked up here and one folder above, since notebooks lie in one.
 
-    command: what to type for runs like those that are needed.
-    folder: None stands for the one in GTCRN_RUNS, or else for outputs.
+    command: the command that makes such runs. folder: None for the one in GTCRN_RUNS, or else outputs.
 
-    Raises UserError, with the command, where no run is finished.
+    Raises UserError, which names the command, if no run is finished.
     """
     wanted = expanded(folder or os.environ.get(VARIABLE) or _DEFAULT)
     here = Path.cwd()
-    place = next((place / wanted for place in (here, here.parent) if (place / wanted).is_dir()), None)
-    if place is None:
+    found = next((parent / wanted for parent in (here, here.parent) if (parent / wanted).is_dir()), None)
+    if found is None:
         raise UserError(f"{wanted}: no such folder; name another one in RUNS, or make runs with: {command}")
-    runs = read_runs(place)
+    runs = read_runs(found)
     if not (runs["state"] == "finished").any():
         raise UserError(f"{wanted}: no finished run in it yet; make some with: {command}")
     return runs
 
 
 def swept(runs: pd.DataFrame, knobs: Sequence[str], command: str) -> pd.DataFrame:
-    """The runs that have a value of each knob, a column of `read_runs`.
+    """Return the runs that have a value of each knob, a column of `read_runs`.
 
-    Raises UserError, with the command that makes some, if one of them has the same value in all runs.
+    Raises UserError, which names the command that makes such runs, if a knob has the same value in all runs.
     """
     known = runs.dropna(subset=[knob for knob in knobs if knob in runs])
     for knob in knobs:
@@ -54,11 +53,11 @@ def swept(runs: pd.DataFrame, knobs: Sequence[str], command: str) -> pd.DataFram
 
 
 def best_runs(sweep: Sweep, count: int, holding: str, command: str) -> pd.DataFrame:
-    """A finished run of each of the best `count` configurations; `run` tells in what they differ.
+    """Return a finished run of each of the best `count` configurations, named by what differs between them.
 
-    holding: what there must be among the run's `results`, e.g. scores.csv or enhanced.
+    holding: a file or folder that must exist in the run's `results`, e.g. scores.csv or enhanced.
 
-    Raises UserError, with the command that makes some, where there are none.
+    Raises UserError, which names the command that makes such runs, if there are none.
     """
     finished = sweep.runs[sweep.runs["state"] == "finished"]
     held = finished[[(results(path) / holding).exists() for path in finished["path"]]]
@@ -69,13 +68,13 @@ def best_runs(sweep: Sweep, count: int, holding: str, command: str) -> pd.DataFr
     best = first.loc[[kind for kind in sweep.means.index if kind in first.index][:count]]
     if len(best) == 1:
         return best
-    among = arrange(best)  # a name need not tell what is the same in all that are left
+    among = arrange(best)  # so that names leave out what is the same in all that are left
     names = among.names[among.configurations].set_axis(best.index)
     return best.assign(run=names.where(~names.duplicated(keep=False), names + " " + best["run"]))
 
 
 def show(draw: Callable[..., Figure | tuple[Figure, str] | str | None], *arguments, **keywords) -> None:
-    """Display the figure that a function draws, above its caption if it has one; or say that it drew none, and why."""
+    """Display the figure that a function draws, with its caption if it has one, or the reason why it drew none."""
     with matplotlib.rc_context(STYLE):
         drawn = draw(*arguments, **keywords)
     figure, caption = drawn if isinstance(drawn, tuple) else (drawn, "")

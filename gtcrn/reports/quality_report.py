@@ -1,4 +1,4 @@
-"""What `task=prepare prepare=filter` kept and left out, as text and as a figure."""
+"""The report of `task=prepare prepare=filter` on what it kept and left out, as text and as a figure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gtcrn.data.preparation.output import OutputFolder
 from gtcrn.data.preparation.selection import Limit
 from gtcrn.plots.figures import OPEN_STYLE
 
-SHOWN = {  # what a measure is multiplied by to be read, and its name then
+SHOWN = {  # the factor and the label with which a measure is shown
     "snr": (1, "estimated SNR [dB]"),
     "clipping": (100, "samples that clip [%]"),
     "silence": (100, "time without speech [%]"),
@@ -26,7 +26,7 @@ _KEPT, _LEFT_OUT = "#31456b", "#c8553d"
 
 
 def write(table: pd.DataFrame, limits: Mapping[str, Limit], output: OutputFolder) -> None:
-    """`report.md` and `report.png` of the files in `quality.csv`."""
+    """Write `report.md` and `report.png` about the files in `quality.csv`."""
     table = table.assign(left_out=table["left_out"].fillna(""))
     with output.writing("report.md") as partial:
         partial.write_text(markdown(table, limits))
@@ -35,7 +35,7 @@ def write(table: pd.DataFrame, limits: Mapping[str, Limit], output: OutputFolder
 
 
 def markdown(table: pd.DataFrame, limits: Mapping[str, Limit]) -> str:
-    """How much is kept, how much is left out for each reason, and the worst of it."""
+    """Return the report in Markdown: how much is kept, how much is left out for each reason, and the worst files."""
     kept, hours = table["left_out"] == "", table["seconds"] / 3600
     bad = table["snr"].isna()
     reasons = {f"{name} {limit}": limit.fails(table[name]) for name, limit in limits.items()}
@@ -61,7 +61,7 @@ def markdown(table: pd.DataFrame, limits: Mapping[str, Limit]) -> str:
 
 
 def histograms(table: pd.DataFrame, limits: Mapping[str, Limit]) -> Figure:
-    """How each measure is distributed over the files, and where its limit lies."""
+    """Draw a histogram of each measure over the files, with its limit."""
     with matplotlib.rc_context(OPEN_STYLE):
         figure = Figure(figsize=(9, 5.4), dpi=150, layout="constrained")
         for panel, (name, (factor, label)) in zip(figure.subplots(2, 2).flat, SHOWN.items()):
@@ -75,7 +75,7 @@ def histograms(table: pd.DataFrame, limits: Mapping[str, Limit]) -> Figure:
                 panel.hist(factor * values[out], edges, color=_LEFT_OUT)
                 panel.axvline(factor * limit.value, color=_LEFT_OUT, linewidth=1, linestyle="--")
                 panel.set_title(f"{out.sum():,} of {len(out):,} left out: {name} {limit}", loc="left", fontsize=9)
-            panel.set_yscale("symlog", linthresh=1)  # so that a few bad ones are seen among many good ones
+            panel.set_yscale("symlog", linthresh=1)  # so that a few bad files are visible among many good ones
             panel.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
             panel.set_xlabel(label)
             panel.set_ylabel("files")

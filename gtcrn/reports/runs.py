@@ -1,4 +1,4 @@
-"""Runs read back from the folders they wrote: a row per run, their learning curves and their scores.
+"""Reading of finished runs from their folders: a table with a row per run, their learning curves and their scores.
 
 runs = read_runs("outputs/2025-01-31")
 runs.loc[runs["state"] == "finished", [*differing(runs), "test.enhanced_pesq_wb", "cost.mmacs_exact"]]
@@ -27,8 +27,8 @@ from gtcrn.plots.tables import unmarked
 
 log = logging.getLogger(__name__)
 
-TASKS = ("train", "evaluate")  # the ones whose runs have results to compare
-RESULTS = ("cost.", "test.", "validation.")  # how the columns of results begin
+TASKS = ("train", "evaluate")  # tasks whose runs have results to compare
+RESULTS = ("cost.", "test.", "validation.")  # prefixes of the columns of results
 _NUMBERS = ("seconds", "steps", "data_wait")
 _FACTS = ("run", "path", "state", "error", "overrides", "tested_on", *_NUMBERS)
 _OUTPUTS = {"summary.json", "error.txt", "hparams.yaml", "metrics.csv"}
@@ -36,7 +36,7 @@ NO_DIFFERENCE = ("run_dir", "run_name", "resume", "threads", "logger", "sweep") 
 
 
 def read_runs(*folders: Path | str) -> pd.DataFrame:
-    """Every training and evaluation run in or below the folders, one row each, in natural order of their names.
+    """Read every training and evaluation run in or below the folders, a row each, in natural order of their names.
 
     Columns:
         run         path relative to the folder, or to the folders' common parent; a single run's own name
@@ -44,31 +44,31 @@ def read_runs(*folders: Path | str) -> pd.DataFrame:
         state       finished (there is a summary.json), failed (an error.txt, or a file that can't be read)
                     or unfinished (neither: interrupted, or still running)
         error       "" or the one line that says what went wrong
-        overrides   what was typed, as one would type it again
-        tested_on   which split, and in words what it is if it is no test set
+        overrides   the overrides on the command line, as one would type them again
+        tested_on   the split, described in words if it is no test set
         seconds, steps, data_wait   from the summary
         seed, model.r, loss.terms.sisdr.weight …   the flat configuration, interpolations as they were written,
                     lists as text
         model, loss, data, training/masks …   the choice of each configuration group
         cost.<name>, test.{noisy,enhanced,improvement}_<metric>, validation.<name as logged, e.g. val/pesq_wb>
-    What a run does not have is nan. The configuration is that of `.hydra`, or of `hparams.yaml` where `run_dir=` sent
-    the results elsewhere.
+    A value that a run does not have is nan. The configuration is that of `.hydra`, or of `hparams.yaml` if `run_dir=`
+    sent the results elsewhere.
 
-    Raises UserError for a folder that is not there. What a single run has wrong is told in its row.
+    Raises UserError for a folder that does not exist. A problem of a single run is named in its row.
     """
-    places = [Path(folder).resolve() for folder in folders]
-    for folder, place in zip(folders, places):
-        if not place.is_dir():
+    roots = [Path(folder).resolve() for folder in folders]
+    for folder, root in zip(folders, roots):
+        if not root.is_dir():
             raise UserError(f"{folder}: no such folder; expected one that runs were written to")
     rows = {}
-    for place in places:
-        for folder, below, files in os.walk(place):
+    for root in roots:
+        for folder, below, files in os.walk(root):
             if ".hydra" not in below and _OUTPUTS.isdisjoint(files):
                 continue
             if row := _read(Path(folder), set(files)):
                 rows[folder] = row
                 below.clear()  # what lies in a run belongs to it
-    base = os.path.commonpath(places) if places else ""
+    base = os.path.commonpath(roots) if roots else ""
     ordered = sorted(rows.items(), key=lambda item: _natural(item[0]))
     named = [
         {"run": os.path.basename(folder) if folder == base else os.path.relpath(folder, base), "path": folder} | row
@@ -84,7 +84,7 @@ def read_runs(*folders: Path | str) -> pd.DataFrame:
 
 
 def choices_of(checkpoint: Path) -> dict[str, str]:
-    """Return the model, loss and data that the run chose in whose folder a checkpoint lies; {} away from its run."""
+    """Return the choices of model, loss and data of the run that a checkpoint lies in; {} if it lies in none."""
     folder = checkpoint.resolve().parent
     runs = read_runs(folder.parent) if folder.name == "checkpoints" else ()
     if len(runs) != 1:
@@ -94,7 +94,7 @@ def choices_of(checkpoint: Path) -> dict[str, str]:
 
 
 def curves(runs: pd.DataFrame, metrics: Sequence[str] | None = None) -> pd.DataFrame:
-    """Everything, or the `metrics`, that runs of `read_runs` logged; one row per value.
+    """Read what runs of `read_runs` logged, all of it or the `metrics` alone; one row per value.
 
     Columns: run, step (of the optimiser), epoch, metric (as logged, e.g. train/loss, val/pesq_wb), value.
     """
@@ -110,15 +110,15 @@ def curves(runs: pd.DataFrame, metrics: Sequence[str] | None = None) -> pd.DataF
 
 
 def scores(runs: pd.DataFrame) -> pd.DataFrame:
-    """The scores of every utterance that runs of `read_runs` were tested on; one row per run and utterance.
+    """Read the scores of every utterance that runs of `read_runs` were tested on; one row per run and utterance.
 
     Columns: run, name, snr (dB), {noisy,enhanced}_<metric>, failures.
     """
     tables = {
-        run: _table(Path(path) / place)
+        run: _table(Path(path) / file)
         for run, path in zip(runs["run"], runs["path"])
-        for place in ("scores.csv", "test/scores.csv")  # of task=evaluate, of task=train
-        if (Path(path) / place).is_file()
+        for file in ("scores.csv", "test/scores.csv")  # of task=evaluate, of task=train
+        if (Path(path) / file).is_file()
     }
     scored = {run: table for run, table in tables.items() if "name" in table}
     if not scored:
@@ -127,36 +127,38 @@ def scores(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def recording(folder: Path, name: str) -> Path | None:
-    """The audio file of this name in the folder; None if there is none, or it lies elsewhere: names in a scores.csv
-    may be anybody's."""
+    """Return the audio file of this name in the folder, or None.
+
+    Files outside the folder don't count, since anybody may have written the names in a scores.csv.
+    """
     found = (folder / f"{name}{suffix}" for suffix in audio.SUFFIXES)
     home = folder.resolve()
     return next((file for file in found if file.is_file() and file.resolve().is_relative_to(home)), None)
 
 
 def config_columns(runs: pd.DataFrame) -> pd.Index:
-    """The columns of `read_runs` that tell a run's configuration."""
+    """Return the columns of `read_runs` that hold a run's configuration."""
     return pd.Index(
         [column for column in runs if column not in _FACTS and not column.startswith(RESULTS)], dtype=object
     )
 
 
 def configured(runs: pd.DataFrame) -> pd.Series:
-    """Whether anything is known of a run's configuration."""
+    """Return for each run whether its configuration is known."""
     return runs[config_columns(runs)].notna().any(axis=1)
 
 
 def is_limit(column: str) -> bool:
-    """Whether a column tells how much of the data a run went through, such as trainer.limit_train_batches."""
+    """Return whether a column limits how much of the data a run uses, such as trainer.limit_train_batches."""
     return column.split(".")[-1].startswith("limit_")
 
 
 def differing(runs: pd.DataFrame) -> list[str]:
-    """The columns of the configuration that tell the finished runs apart, what was typed first, the seed among them.
+    """Return the columns of the configuration in which the finished runs differ, the overridden ones first.
 
-    What merely follows from something typed is left out: where models differ, `model` is named, and not all their
-    knobs. Runs without a configuration and places such as `run_dir` don't count, nor do limits and numbers of test
-    files: `comparable` parts runs by these. Where no run is finished, all count.
+    The seed is one of them. Columns that merely follow from an override are left out: where models differ, `model` is
+    returned, and not all their knobs. Runs without a configuration don't count, nor do paths such as `run_dir`, or
+    limits and numbers of test files, by which `comparable` groups runs. If no run is finished, all runs count.
     """
     finished = runs["state"] == "finished"
     runs = runs[finished] if finished.any() else runs
@@ -180,12 +182,12 @@ def _may_differ(column: str) -> bool:
 
 
 def _sets(key: str, column: str, groups: pd.DataFrame) -> bool:
-    """model.r is set by model.r=8 and by model={r:8}, but not by model=light_v3, which chooses of a group."""
+    """Return whether an override of `key` sets `column`: model={r:8} sets model.r, model=light_v3 chooses a group."""
     return column == key or (column.startswith(f"{key}.") and key not in groups)
 
 
 def _read(folder: Path, files: set[str]) -> dict[str, Any] | None:
-    """The row of a run's folder; None if it is no run, or a mere trace of one that wrote elsewhere."""
+    """Return the row of a run's folder; None if it is no run, or one that wrote its results elsewhere."""
     row = {"state": "unfinished", "error": "", "overrides": ""}
     try:
         row |= _configuration(folder)
@@ -207,7 +209,7 @@ def _read(folder: Path, files: set[str]) -> dict[str, Any] | None:
 
 
 def _parsed(path: Path, parse: Callable[[str], Any]) -> Any:
-    """What `parse` makes of a file's text. Raises UserError, which names the file, for one that can't be read."""
+    """Parse the text of a file. Raises UserError, which names the file, if it can't be read."""
     try:
         return parse(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError) as error:
@@ -231,7 +233,7 @@ def _configuration(folder: Path) -> dict[str, Any]:
 
 
 def _choices(text: str) -> dict[str, str]:
-    """Return the choice of every group of ours in the text of a hydra.yaml, by the group's name."""
+    """Return the choice of every group in the text of a hydra.yaml, by the group's name, without Hydra's own groups."""
     choices = _load(text)["hydra"]["runtime"]["choices"]
     groups = {group: group.split("@")[0] for group in choices if not group.startswith("hydra/")}
     # a group that is chosen from twice, such as the optimizer of a discriminator, goes by its whole name then
@@ -255,7 +257,7 @@ def _summary(text: str) -> dict[str, Any]:
 
 
 def _flat(tree: dict, prefix: str = "") -> dict[str, Any]:
-    """{"a": {"b": [1, 2]}} -> {"a.b": "[1, 2]"}"""
+    """Flatten a configuration: {"a": {"b": [1, 2]}} becomes {"a.b": "[1, 2]"}."""
     flat = {}
     for key, value in tree.items():
         if isinstance(value, dict):
@@ -268,7 +270,7 @@ def _flat(tree: dict, prefix: str = "") -> dict[str, Any]:
 
 
 def _table(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
-    """The columns of a CSV file that it has, without a line that is being written; empty if it can't be read."""
+    """Read those of the columns that a CSV file has, without an unfinished last line; empty if it can't be read."""
     if not path.is_file():
         return pd.DataFrame()
     try:
@@ -287,5 +289,5 @@ def _table(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
-    """Sorts run 10 behind run 9."""
+    """Return a sort key that puts run 10 after run 9."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]

@@ -1,5 +1,5 @@
-"""Models as streams: the delay a listener gets and where it comes from, the time that hops take, and whether the stream
-is the signal that the whole utterance gives."""
+"""Measurements of models as streams: the delay and its parts, the time of a hop, and the difference between the stream
+and the whole utterance enhanced at once."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from gtcrn.reports.breakdown import read_signals
 from gtcrn.reports.runs import scores
 from gtcrn.runtime.eager import EnhancerStep
 
-_PARTS = {  # of the delay, and how they are drawn
+_PARTS = {  # of the delay, with their colours
     "waiting for a whole hop": "#31456b",
     "overlap of windows": "#7f93bd",
     "look-ahead": "#c8553d",
@@ -33,16 +33,19 @@ _PARTS = {  # of the delay, and how they are drawn
 }
 _DARK, _PALE, _RED = "#31456b", "#c3c9d4", "#c8553d"
 _LIMIT = 40  # ms, the DNS Challenge's for window and hop
-_WARM_UP = 5  # chunks, of which the first ones allocate memory
+_WARM_UP = 5  # chunks before timing, since the first ones allocate memory
 _ZOOM = 0.12  # s
 _LEAST = -160  # dB, below any difference of float32
 
 
 class StreamResult(NamedTuple):
-    """heard: what came out, late by `latency` samples. aligned: (N,) the same without that delay.
-    milliseconds: (chunks,) by the clock on the wall. chunk: samples. sample_rate: Hz."""
+    """The output of a stream and its times.
 
-    heard: np.ndarray
+    output: samples as they come out, later by `latency` samples. aligned: (N,), the same without that delay.
+    milliseconds: (chunks,) wall-clock times. chunk: in samples. sample_rate: in Hz.
+    """
+
+    output: np.ndarray
     aligned: np.ndarray
     milliseconds: np.ndarray
     chunk: int
@@ -51,21 +54,21 @@ class StreamResult(NamedTuple):
 
     @property
     def chunk_ms(self) -> float:
-        """How long a chunk sounds, and so how long it may take."""
+        """The duration of a chunk, which is the most time that it may take."""
         return 1e3 * self.chunk / self.sample_rate
 
 
 def enhancers(runs: pd.DataFrame, trust: bool = False) -> dict[str, Enhancer]:
-    """The models of those runs of `read_runs` whose weights are still there: the best of a training, or the evaluated.
+    """Load the models of the runs of `read_runs` whose weights still exist, the best of a training or the evaluated.
 
     trust: see `gtcrn.load`. Raises UserError if there are none.
     """
     found = {}
     for run, folder, ckpt in zip(runs["run"], map(Path, runs["path"]), runs.get("ckpt", [None] * len(runs))):
-        places = [folder / "checkpoints" / "best.ckpt"]
+        paths = [folder / "checkpoints" / "best.ckpt"]
         if isinstance(ckpt, str):
-            places += [parent / ckpt for parent in folder.parents]  # it was typed in one of them
-        if weights := next((place for place in places if place.is_file()), None):
+            paths += [parent / ckpt for parent in folder.parents]  # relative to one of these
+        if weights := next((path for path in paths if path.is_file()), None):
             found[run] = load(weights, trust=trust)
     if not found:
         raise UserError(f"the weights of none of these {len(runs)} runs are there; name another folder in RUNS")
@@ -73,7 +76,10 @@ def enhancers(runs: pd.DataFrame, trust: bool = False) -> dict[str, Enhancer]:
 
 
 def noisy_inputs(runs: pd.DataFrame, seconds: float) -> dict[str, np.ndarray]:
-    """(N,) by run: the beginning of the first noisy file that each was tested on. Raises UserError without one."""
+    """Read the first seconds of the first noisy file that each run was tested on, (N,) by run.
+
+    Raises UserError if a run has none.
+    """
     first = scores(runs).groupby("run")["name"].first()
     inputs = {}
     for run, path in zip(runs["run"], runs["path"]):
@@ -85,17 +91,17 @@ def noisy_inputs(runs: pd.DataFrame, seconds: float) -> dict[str, np.ndarray]:
 
 
 @torch.inference_mode()
-def whole(enhancer: Enhancer, wave: np.ndarray) -> np.ndarray:
-    """(N,) -> (N,), enhanced at once, with zeros beyond its ends as in a stream."""
+def enhance_whole(enhancer: Enhancer, wave: np.ndarray) -> np.ndarray:
+    """Enhance a whole wave (N,) at once, with zeros beyond its ends as in a stream."""
     same = copy.copy(enhancer).eval()
     same.padding = "zeros"
     return same(torch.from_numpy(wave)[None])[0][0].numpy()
 
 
-def stream(enhancer: Enhancer, wave: np.ndarray, hops: int = 1, forget: bool = False) -> StreamResult:
-    """Enhance (N,) in chunks of so many hops, on one thread. Raises UserError if the model looks ahead.
+def enhance_in_chunks(enhancer: Enhancer, wave: np.ndarray, hops: int = 1, forget: bool = False) -> StreamResult:
+    """Enhance a wave (N,) in chunks of so many hops on one thread. Raises UserError if the model looks ahead.
 
-    forget: the core's state begins anew with every chunk, which shows what its memory is worth.
+    forget: reset the core's state before every chunk, which shows how much its memory contributes.
     """
     step, size = EnhancerStep(enhancer), hops * enhancer.hop_length
     late = enhancer.latency + -(len(wave) + enhancer.latency) % size
@@ -114,27 +120,26 @@ def stream(enhancer: Enhancer, wave: np.ndarray, hops: int = 1, forget: bool = F
         times.append(1e3 * (time.perf_counter() - begin))
         enhanced.append(piece)
     torch.set_num_threads(threads)
-    heard = np.concatenate(enhanced, axis=1)[0]
-    aligned = heard[enhancer.latency :][: len(wave)]
-    return StreamResult(heard, aligned, np.array(times), size, enhancer.latency, enhancer.sample_rate)
+    output = np.concatenate(enhanced, axis=1)[0]
+    aligned = output[enhancer.latency :][: len(wave)]
+    return StreamResult(output, aligned, np.array(times), size, enhancer.latency, enhancer.sample_rate)
 
 
 def agreement(enhancer: Enhancer, wave: np.ndarray, hops: Sequence[int] = (4, 16)) -> pd.DataFrame:
-    """A row per chunk length, in hops: how far the stream is from the whole utterance, and what its chunks cost.
+    """Compare streams of several chunk lengths, in hops, with the whole utterance; return a table with a row for each.
 
-    Columns: largest difference (of full scale), median and slowest 1 % in ms, the longest in ms, the share of
-    chunks in % that took longer than they sound, and the real-time factor.
+    Columns: largest difference (of full scale), and those of `timing`.
     """
-    reference = whole(enhancer, wave)
+    reference = enhance_whole(enhancer, wave)
     rows = {}
     for count in hops:
-        run = stream(enhancer, wave, count)
+        run = enhance_in_chunks(enhancer, wave, count)
         rows[count] = {"largest difference": np.abs(run.aligned - reference).max()} | timing(run)
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("hops in a chunk")
 
 
 def timing(run: StreamResult) -> dict[str, float]:
-    """How long chunks took."""
+    """Return statistics of the chunks' times in ms, the share that took longer than they last, the real-time factor."""
     median, slow = np.percentile(run.milliseconds, (50, 99))
     return {
         "chunk, ms": run.chunk_ms,
@@ -147,7 +152,7 @@ def timing(run: StreamResult) -> dict[str, float]:
 
 
 def delays(costs: Mapping[str, Cost]) -> pd.DataFrame:
-    """A row per model: the parts of the delay between a sound and its enhanced self, in ms, and their sum `total`.
+    """Return a table with a row per model: the parts of the delay from input to output in ms, and their sum `total`.
 
     Computing is the median CPU time of a hop on one thread of this machine; nan if the model can't stream.
     """
@@ -160,7 +165,7 @@ def delays(costs: Mapping[str, Cost]) -> pd.DataFrame:
 
 
 def delay_figure(costs: Mapping[str, Cost]) -> tuple[Figure, str]:
-    """The delay of each model and its parts, with the caption."""
+    """Draw the delay of each model and its parts, with a caption."""
     table = delays(costs)[::-1]  # the first one on top
     names = [_wrapped(model) for model in table.index]
     with matplotlib.rc_context(OPEN_STYLE):
@@ -170,9 +175,9 @@ def delay_figure(costs: Mapping[str, Cost]) -> tuple[Figure, str]:
         for part, colour in _PARTS.items():
             panel.barh(names, table[part].fillna(0), left=left, color=colour, height=0.6, label=part)
             left += table[part].fillna(0).to_numpy()
-        for place, total in enumerate(table["total"]):
+        for position, total in enumerate(table["total"]):
             panel.annotate(
-                f"{total:.1f} ms", (total, place), (4, 0), textcoords="offset points", va="center", fontsize=8
+                f"{total:.1f} ms", (total, position), (4, 0), textcoords="offset points", va="center", fontsize=8
             )
         panel.axvline(_LIMIT, color="#8a93a6", linewidth=0.8, linestyle="--")
         panel.set_xlabel("delay [ms]")
@@ -182,7 +187,7 @@ def delay_figure(costs: Mapping[str, Cost]) -> tuple[Figure, str]:
 
 
 def times_figure(streams: Mapping[str, StreamResult]) -> tuple[Figure, str] | None:
-    """How many hops took longer than a given time, for each model, with the caption; None without streams."""
+    """Draw the share of hops that took longer than a given time per model, with a caption; None without streams."""
     if not streams:
         return None
     colours = matplotlib.colormaps["tab10"]
@@ -211,10 +216,10 @@ def times_figure(streams: Mapping[str, StreamResult]) -> tuple[Figure, str] | No
 
 
 def stream_figure(wave: np.ndarray, whole: np.ndarray, run: StreamResult) -> tuple[Figure, str]:
-    """The loudest moment of a signal as it goes in and as it comes out of the stream; below, chunk by chunk, the level
-    of the enhanced signal and of what the stream differs by. With the caption.
+    """Draw the loudest moment of a signal as it enters and leaves the stream, and the stream's error, with a caption.
 
-    wave, whole: (N,), the noisy signal and the whole of it enhanced at once.
+    The lower panel shows the levels of the enhanced signal and of its difference from the stream, chunk by chunk.
+    wave, whole: (N,), the noisy signal, and the whole of it enhanced at once.
     """
     length = len(wave) // run.chunk * run.chunk
     loud, difference = (_levels(signal[:length], run.chunk) for signal in (whole, run.aligned - whole))
@@ -226,7 +231,7 @@ def stream_figure(wave: np.ndarray, whole: np.ndarray, run: StreamResult) -> tup
         for signal, label, colour in (
             (wave, "noisy, as it goes in", _PALE),
             (whole, "enhanced at once", _DARK),
-            (run.heard, "stream, as it comes out", _RED),
+            (run.output, "stream, as it comes out", _RED),
         ):
             shown = signal[moment]
             upper.plot(1e3 * np.arange(begin, begin + len(shown)) / run.sample_rate, shown, color=colour, label=label)
@@ -246,7 +251,7 @@ def stream_figure(wave: np.ndarray, whole: np.ndarray, run: StreamResult) -> tup
 
 
 def _levels(signal: np.ndarray, chunk: int) -> np.ndarray:
-    """Root mean square of each chunk in dB."""
+    """Return the root mean square of each chunk in dB."""
     power = np.mean(signal.astype(np.float64).reshape(-1, chunk) ** 2, axis=1)
     return 10 * np.log10(np.maximum(power, 10 ** (_LEAST / 10)))
 

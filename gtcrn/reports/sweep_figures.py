@@ -1,4 +1,4 @@
-"""Figures of a sweep, each with its caption; where there is nothing to draw, the reason alone."""
+"""Figures of a sweep; each function returns a figure and its caption, or the reason why there is nothing to draw."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from gtcrn.reports.runs import curves
 from gtcrn.reports.sweeps import Measure, Sweep, clipped, pareto, short_names, shown_value
 
 _LEVELS = 12  # a knob of more values than this is drawn as a continuous one
-_MAPPED = 5  # knobs in maps; every pair of them is one
-_COLOURED = 8  # configurations with a colour of their own among learning curves
-_KEYED = 20  # points of the front that a picture explains
-_TAB10 = (0, 1, 2, 3, 4, 6, 8, 9)  # without grey, which the others have
-_MANY_TIMES = 30  # a range that takes a logarithmic axis
-_BINS = 100  # of steps; the training loss of single steps is noise
+_MAPPED = 5  # most knobs in maps, of which there is one for every pair
+_COLOURED = 8  # most learning curves with a colour of their own
+_KEYED = 20  # most points of the Pareto front in the legend
+_TAB10 = (0, 1, 2, 3, 4, 6, 8, 9)  # without grey, in which the other curves are drawn
+_MANY_TIMES = 30  # ratio of largest to smallest value from which an axis is logarithmic
+_BINS = 100  # of steps, since the training loss of single steps is noisy
 _DARK, _PALE, _NOISY = "#31456b", "#c3c9d4", "#b2182b"
 _NO_RESULT = "no finished run has a result"
 
 
 def cost_figure(sweep: Sweep, column: str, label: str) -> tuple[Figure, str] | str:
-    """Quality against a cost, with its caption, or why it is not drawn."""
+    """Draw quality against a cost, with a caption; or return why it can't be drawn."""
     points = _scored(sweep)
     if points.empty:
         return _NO_RESULT
@@ -53,11 +53,11 @@ def cost_figure(sweep: Sweep, column: str, label: str) -> tuple[Figure, str] | s
     panel.scatter(front[column], front[measure.column], s=26, color=_DARK, zorder=4)
     handles = []
     for number, (kind, row) in enumerate(keyed.iterrows(), 1):
-        place = (row[column], row[measure.column])
-        panel.annotate(str(number), place, (-4, 4), textcoords="offset points", ha="right", fontsize=8, color=_DARK)
-        told = f"{_wrapped(sweep.names[kind])}\n{measure.show(place[1])} at {place[0]:.4g}"
+        point = (row[column], row[measure.column])
+        panel.annotate(str(number), point, (-4, 4), textcoords="offset points", ha="right", fontsize=8, color=_DARK)
+        text = f"{_wrapped(sweep.names[kind])}\n{measure.show(point[1])} at {point[0]:.4g}"
         handles.append(
-            Line2D([], [], linestyle="none", marker=f"${number}$", color=_DARK, markeredgewidth=0, label=told)
+            Line2D([], [], linestyle="none", marker=f"${number}$", color=_DARK, markeredgewidth=0, label=text)
         )
     if points[column].max() > _MANY_TIMES * points[column].min() > 0:
         panel.set_xscale("log")
@@ -74,7 +74,7 @@ def cost_figure(sweep: Sweep, column: str, label: str) -> tuple[Figure, str] | s
 
 
 def map_figure(sweep: Sweep) -> tuple[Figure, str] | str:
-    """A map of quality for every pair of knobs, with the caption, or why it is not drawn."""
+    """Draw a map of quality for every pair of knobs, with a caption; or return why it can't be drawn."""
     points = _scored(sweep)
     if points.empty:
         return _NO_RESULT
@@ -116,7 +116,7 @@ def map_figure(sweep: Sweep) -> tuple[Figure, str] | str:
 
 
 def curve_figure(sweep: Sweep) -> tuple[Figure, str] | str:
-    """Training loss and the monitored measure of the validation by step, with the caption, or why it is not drawn."""
+    """Draw the training loss and the monitored validation measure by step, with a caption; or return why it can't."""
     monitored = sweep.runs["monitor"].mode() if "monitor" in sweep.runs else []
     logged = curves(sweep.runs, ["train/loss", *monitored])
     logged = logged[np.isfinite(logged["value"])]
@@ -160,7 +160,7 @@ def curve_figure(sweep: Sweep) -> tuple[Figure, str] | str:
 
 
 class _Axis(NamedTuple):
-    """A knob in a map: where each configuration stands, and names of the places if they are few."""
+    """The axis of a knob in a map: the position of each configuration, and tick labels if there are few positions."""
 
     label: str
     positions: pd.Series
@@ -169,14 +169,14 @@ class _Axis(NamedTuple):
 
 
 def _axis(label: str, values: pd.Series) -> _Axis | None:
-    """None for a knob of which all points have one value, or of many names."""
+    """Return the axis of a knob; None if all points have one value, or if it has many values that are no numbers."""
     levels = sorted(values.dropna().unique(), key=lambda value: (isinstance(value, str), value))
     levels += [None] if values.isna().any() else []
     if len(levels) < 2:
         return None
     if len(levels) <= _LEVELS:
-        place = {level: position for position, level in enumerate(levels)}
-        positions = values.map(lambda value: place[None if pd.isna(value) else value])
+        position_of = {level: position for position, level in enumerate(levels)}
+        positions = values.map(lambda value: position_of[None if pd.isna(value) else value])
         return _Axis(label, positions, [clipped(shown_value(level), 20) for level in levels], False)
     numbers = pd.to_numeric(values, errors="coerce")
     if numbers.isna().any():
@@ -185,7 +185,7 @@ def _axis(label: str, values: pd.Series) -> _Axis | None:
 
 
 def _is_map(x: _Axis, y: _Axis) -> bool:
-    """A grid is worth a picture if half of it is there."""
+    """Return whether a pair of knobs can be drawn as a map: at least half of a grid must be filled."""
     if not (x.ticks and y.ticks):
         return True
     filled = len(set(zip(x.positions, y.positions)))
@@ -195,7 +195,7 @@ def _is_map(x: _Axis, y: _Axis) -> bool:
 def _draw_cells(
     panel, x: _Axis, y: _Axis, measure: Measure, quality: pd.Series, noisy: float, colouring: ScalarMappable
 ) -> None:
-    """Draw the best of each cell's configurations."""
+    """Draw a grid that shows the best configuration of each cell."""
     best = measure.goodness(quality).groupby([y.positions.to_numpy(), x.positions.to_numpy()]).max()
     cells = np.full((len(y.ticks), len(x.ticks)), np.nan)
     for (row, column), value in measure.goodness(best).items():
@@ -212,7 +212,7 @@ def _draw_cells(
 def _draw_points(
     panel, x: _Axis, y: _Axis, measure: Measure, quality: pd.Series, noisy: float, colouring: ScalarMappable
 ) -> None:
-    """Draw a point for each configuration; the best above the others, with a ring."""
+    """Draw a point for each configuration, the best one on top with a ring."""
     order = measure.goodness(quality).sort_values().index
     edges = ["white"] * (len(order) - 1) + ["#d62728"]
     colours = colouring.to_rgba(quality[order])
@@ -254,7 +254,7 @@ def _map_caption(sweep: Sweep, axes: Sequence[_Axis], pairs: Sequence[tuple[_Axi
 
 
 def _binned(values: pd.DataFrame) -> pd.DataFrame:
-    """Mean, min and max over the runs, by configuration and step; many steps are averaged to `_BINS`."""
+    """Return mean, min and max over the runs by configuration and step; many steps are averaged to `_BINS`."""
     width = max(1, values["step"].max() / _BINS) if values["step"].nunique() > _BINS else 1
     steps = ((values["step"] // width) * width).rename("step")
     by_run = values["value"].groupby([values["configuration"], steps, values["run"]]).mean()
@@ -262,7 +262,7 @@ def _binned(values: pd.DataFrame) -> pd.DataFrame:
 
 
 def _scored(sweep: Sweep) -> pd.DataFrame:
-    """The configurations that can be drawn."""
+    """Return the configurations that have a value of the measure."""
     if not sweep.measure:
         return sweep.means[:0]
     return sweep.means[np.isfinite(sweep.means[sweep.measure.column])]
@@ -279,5 +279,5 @@ def _legend(figure: Figure, handles: Sequence[Line2D], title: str, **style) -> N
     legend.set_alignment("left")
 
 
-def _wrapped(told: str) -> str:
-    return "\n".join(textwrap.wrap(textwrap.shorten(told, 160, placeholder=" …"), 40, break_on_hyphens=False))
+def _wrapped(text: str) -> str:
+    return "\n".join(textwrap.wrap(textwrap.shorten(text, 160, placeholder=" …"), 40, break_on_hyphens=False))

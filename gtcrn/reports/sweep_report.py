@@ -1,4 +1,4 @@
-"""The report of a sweep: a table, the figures, and what did not finish.
+"""The report of a sweep: a table, figures, and a list of the runs that did not finish.
 
 write(compare(read_runs("outputs/2025-01-31/12-00-00_sweep")), Path("report"))
 """
@@ -26,17 +26,17 @@ from gtcrn.reports.runs import RESULTS, config_columns, configured
 from gtcrn.reports.sweep_figures import cost_figure, curve_figure, map_figure
 from gtcrn.reports.sweeps import Measure, Sweep, measures, name, short_names, shown_value
 
-_HEADLINE = ("pesq_wb", "estoi", "si_sdr")  # beside the chosen measure
+_HEADLINE = ("pesq_wb", "estoi", "si_sdr")  # metrics shown beside the chosen measure
 _COSTS = {
     "parameters": ("cost.parameters_trainable", "{:,.0f}"),
     "MMACs/s": ("cost.mmacs_exact", "{:.2f}"),
     "latency ms": ("cost.latency_ms", "{:.1f}"),
 }
-_ROWS, _ERRORS = 20, 5  # shown in a terminal
-_NOISY = -1  # in place of a configuration's number: the input itself
+_ROWS, _ERRORS = 20, 5  # most of each shown in a terminal
+_NOISY = -1  # the noisy input's row, in place of a configuration's number
 _APART = "The runs were not all tested on the same files or trained on as much. What may not be compared stands apart."
 
-_SHARED = {  # told once where they are the same in all runs; a checkpoint has its own model
+_SHARED = {  # groups that a note names if all runs chose the same; evaluated checkpoints bring their own model
     "train": ("task", "model", "streaming", "loss", "training", "data"),
     "evaluate": ("task", "data"),
 }
@@ -49,10 +49,10 @@ _FIGURES = {
 
 
 def write(sweeps: Sequence[Sweep], folder: Path) -> list[Path]:
-    """Write sweep.csv, sweep.md and the pictures there is something to draw of; returns their paths.
+    """Write sweep.csv, sweep.md and all figures that can be drawn, and return their paths.
 
     sweep.csv has every run, failed ones with their error, and every column of `read_runs`, the knobs first. The
-    pictures of a second sweep, whose runs may not be compared with the first one's, are called quality_macs_2.png ….
+    figures of a second sweep, whose runs may not be compared with the first one's, are called quality_macs_2.png ….
     """
     folder.mkdir(parents=True, exist_ok=True)
     write_csv(_all_runs(sweeps), folder / "sweep.csv")
@@ -76,7 +76,7 @@ def _all_runs(sweeps: Sequence[Sweep]) -> pd.DataFrame:
 
 
 def _draw(sweep: Sweep, folder: Path, suffix: str) -> tuple[dict[str, str], dict[str, str]]:
-    """Draw what there is; returns the captions of the pictures, and why the others are missing, by file."""
+    """Draw the figures of a sweep; return their captions, and the reasons why others are missing, by file."""
     captions, missing = {}, {}
     for picture, draw in _FIGURES.items():
         file = Path(picture).stem + suffix + Path(picture).suffix
@@ -86,7 +86,7 @@ def _draw(sweep: Sweep, folder: Path, suffix: str) -> tuple[dict[str, str], dict
             missing[file] = drawn
             continue
         figure, captions[file] = drawn
-        lines = textwrap.fill(captions[file], round(10 * figure.get_figwidth()))  # left of a legend
+        lines = textwrap.fill(captions[file], round(10 * figure.get_figwidth()))  # as wide as the space beside a legend
         figure.suptitle(lines, x=0.01, ha="left", fontsize=8)
         save(figure, folder / file)
     return captions, missing
@@ -95,10 +95,10 @@ def _draw(sweep: Sweep, folder: Path, suffix: str) -> tuple[dict[str, str], dict
 def markdown(
     sweeps: Sequence[Sweep], title: str, drawn: Sequence[tuple[Mapping[str, str], Mapping[str, str]]] = ()
 ) -> str:
-    """Return the report: for each sweep the table and what its numbers are, and the pictures with their captions; then
-    which pictures are missing and which runs have no results, and why.
+    """Return the report in Markdown: for each sweep the table, notes, and figures with their captions.
 
-    drawn: for each sweep the captions of its pictures, and why others are missing, by file.
+    It ends with the figures that are missing and the runs without results, and why. drawn: for each sweep the captions
+    of its figures, and the reasons why others are missing, by file.
     """
     parts = [f"# {plain(title)}", counts(sweeps)]
     if len(sweeps) > 1:
@@ -118,11 +118,11 @@ def markdown(
 
 def _heading(sweep: Sweep) -> str:
     finished = (sweep.runs["state"] == "finished").sum()
-    return f"{finished} {'run' if finished == 1 else 'runs'}, {'; '.join(sweep.told)}"
+    return f"{finished} {'run' if finished == 1 else 'runs'}, {'; '.join(sweep.remarks)}"
 
 
 def _texts(sweep: Sweep) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of the table in Markdown, the noisy input first."""
+    """Return the header and rows of the table in Markdown, with the noisy input first."""
     results = _results(sweep, bold="**{}**", deviating=1 + len(_HEADLINE))
     knobs = list(short_names(sweep.knobs).values())
     if _NOISY in results.index:
@@ -134,8 +134,8 @@ def _texts(sweep: Sweep) -> tuple[list[str], list[list[str]]]:
 
 
 def terminal(sweeps: Sequence[Sweep]) -> list[Table | Text]:
-    """For `rich.print`, in 80 columns too: the best configurations of each sweep and the deviations of their measure;
-    the notes, and what did not finish."""
+    """Return the report for `rich.print`, also in 80 columns: the best configurations of each sweep, the deviations of
+    their measure, notes, and the runs that did not finish."""
     parts: list[Table | Text] = [Text(counts(sweeps))]
     if len(sweeps) > 1:
         parts.append(Text(_APART))
@@ -161,7 +161,7 @@ def terminal(sweeps: Sequence[Sweep]) -> list[Table | Text]:
 
 
 def counts(sweeps: Sequence[Sweep]) -> str:
-    """`12 runs: 10 finished, 1 failed, 1 unfinished`"""
+    """Count runs by state in words, such as `12 runs: 10 finished, 1 failed, 1 unfinished`."""
     runs = pd.concat([sweep.runs for sweep in sweeps])
     by_state = runs["state"].value_counts()
     states = ", ".join(
@@ -171,8 +171,8 @@ def counts(sweeps: Sequence[Sweep]) -> str:
 
 
 def notes(sweep: Sweep) -> list[str]:
-    """What the numbers are, what all runs share, and how many numbers are missing."""
-    lines = list(sweep.told)
+    """Return notes on what the numbers mean, what all runs share, and how many numbers are missing."""
+    lines = list(sweep.remarks)
     if (sweep.means["n"] > 1).any():
         lines.append("mean ± standard deviation (n − 1) over the n runs that differ in nothing but the seed")
     choices = sweep.runs.drop(columns=sweep.knobs)
@@ -193,19 +193,19 @@ def notes(sweep: Sweep) -> list[str]:
 
 
 def not_finished(sweep: Sweep) -> list[str]:
-    """A line for every run that failed or is unfinished: which it is, and why."""
-    knobs = [knob for knob in sweep.knobs if knob != "run"]  # which stands before them
-    told = [*knobs, *(["seed"] if sweep.runs["seed"].nunique() > 1 else [])]
+    """Return a line for every run that failed or is unfinished, with the reason."""
+    knobs = [knob for knob in sweep.knobs if knob != "run"]  # which begins the line
+    shown = [*knobs, *(["seed"] if sweep.runs["seed"].nunique() > 1 else [])]
     rows = sweep.runs[sweep.runs["state"] != "finished"]
     lines = []
     for known, (_, row) in zip(configured(rows), rows.iterrows()):
-        which = f" ({name(row, told)})" if known and told else ""
+        which = f" ({name(row, shown)})" if known and shown else ""
         lines.append(f"{row['run']}{which}: {row['state']}{', ' if row['error'] else ''}{row['error']}")
     return lines
 
 
 def _shown(sweep: Sweep) -> list[Measure]:
-    """The chosen measure and the usual ones of the test."""
+    """Return the measures that the tables show: the chosen one and the usual ones of the test."""
     if not sweep.measure:
         return []
     found = measures(sweep.runs)
@@ -213,9 +213,9 @@ def _shown(sweep: Sweep) -> list[Measure]:
 
 
 def _results(sweep: Sweep, bold: str, deviating: int) -> pd.DataFrame:
-    """The text of n, means and costs by configuration, below that of the noisy input where its scores are known.
+    """Return the texts of n, means and costs by configuration, after a row of the noisy input if its scores are known.
 
-    The best mean, or a noisy score that none is better than, is in `bold`; the first ones have deviations.
+    The best mean, or noisy score if it is best, is formatted by `bold`; the first `deviating` measures have deviations.
     """
     noisy, texts = {"n": ""}, {"n": sweep.means["n"].map(str)}
     for position, measure in enumerate(_shown(sweep)):

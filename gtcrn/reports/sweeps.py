@@ -1,4 +1,4 @@
-"""Runs compared: what their configurations gave.
+"""Comparison of runs by their configurations.
 
 sweep, *others = compare(read_runs("outputs/2025-01-31/12-00-00_sweep"))
 """
@@ -18,7 +18,7 @@ from gtcrn.reports.runs import RESULTS, configured, differing
 
 
 class Measure(NamedTuple):
-    """A quality: its name, its column in `read_runs`, how it is shown and whether more of it is better."""
+    """A measure of quality: its name, its column in `read_runs`, its label and format, and whether more is better."""
 
     name: str
     column: str
@@ -30,14 +30,14 @@ class Measure(NamedTuple):
         return "–" if np.isnan(value) else self.form.format(value)
 
     def goodness(self, values: pd.Series) -> pd.Series:
-        """Return values of which more is always better."""
+        """Return the values, negated where less is better, so that more is always better."""
         return values if self.more_is_better else -values
 
     def noisy(self, runs: pd.DataFrame) -> float:
-        """Return what the noisy input itself has, in the mean over the finished runs; nan where nobody knows."""
+        """Return the value of the noisy input, in the mean over the finished runs; nan if it is not known."""
         if self.column.startswith("test.improvement_"):
             return 0.0
-        column = self.column.replace("test.enhanced_", "test.noisy_").replace("/", "/noisy_")  # of val/…
+        column = self.column.replace("test.enhanced_", "test.noisy_").replace("/", "/noisy_")  # the latter for val/…
         if column == self.column or column not in runs:
             return np.nan
         return runs.loc[runs["state"] == "finished", column].mean()
@@ -53,7 +53,7 @@ class Sweep(NamedTuple):
     means:          one row per configuration with finished runs, the best by `measure` first: the knobs, `n` (its
                     finished runs) and the means of all results over these
     deviations:     the same rows, standard deviations (ddof = 1) of the results; nan where n = 1
-    told:           on what they were tested
+    remarks:        lines on the files that they were tested on
     """
 
     runs: pd.DataFrame
@@ -63,12 +63,14 @@ class Sweep(NamedTuple):
     measure: Measure | None
     means: pd.DataFrame
     deviations: pd.DataFrame
-    told: list[str]
+    remarks: list[str]
 
 
 def measures(runs: pd.DataFrame) -> dict[str, Measure]:
-    """The qualities that finished runs have a value of, by name: pesq_wb and improvement_pesq_wb of the test,
-    val/pesq_wb and val/loss of the last validation."""
+    """Return the measures that any run has a value of, by name.
+
+    Names are such as pesq_wb and improvement_pesq_wb of the test, val/pesq_wb and val/loss of the last validation.
+    """
     found = {}
     for column in runs.columns[runs.notna().any()]:
         for prefix, kept in (
@@ -91,14 +93,14 @@ def compare(runs: pd.DataFrame, metric: str | None = None) -> list[Sweep]:
     found = measures(runs)
     if metric is not None and found and metric not in found:
         raise UserError(f"metric={metric}: no run has it; choose from {', '.join(found)}")
-    return [arrange(group.runs, metric, group.told) for group in comparable(runs)]
+    return [arrange(group.runs, metric, group.remarks) for group in comparable(runs)]
 
 
-def arrange(runs: pd.DataFrame, metric: str | None = None, told: Sequence[str] = ()) -> Sweep:
+def arrange(runs: pd.DataFrame, metric: str | None = None, remarks: Sequence[str] = ()) -> Sweep:
     """Group runs that may be compared by everything that differs between them but the seed."""
     knobs = [column for column in differing(runs) if column.split(".")[-1] != "seed"]
     finished = runs[runs["state"] == "finished"]
-    if not configured(finished).all() or len(finished) == 1:  # who knows in what they differ, or from what
+    if not configured(finished).all() or len(finished) == 1:  # then nothing else says in what they differ
         knobs = ["run", *knobs]
     kinds = runs.groupby(knobs, dropna=False, sort=False).ngroup() if knobs else pd.Series(0, runs.index)
     values = runs[knobs][~kinds.duplicated()].set_axis(kinds.unique())
@@ -111,17 +113,17 @@ def arrange(runs: pd.DataFrame, metric: str | None = None, told: Sequence[str] =
     if measure:
         ranked = measure.goodness(means[measure.column]).sort_values(ascending=False, kind="stable")
         means = means.loc[ranked.index]
-    return Sweep(runs, kinds, names, knobs, measure, means, grouped.std(ddof=1).loc[means.index], list(told))
+    return Sweep(runs, kinds, names, knobs, measure, means, grouped.std(ddof=1).loc[means.index], list(remarks))
 
 
 def name(row: pd.Series, knobs: Sequence[str]) -> str:
-    """A run or configuration in one line: `width_mult=0.5 r=8`."""
-    told = [f"{short}={clipped(shown_value(row[knob]), 40)}" for knob, short in short_names(knobs).items()]
-    return " ".join(told) or "all alike"
+    """Return the name of a run or configuration in one line, such as `width_mult=0.5 r=8`."""
+    parts = [f"{short}={clipped(shown_value(row[knob]), 40)}" for knob, short in short_names(knobs).items()]
+    return " ".join(parts) or "all alike"
 
 
 def short_names(knobs: Sequence[str]) -> dict[str, str]:
-    """`width_mult` for model.width_mult, unless another knob ends like this."""
+    """Return a short name for each knob, such as `width_mult` for model.width_mult, if no other ends the same."""
     short = {}
     for knob in knobs:
         parts = knob.split(".")
@@ -133,7 +135,8 @@ def short_names(knobs: Sequence[str]) -> dict[str, str]:
 
 
 def pareto(cost: np.ndarray, goodness: np.ndarray) -> np.ndarray:
-    """(N,) bool: the points that no other beats, by costing no more and being no worse, and better in one of them."""
+    """Return which points are on the Pareto front, (N,) bool: no other costs no more and is no worse, one of them
+    strictly."""
     return np.array([
         not ((cost <= c) & (goodness >= g) & ((cost < c) | (goodness > g))).any() for c, g in zip(cost, goodness)
     ], dtype=bool)  # fmt: skip
@@ -168,5 +171,5 @@ def shown_value(value) -> str:
 
 
 def clipped(text: str, length: int) -> str:
-    """Paths differ at their ends."""
+    """Cut the beginning of a long text, since paths differ at their ends."""
     return text if len(text) <= length else f"…{text[1 - length :]}"

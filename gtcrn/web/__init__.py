@@ -1,1 +1,1 @@
-"""A page to speak into, in which an exported model runs, and the server that gives it out."""
+"""A page that runs exported models on recordings and the microphone, and the server of that page."""

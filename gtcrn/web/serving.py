@@ -1,4 +1,4 @@
-"""A page on this machine alone, on which exported models run in the browser."""
+"""Server of a page, reachable from this machine alone, on which exported models run in the browser."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from gtcrn.runtime.framing import checked_sizes
 log = logging.getLogger(__name__)
 
 PAGE = Path(__file__).parent / "page"
-INSTALLED = PAGE / "node_modules" / ".package-lock.json"  # npm writes it last
+INSTALLED = PAGE / "node_modules" / ".package-lock.json"  # the last file that npm writes
 _RUNTIME = PAGE / "node_modules" / "onnxruntime-web" / "dist"
 _RUNTIME_FILES = ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm")
 _TYPES = {
@@ -31,41 +31,41 @@ _TYPES = {
     ".onnx": "application/octet-stream",
 }
 _HOSTS = ("127.0.0.1", "localhost")
-_SILENCE = 30  # s after which a connection that says nothing is closed
-_CONNECTIONS = 32  # at once; a browser opens six
+_IDLE_TIMEOUT = 30  # s after which an idle connection is closed
+_CONNECTIONS = 32  # most at a time; a browser opens six
 _HEADERS = {
-    # the browser itself sees to it that nothing is fetched from elsewhere
+    # with this the browser fetches nothing from elsewhere
     "Content-Security-Policy": "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'; "
     "connect-src 'self'; style-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    # isolated from other origins, a page has a clock of 5 µs instead of 100 µs
+    # a page that is isolated from other origins gets a clock of 5 µs instead of 100 µs
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Embedder-Policy": "require-corp",
     "Cross-Origin-Resource-Policy": "same-origin",
     "X-Content-Type-Options": "nosniff",
-    "Cache-Control": "no-store",  # a model may be exported anew under its name
+    "Cache-Control": "no-store",  # since a model may be exported again under its name
 }
 
 
-def find(places: Sequence[Path]) -> list[dict]:
-    """What the page has to know of the wave files among these files and folders, searched at any depth.
+def find(paths: Sequence[Path]) -> list[dict]:
+    """Find the wave files among files and folders, searched at any depth, and describe them for the page.
 
     Each is {"name", "path", "bytes", "system", "licence", "origin", "sample_rate", "hop_length", "latency" (samples),
     "input", "output", "states": [{"input", "output", "shape"}, …]}. Other ONNX files of a folder are left out with a
     warning. Raises UserError for a file that is no wave file, and if there is none.
     """
     models = []
-    for place in places:
-        if not place.is_dir():
-            models.append(describe(place))
+    for given in paths:
+        if not given.is_dir():
+            models.append(describe(given))
             continue
-        for path in sorted(place.rglob("*.onnx")):
+        for path in sorted(given.rglob("*.onnx")):
             try:
                 models.append(describe(path))
             except UserError as error:
                 log.warning("left out %s", error)
     if not models:
         raise UserError(
-            f"models={','.join(map(str, places))}: no wave file there; python run.py task=export ckpt=… "
+            f"models={','.join(map(str, paths))}: no wave file there; python run.py task=export ckpt=… "
             "format=onnx_wave makes one"
         )
     names = [model["path"].stem.removesuffix("_wave") for model in models]
@@ -75,7 +75,7 @@ def find(places: Sequence[Path]) -> list[dict]:
 
 
 def describe(path: Path) -> dict:
-    """As in `find`, without a name. Raises UserError if it is no wave file."""
+    """Describe a wave file as `find` does, without a name. Raises UserError if it is no wave file."""
     session = open_onnx(path)
     metadata = session.get_modelmeta().custom_metadata_map
     inputs, outputs = session.get_inputs(), session.get_outputs()
@@ -86,7 +86,7 @@ def describe(path: Path) -> dict:
             "python run.py task=export ckpt=… format=onnx_wave"
         )
     try:
-        # frames are of no interest here, since they are inside the file
+        # the page needs no n_fft, since any STFT is inside the file
         numbers = checked_sizes({"n_fft": 1, **metadata})
         del numbers["n_fft"]
     except UserError as error:
@@ -109,7 +109,7 @@ def describe(path: Path) -> dict:
 
 
 def install() -> None:
-    """Fetches onnxruntime-web with npm, once, into the page's folder. Raises UserError if that fails."""
+    """Install onnxruntime-web by npm into the page's folder, unless it is there. Raises UserError if that fails."""
     if INSTALLED.is_file():
         return
     command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
@@ -127,12 +127,12 @@ def install() -> None:
 
 
 class Server(ThreadingHTTPServer):
-    """Serves the page, the runtime and these models, and nothing else, on loopback. `url` is where.
+    """A server of the page, the runtime and the models, and of nothing else, on loopback at `url`.
 
-    models: as of `find`. port: another free one is taken if it can't be had; 0 is any.
+    models: as `find` returns them. port: another free one is taken if it is not available; 0 for any.
     """
 
-    daemon_threads = True  # one for each connection
+    daemon_threads = True  # each connection has a thread
 
     def __init__(self, models: Sequence[dict], port: int):
         files = [path for path in PAGE.iterdir() if path.suffix in (".html", ".css", ".js")]
@@ -153,7 +153,7 @@ class Server(ThreadingHTTPServer):
         self.url = f"http://{_HOSTS[0]}:{self.server_port}/"
 
     def read(self, path: str) -> tuple[bytes, str]:
-        """Content and type. Raises OSError for what is not served, or no longer there."""
+        """Return the content and type of a path. Raises OSError if it is not served, or its file no longer exists."""
         if path == "/models.json":
             return self.models, "application/json"
         if path not in self.files:
@@ -175,20 +175,20 @@ class Server(ThreadingHTTPServer):
             self.free.release()
 
     def handle_error(self, request, client_address) -> None:
-        """A browser that hangs up is no news."""
+        """Log a broken connection for debugging alone, since browsers often hang up."""
         log.debug("%s: connection broken", client_address, exc_info=True)
 
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    timeout = _SILENCE
+    timeout = _IDLE_TIMEOUT
 
     def do_GET(self) -> None:
-        # what nobody reads would be taken for the next request; an error closes the connection
+        # an unread body would be taken for the next request; an error closes the connection
         if "Transfer-Encoding" in self.headers or self.headers.get("Content-Length", "0") != "0":
             self.send_error(HTTPStatus.BAD_REQUEST, "A GET has no body here")
             return
-        # another name that leads here is a foreign page's (DNS rebinding)
+        # a foreign page that reaches this server uses another host name (DNS rebinding)
         if self.headers.get("Host", "").partition(":")[0] not in _HOSTS:
             self.send_error(HTTPStatus.FORBIDDEN)
             return
@@ -204,7 +204,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def end_headers(self) -> None:
-        """Send what keeps a page at home, with error pages too."""
+        """Send the security headers with every response, error pages included."""
         for name, value in _HEADERS.items():
             self.send_header(name, value)
         super().end_headers()

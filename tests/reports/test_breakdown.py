@@ -11,7 +11,6 @@ from gtcrn.errors import UserError
 from gtcrn.reports.breakdown import (
     by_snr,
     by_speaker,
-    cells,
     common_scores,
     files_figure,
     groups_figure,
@@ -20,6 +19,7 @@ from gtcrn.reports.breakdown import (
     removal,
     removal_figure,
     side_by_side,
+    spectrograms,
     speech_lost,
     weakest,
 )
@@ -126,10 +126,10 @@ def signals() -> dict[str, np.ndarray]:
 
 
 def file_of(signals, low: float, high: float, noise: float):
-    """Cells of a file of which such parts of the amplitudes are left."""
+    """Return the spectrograms of a file of which these shares of the amplitudes are left."""
     clean = signals["low"] + signals["high"]
     enhanced = low * signals["low"] + high * signals["high"] + noise * signals["noise"]
-    return cells({"clean": clean, "noisy": clean + signals["noise"], "enhanced": enhanced}, RATE)
+    return spectrograms({"clean": clean, "noisy": clean + signals["noise"], "enhanced": enhanced}, RATE)
 
 
 def test_of_a_perfect_output_nothing_is_lost(signals):
@@ -159,14 +159,14 @@ def test_a_lost_band_is_found(signals):
 def test_a_tenth_of_the_noise_is_20_db(signals):
     clean = np.zeros(RATE)
     noise = signals["noise"][:RATE]
-    file = cells({"clean": clean, "noisy": noise, "enhanced": noise / 10}, RATE)
+    file = spectrograms({"clean": clean, "noisy": noise, "enhanced": noise / 10}, RATE)
     assert noise_removed(file) == pytest.approx(20, abs=0.1)
     assert not file.speech.any() and np.isnan(speech_lost(file))
 
 
 def test_a_missing_signal_is_named(signals):
     with pytest.raises(UserError, match="no clean and no noisy signal"):
-        cells({"enhanced": signals["noise"]}, RATE)
+        spectrograms({"enhanced": signals["noise"]}, RATE)
 
 
 @pytest.fixture
@@ -195,7 +195,7 @@ def test_removal_of_runs_in_numbers_and_as_a_picture(heard):
     assert table.index.tolist() == [("train", "group/a"), ("evaluate", "group/a")]
     assert table["speech lost, %"].to_numpy() == pytest.approx([75, 75], abs=1)
     assert table["above 4 kHz, %"].to_numpy() == pytest.approx([75, 75], abs=1)
-    files = {run: cells(*read_signals(path, "group/a")) for run, path in zip(heard["run"], heard["path"])}
+    files = {run: spectrograms(*read_signals(path, "group/a")) for run, path in zip(heard["run"], heard["path"])}
     figure, _ = removal_figure(files)
     titles = [panel.get_title(loc="left") for panel in figure.axes]
     assert [title for title in titles if title] == ["clean", "train", "evaluate"]

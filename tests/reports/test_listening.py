@@ -89,7 +89,7 @@ def test_worst_middle_and_best_are_shown(tmp_path):
     shuffled = dict(sorted(scores.items(), key=lambda item: item[0][::-1]))
     run = make_run(tmp_path / "run", shuffled, seconds=0.05)
     page = content(write_page({"model": run}, tmp_path / "page.html", files=5))
-    places = [(utterance["name"], utterance["place"]) for utterance in page["utterances"]]
+    places = [(utterance["name"], utterance["rank"]) for utterance in page["utterances"]]
     assert places == [("f00", "worst"), ("f01", "worst"), ("f09", "middle"), ("f18", "best"), ("f19", "best")]
     assert page["files"] == 20
     assert page["models"][1]["values"]["pesq_wb"] == pytest.approx(np.mean(list(scores.values())))
@@ -97,7 +97,7 @@ def test_worst_middle_and_best_are_shown(tmp_path):
     for files in (1, 2, 3, 19):
         assert len(set(names(content(write_page({"model": run}, tmp_path / "page.html", files=files))))) == files
     everything = content(write_page({"model": run}, tmp_path / "page.html", files=20))
-    assert names(everything) == sorted(scores) and not any(u["place"] for u in everything["utterances"])
+    assert names(everything) == sorted(scores) and not any(u["rank"] for u in everything["utterances"])
 
 
 def test_a_file_without_a_score_is_the_worst_and_in_no_mean(tmp_path):

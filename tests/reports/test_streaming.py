@@ -16,13 +16,13 @@ from gtcrn.reports.streaming import (
     agreement,
     delay_figure,
     delays,
+    enhance_in_chunks,
+    enhance_whole,
     enhancers,
     noisy_inputs,
-    stream,
     stream_figure,
     times_figure,
     timing,
-    whole,
 )
 
 WAVE = np.random.default_rng(0).normal(0, 0.1, 7777).astype(np.float32)
@@ -36,12 +36,12 @@ def enhancer() -> Enhancer:
 
 @pytest.mark.parametrize("hops", [1, 3])
 def test_a_stream_is_the_whole_only_later(enhancer, hops):
-    run = stream(enhancer, WAVE, hops)
-    at_once = whole(enhancer, WAVE)
+    run = enhance_in_chunks(enhancer, WAVE, hops)
+    at_once = enhance_whole(enhancer, WAVE)
     assert run.aligned.shape == at_once.shape == WAVE.shape
     assert np.abs(run.aligned - at_once).max() < 1e-6
     late = enhancer.latency
-    assert np.array_equal(run.heard[late : late + len(WAVE)], run.aligned)
+    assert np.array_equal(run.output[late : late + len(WAVE)], run.aligned)
     assert run.chunk == 256 * hops and len(run.milliseconds) == -(-(7777 + late) // (256 * hops))
     assert enhancer.padding == "reflect", "only a copy has zeros beyond the ends"
 
@@ -60,7 +60,7 @@ def test_lost_state_shows(enhancer):
 def test_what_is_forgotten_has_no_influence(enhancer):
     """The first chunk is as in any stream; a later one is as if the core had heard nothing before."""
     chunk = 4 * enhancer.hop_length
-    remembering, forgetting = (stream(enhancer, WAVE, 4, forget).heard for forget in (False, True))
+    remembering, forgetting = (enhance_in_chunks(enhancer, WAVE, 4, forget).output for forget in (False, True))
     assert np.array_equal(remembering[:chunk], forgetting[:chunk])
     assert np.abs(remembering[chunk : 2 * chunk] - forgetting[chunk : 2 * chunk]).max() > 1e-5
 
@@ -84,12 +84,12 @@ def test_the_delay_is_the_sum_of_its_parts(enhancer):
     figure, _ = delay_figure(costs)
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["looks ahead", "streams"]
     with pytest.raises(UserError, match="ahead"):
-        stream(offline, WAVE)
+        enhance_in_chunks(offline, WAVE)
 
 
 def test_figures_of_streams(enhancer):
-    run = stream(enhancer, WAVE)
-    figure, caption = stream_figure(WAVE, whole(enhancer, WAVE), run)
+    run = enhance_in_chunks(enhancer, WAVE)
+    figure, caption = stream_figure(WAVE, enhance_whole(enhancer, WAVE), run)
     assert "16 ms late" in caption
     loud, difference = figure.axes[1].patches
     assert np.max(difference.get_data().values) < -110 < -60 < np.max(loud.get_data().values)
@@ -117,7 +117,7 @@ def test_models_and_inputs_of_runs(tmp_path, enhancer):
     })  # fmt: skip
     found = enhancers(runs)
     assert list(found) == ["train", "evaluate"], "the evaluated file lies where the command was typed"
-    assert np.array_equal(whole(found["evaluate"], WAVE), whole(enhancer, WAVE))
+    assert np.array_equal(enhance_whole(found["evaluate"], WAVE), enhance_whole(enhancer, WAVE))
     inputs = noisy_inputs(runs[:2], seconds=0.25)
     assert all(np.array_equal(wave, WAVE[:4000]) for wave in inputs.values()) and len(inputs) == 2
     with pytest.raises(UserError, match="the weights of none of these 1 runs are there"):

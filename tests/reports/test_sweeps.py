@@ -261,7 +261,7 @@ def test_a_file_without_a_score_in_one_run_is_in_no_mean(tmp_path):
     write_tested(tmp_path / "1", ["a", "b"], [np.nan, 2.9], r=1)
     (sweep,) = sweeps.compare(read_runs(tmp_path))
     assert sweep.means["test.enhanced_pesq_wb"].tolist() == [3.0, 2.9]
-    assert "PESQ-wb: 1 of 2 files lack a score and are in no mean" in sweep.told
+    assert "PESQ-wb: 1 of 2 files lack a score and are in no mean" in sweep.remarks
 
 
 def test_runs_that_trained_on_less_stand_apart(tmp_path):
@@ -271,8 +271,8 @@ def test_runs_that_trained_on_less_stand_apart(tmp_path):
         config["trainer"] = {"limit_train_batches": limit}
         (tmp_path / str(number) / ".hydra/config.yaml").write_text(yaml.safe_dump(config))
     first, second = sweeps.compare(read_runs(tmp_path))
-    assert first.told == ["tested on 1 file", "trainer.limit_train_batches=100 %"] and first.knobs == ["model.r"]
-    assert second.told[1] == "trainer.limit_train_batches=1"
+    assert first.remarks == ["tested on 1 file", "trainer.limit_train_batches=100 %"] and first.knobs == ["model.r"]
+    assert second.remarks[1] == "trainer.limit_train_batches=1"
 
 
 def test_a_test_on_the_validation_split_is_told(tmp_path):
@@ -281,7 +281,7 @@ def test_a_test_on_the_validation_split_is_told(tmp_path):
         write_tested(tmp_path / str(number), [f"{number}_1"], 2.0, r=1)
         summary = json.loads((tmp_path / str(number) / "summary.json").read_text()) | {"tested_on": title}
         (tmp_path / str(number) / "summary.json").write_text(json.dumps(summary))
-    told = [sweep.told for sweep in sweeps.compare(read_runs(tmp_path))]
+    told = [sweep.remarks for sweep in sweeps.compare(read_runs(tmp_path))]
     assert told == [["tested on 1 file"], [f"tested on 1 file, {titles[1]}"]]
 
 

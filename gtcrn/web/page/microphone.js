@@ -1,16 +1,16 @@
-// On the audio thread: cuts what the microphone hears into hops, and plays those that come back from the worker.
+// Runs on the audio thread: cuts the microphone's samples into hops, and plays the enhanced ones from the worker.
 
-const WAITING = 2; // hops held back, so that one that is a little late still comes in time
+const BUFFERED = 2; // hops in the queue before playback begins, so that one that is a little late still comes in time
 
 class Microphone extends AudioWorkletProcessor {
   constructor({ processorOptions: { hop } }) {
     super();
-    this.filled = new Float32Array(hop);
+    this.hop = new Float32Array(hop);
     this.count = 0;
     this.queue = [];
-    this.played = 0; // samples of the first in the queue
-    this.flowing = false;
-    this.late = 0;
+    this.played = 0; // samples of the first hop in the queue
+    this.playing = false;
+    this.late = 0; // how often the queue ran empty
     this.port.onmessage = ({ data: { worker } }) => {
       this.worker = worker;
       worker.onmessage = ({ data: enhanced }) => this.queue.push(enhanced);
@@ -18,31 +18,32 @@ class Microphone extends AudioWorkletProcessor {
   }
 
   process([[input]], [[output]]) {
-    if (input) this.listen(input);
-    this.speak(output);
+    if (input) this.record(input);
+    this.play(output);
     return true;
   }
 
-  listen(input) {
+  record(input) {
     for (const sample of input) {
-      this.filled[this.count++] = sample;
-      if (this.count < this.filled.length) continue;
+      this.hop[this.count++] = sample;
+      if (this.count < this.hop.length) continue;
       this.count = 0;
-      this.port.postMessage({ hop: this.filled, late: this.late });
-      this.worker?.postMessage(this.filled);
+      this.port.postMessage({ hop: this.hop, late: this.late });
+      this.worker?.postMessage(this.hop);
     }
   }
 
-  speak(output) {
-    if (this.queue.length > 2 * WAITING) this.queue.splice(0, this.queue.length - WAITING); // after a jam: catch up
-    if (!this.flowing) this.flowing = this.queue.length >= WAITING;
-    for (let n = 0; n < output.length && this.flowing; n++) {
+  play(output) {
+    // catches up after a delay of the worker
+    if (this.queue.length > 2 * BUFFERED) this.queue.splice(0, this.queue.length - BUFFERED);
+    if (!this.playing) this.playing = this.queue.length >= BUFFERED;
+    for (let n = 0; n < output.length && this.playing; n++) {
       output[n] = this.queue[0][this.played++];
       if (this.played < this.queue[0].length) continue;
       this.played = 0;
       this.queue.shift();
       if (this.queue.length) continue;
-      this.flowing = false;
+      this.playing = false;
       this.late++;
     }
   }

@@ -3,19 +3,19 @@ import { Recorder } from "./recorder.js";
 import { draw, gradient } from "./spectrogram.js";
 import { openBuffer, openFile, wav } from "./wave.js";
 
-const LOUDEST = 10; // times full scale: a recording that passes it holds integers, or is damaged
-const SILENCE = 1e-4; // a peak below -80 dBFS is nothing but dither
+const LOUDEST = 10; // times full scale; a louder recording holds integers, or is damaged
+const SILENCE = 1e-4; // -80 dBFS; a lower peak is nothing but dither
 const BEFORE = "before";
 const byId = id => document.getElementById(id);
 
 const models = await (await fetch("models.json")).json();
-const top = Math.max(...models.map(model => model.sample_rate)); // before is heard with all that any model can hear
-let sound = null; // {name, at: rate -> wave, seconds, limits in dB}: what is shown
+const top = Math.max(...models.map(model => model.sample_rate)); // rate of the noisy recording: the highest of any model's
+let sound = null; // the recording that is shown: {name, waveAt: rate -> wave, seconds, limits in dB}
 let recorder = null;
 
 // ---- small things
 
-// text is only ever set as text: the names are those of files
+// sets text only as text, never as HTML, since names of files may hold anything
 function make(tag, attributes = {}, ...children) {
   const node = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
@@ -41,7 +41,7 @@ const written = (value, digits) => value.toLocaleString("en", { minimumFractionD
 const precise = value => value.toLocaleString("en", { maximumSignificantDigits: 2 });
 const kilohertz = rate => `${precise(rate / 1000)} kHz`;
 
-function tell(message) {
+function showMessage(message) {
   byId("message").textContent = message;
   byId("message").hidden = !message;
 }
@@ -68,7 +68,7 @@ worker.onmessage = ({ data: { id, result, error, progress } }) => {
 const broken = new Promise((_, reject) => {
   worker.onerror = () => reject(new Error("onnxruntime-web did not start: start task=serve again, and reload this page."));
 });
-broken.catch(() => {}); // told by whoever asks
+broken.catch(() => {}); // every request that waits reports it
 
 function ask(job, request, transfer = [], report = () => {}) {
   const id = ++jobs;
@@ -95,18 +95,18 @@ function makeModels() {
 
 // ---- before and after
 
-// read: gives a function from a rate to the wave. advice: what to do if it is silent.
+// shows a recording. read: returns a function from a rate to the wave. advice: what to do if it is silent.
 async function open(name, read, advice = "") {
   const current = sound = { name };
   player.clear();
   for (const link of byId("panels").querySelectorAll("a")) URL.revokeObjectURL(link.href);
   byId("panels").replaceChildren();
   for (const id of ["facts", "hint"]) byId(id).hidden = true;
-  tell("");
+  showMessage("");
   busy(`Reading ${name}`);
   try {
-    current.at = await read();
-    const wave = await current.at(top);
+    current.waveAt = await read();
+    const wave = await current.waveAt(top);
     check(name, wave, advice);
     const picture = await ask("picture", { wave, rate: top });
     if (sound !== current) return;
@@ -118,7 +118,7 @@ async function open(name, read, advice = "") {
   } catch (error) {
     if (sound !== current) return;
     busy("");
-    tell(error.message);
+    showMessage(error.message);
   }
 }
 
@@ -129,9 +129,9 @@ function check(name, wave, advice) {
   if (peak < SILENCE) throw new Error(`${name} is silent: its peak is below −80 dBFS. ${advice}`);
 }
 
-// enhances with the chosen model, or just listens to what it gave before
+// enhances with the chosen model, or chooses its earlier output
 async function use() {
-  tell("");
+  showMessage("");
   const model = chosen(), current = sound;
   if (!current?.limits) return;
   if (player.clips.has(model.url)) {
@@ -140,9 +140,9 @@ async function use() {
   }
   busy(`Loading ${model.name}`);
   try {
-    const wave = await current.at(model.sample_rate);
+    const wave = await current.waveAt(model.sample_rate);
     const result = await ask("enhance", { model, wave }, [], part => busy(`${model.name}: ${Math.round(100 * part)} %`, part));
-    if (!result || sound !== current) return; // another one is wanted by now
+    if (!result || sound !== current) return; // the user has chosen another one in the meantime
     const picture = await ask("picture", { wave: result.wave, rate: model.sample_rate });
     if (sound !== current) return;
     addPanel(model.url, model.name, result.wave, model.sample_rate, picture, speed(result, model), download(result.wave, model));
@@ -150,7 +150,7 @@ async function use() {
   } catch (error) {
     if (sound !== current || model !== chosen()) return;
     busy("");
-    tell(error.message);
+    showMessage(error.message);
   }
 }
 
@@ -193,7 +193,7 @@ function addPanel(key, label, wave, rate, picture, figures, ...more) {
   const listen = make("button", {
     class: "listen",
     onclick() {
-      if (player.heard === key) player.toggle();
+      if (player.active === key) player.toggle();
       else {
         player.choose(key);
         if (!player.playing) player.play();
@@ -229,7 +229,7 @@ const labelOf = key => key === BEFORE ? "Before" : models.find(model => model.ur
 let frame = 0;
 
 function show() {
-  const { clips, heard, playing } = player;
+  const { clips, active, playing } = player;
   byId("player").hidden = !clips.size;
   byId("play").replaceChildren(icon(playing));
   byId("play").setAttribute("aria-label", playing ? "Pause" : "Play");
@@ -239,15 +239,15 @@ function show() {
       make("button", { value: key, onclick: () => player.choose(key) }, make("kbd", { "aria-hidden": "true" }, index + 1), labelOf(key))));
   }
   for (const button of byId("choices").children) {
-    button.setAttribute("aria-pressed", button.value === heard);
-    if (button.value === heard) button.scrollIntoView({ block: "nearest", inline: "nearest" });
+    button.setAttribute("aria-pressed", button.value === active);
+    if (button.value === active) button.scrollIntoView({ block: "nearest", inline: "nearest" });
   }
   for (const panel of byId("panels").children) {
-    const active = panel.dataset.key === heard;
-    panel.classList.toggle("heard", active);
+    const chosen = panel.dataset.key === active;
+    panel.classList.toggle("active", chosen);
     const button = panel.querySelector(".listen");
-    button.setAttribute("aria-pressed", active);
-    button.firstChild.replaceWith(icon(active && playing));
+    button.setAttribute("aria-pressed", chosen);
+    button.firstChild.replaceWith(icon(chosen && playing));
   }
   showTime();
 }
@@ -280,19 +280,19 @@ document.addEventListener("keydown", event => {
   event.preventDefault();
   keys[event.key](event);
 });
-// after a click the space bar belongs to the player again; whoever goes by keyboard keeps the focus
+// after a click the space bar controls the player again; with the keyboard the focus stays
 document.addEventListener("click", event => { if (event.detail) event.target.closest("button, summary, label")?.blur(); });
 
 // ---- files
 
-function take(file) {
+function openGiven(file) {
   if (file && !recorder) open(file.name, () => openFile(file));
 }
 
 byId("choose").addEventListener("click", () => byId("file").click());
 byId("file").addEventListener("change", event => {
-  take(event.target.files[0]);
-  event.target.value = ""; // the same file again is a change too
+  openGiven(event.target.files[0]);
+  event.target.value = ""; // so that choosing the same file again is a change too
 });
 for (const name of ["dragenter", "dragover"]) {
   document.addEventListener(name, event => {
@@ -304,7 +304,7 @@ document.addEventListener("dragleave", event => { if (!event.relatedTarget) docu
 document.addEventListener("drop", event => {
   event.preventDefault();
   document.body.classList.remove("over");
-  take(event.dataTransfer.files[0]);
+  openGiven(event.dataTransfer.files[0]);
 });
 
 // ---- the microphone
@@ -317,13 +317,13 @@ const refusals = {
 
 async function speak() {
   byId("speak").disabled = true;
-  tell("");
+  showMessage("");
   player.pause();
   try {
     if (recorder) await stopSpeaking();
     else await startSpeaking();
   } catch (error) {
-    tell(refusals[error.name] ?? error.message);
+    showMessage(refusals[error.name] ?? error.message);
   }
   showRecorder();
 }
@@ -338,7 +338,7 @@ async function startSpeaking() {
     byId("pace").textContent = `${model.name}: ${pace}${late ? `, ${late} × late` : ""}`;
   });
   recorder.hear(byId("hear").checked);
-  if (!recorder.live) tell("This browser can't run the microphone at the model's rate: you are recorded, and enhanced when you stop.");
+  if (!recorder.live) showMessage("This browser can't run the microphone at the model's rate: you are recorded, and enhanced when you stop.");
 }
 
 async function stopSpeaking() {

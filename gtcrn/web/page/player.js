@@ -1,9 +1,9 @@
-// Plays signals of the same length side by side and lets one through: a switch restarts nothing.
+// Plays signals of the same length in parallel and lets one be heard, so that switching between them restarts nothing.
 
-const FADE = 0.004; // s, time constant: rising and falling gains add up to one, so that a switch neither clicks nor dips
+const FADE = 0.004; // s, time constant; rising and falling gains add up to one, so a switch neither clicks nor dips
 
 export class Player {
-  // changed: called when what is heard, or whether, has changed
+  // changed: called when another signal is active, or playback starts or stops
   constructor(changed) {
     this.changed = changed;
     this.clips = new Map(); // key -> AudioBuffer
@@ -12,7 +12,7 @@ export class Player {
 
   empty() {
     this.clips.clear();
-    this.heard = null;
+    this.active = null; // key of the signal that is let through
     this.playing = false;
     this.position = 0;
   }
@@ -32,7 +32,7 @@ export class Player {
     return Math.min(this.run.from + Math.max(0, this.context.currentTime - this.run.begin), this.seconds);
   }
 
-  // puts a clip in; one that is heard goes on at its place
+  // adds a clip and makes it active; playback goes on at the same position
   add(key, clip) {
     this.halt();
     this.clips.set(key, clip);
@@ -42,7 +42,7 @@ export class Player {
 
   choose(key) {
     if (!this.clips.has(key)) return;
-    this.heard = key;
+    this.active = key;
     this.run?.gains.forEach((gain, other) => this.fade(gain, other === key ? 1 : 0, this.context.currentTime));
     this.changed();
   }
@@ -77,13 +77,13 @@ export class Player {
   start() {
     this.halt();
     const { context } = this, from = this.position < this.seconds - 0.005 ? this.position : 0;
-    const begin = context.currentTime + 0.01; // ahead, so that all of them begin at the same sample
+    const begin = context.currentTime + 0.01; // a little later, so that all clips begin at the same sample
     const bus = new GainNode(context, { gain: 0 });
     bus.connect(context.destination);
     this.fade(bus, 1, begin);
     const gains = new Map();
     const sources = [...this.clips].map(([key, buffer]) => {
-      const gain = new GainNode(context, { gain: key === this.heard ? 1 : 0 });
+      const gain = new GainNode(context, { gain: key === this.active ? 1 : 0 });
       const source = new AudioBufferSourceNode(context, { buffer });
       source.connect(gain).connect(bus);
       source.start(begin, from);
@@ -101,7 +101,7 @@ export class Player {
     this.changed();
   }
 
-  // stops what runs, and keeps the position
+  // stops playback and keeps the position
   halt() {
     if (!this.run) return;
     const { bus, sources } = this.run;

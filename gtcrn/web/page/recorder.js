@@ -1,17 +1,17 @@
-// The microphone: its samples recorded as they are, and heard enhanced meanwhile.
+// Records the microphone's samples as they are, and plays them enhanced in the meantime.
 
-const RAW = { echoCancellation: false, noiseSuppression: false, autoGainControl: false }; // that is the model's part
+const RAW = { echoCancellation: false, noiseSuppression: false, autoGainControl: false }; // enhancing is up to the model
 
 export class Recorder {
-  // stream: opens one in the worker for what comes through a port. heard: told each hop, and how often one came too
-  // late to be played.
-  static async open(model, stream, heard) {
+  // stream: opens a stream in the worker that enhances what comes through a port. onHop: called with each hop, and the
+  // number of hops so far that came too late to be played.
+  static async open(model, stream, onHop) {
     if (!navigator.mediaDevices) throw new Error("This browser gives the microphone to pages on localhost or https alone.");
     const recorder = new Recorder();
     recorder.hops = [];
     recorder.media = await navigator.mediaDevices.getUserMedia({ audio: RAW });
     try {
-      await recorder.connect(model, stream, heard);
+      await recorder.connect(model, stream, onHop);
     } catch (error) {
       await recorder.close();
       throw error;
@@ -19,7 +19,7 @@ export class Recorder {
     return recorder;
   }
 
-  async connect(model, stream, heard) {
+  async connect(model, stream, onHop) {
     this.live = await this.listen({ sampleRate: model.sample_rate, latencyHint: "interactive" })
       || (await this.listen({}), false); // Firefox records at the microphone's own rate only
     await this.context.audioWorklet.addModule("microphone.js");
@@ -28,7 +28,7 @@ export class Recorder {
     });
     node.port.onmessage = ({ data: { hop, late } }) => {
       this.hops.push(hop);
-      heard(hop, late);
+      onHop(hop, late);
     };
     if (this.live) {
       const { port1, port2 } = new MessageChannel();
@@ -40,7 +40,7 @@ export class Recorder {
     await this.context.resume();
   }
 
-  // whether the microphone can be heard in such a context
+  // opens an audio context for the microphone; returns whether the browser allows it at this sample rate
   async listen(options) {
     this.context = new AudioContext(options);
     try {
@@ -62,7 +62,7 @@ export class Recorder {
     if (this.context?.state !== "closed") await this.context?.close();
   }
 
-  // everything recorded, as an AudioBuffer; null if there is nothing
+  // the whole recording as an AudioBuffer; null if it is empty
   get recorded() {
     const length = this.hops.reduce((sum, hop) => sum + hop.length, 0);
     if (!length) return null;

@@ -1,11 +1,11 @@
-// Spectrograms: `power` measures, in the worker; `draw` paints, on the page.
+// Spectrograms: `power` computes them, in the worker; `draw` draws them, on the page.
 
 const WINDOW = 0.032; // s, to the nearest power of two
-const MOST_FRAMES = 1500; // more than a screen shows
+const MOST_FRAMES = 1500; // no screen shows more
 const RANGE = 75; // dB below the brightest colour
 const MAGMA = ["000004", "1d1147", "51127c", "832681", "b73779", "e75263", "fc8961", "fec488", "fcfdbf"];
 
-// {bins, frames, decibels: Float32Array (frames x bins), limits}, 0 dB = full-scale sine
+// returns {bins, frames, decibels: Float32Array (frames x bins), limits}, where 0 dB is a full-scale sine
 export function power(wave, rate) {
   const size = 2 ** Math.round(Math.log2(WINDOW * rate)), bins = size / 2 + 1;
   const hop = Math.max(size / 4, Math.ceil(wave.length / MOST_FRAMES)), frames = Math.max(1, Math.round(wave.length / hop));
@@ -25,7 +25,7 @@ export function power(wave, rate) {
   return { bins, frames, decibels, limits: colourLimits(decibels) };
 }
 
-// in place, of a power of two
+// a Fourier transform in place, of a length that is a power of two
 class Fourier {
   constructor(size) {
     this.size = size;
@@ -59,7 +59,7 @@ class Fourier {
   }
 }
 
-// [darkest, brightest] dB; a click or an offset must not darken the rest
+// returns [darkest, brightest] in dB by a percentile, since with the maximum a click or an offset would darken the rest
 function colourLimits(decibels) {
   const sorted = decibels.slice().sort();
   const top = 5 * Math.ceil(Math.max(sorted[Math.floor(0.999 * (sorted.length - 1))], -100) / 5);
@@ -82,8 +82,8 @@ export function draw(canvas, { bins, frames, decibels }, [darkest, brightest]) {
 }
 
 const COLOURS = Uint32Array.from({ length: 256 }, (_, level) => {
-  const place = level / 255 * (MAGMA.length - 1), index = Math.min(Math.floor(place), MAGMA.length - 2);
+  const position = level / 255 * (MAGMA.length - 1), index = Math.min(Math.floor(position), MAGMA.length - 2);
   const [low, high] = [index, index + 1].map(number => parseInt(MAGMA[number], 16));
-  const mixed = shift => Math.round((low >> shift & 255) + (place - index) * ((high >> shift & 255) - (low >> shift & 255)));
+  const mixed = shift => Math.round((low >> shift & 255) + (position - index) * ((high >> shift & 255) - (low >> shift & 255)));
   return (255 << 24 | mixed(0) << 16 | mixed(8) << 8 | mixed(16)) >>> 0; // ABGR in memory order RGBA
 });

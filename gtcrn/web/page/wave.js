@@ -1,12 +1,12 @@
-// Sound in and out of the page: waves are Float32Array, one channel.
+// Reading and writing of waves, which are Float32Array of one channel.
 
-// A file of any format this browser knows -> a function that gives its wave at a rate.
+// opens a file of any format that this browser knows; returns a function from a rate to its wave
 export async function openFile(file) {
   const bytes = await file.arrayBuffer();
   if (!bytes.byteLength) throw new Error(`${file.name} is empty: 0 bytes.`);
   return async rate => {
     try {
-      // decoding resamples to the rate of the context
+      // decoding resamples to the rate of the audio context
       return mixed(await new OfflineAudioContext(1, 1, rate).decodeAudioData(bytes.slice()));
     } catch {
       throw new Error(`${file.name} can't be decoded: this browser finds no sound in it. Take a WAV, FLAC, MP3, Ogg or M4A file.`);
@@ -14,7 +14,7 @@ export async function openFile(file) {
   };
 }
 
-// An AudioBuffer -> a function that gives its wave at a rate.
+// opens an AudioBuffer; returns a function from a rate to its wave
 export function openBuffer(buffer) {
   return async rate => {
     if (rate === buffer.sampleRate) return mixed(buffer);
@@ -34,7 +34,7 @@ function mixed(buffer) {
   return buffer.numberOfChannels > 1 ? wave.map(sample => sample / buffer.numberOfChannels) : wave;
 }
 
-// A WAV file of 32-bit floats: the samples as the model gave them.
+// returns a WAV file of 32-bit floats, which holds the samples exactly as the model computed them
 export function wav(wave, rate) {
   const header = new DataView(new ArrayBuffer(44));
   const write = (offset, text) => [...text].forEach((letter, n) => header.setUint8(offset + n, letter.charCodeAt(0)));

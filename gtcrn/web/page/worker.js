@@ -1,4 +1,4 @@
-// Runs the models, away from the page's own thread: one hop at a time, as a device would.
+// Runs the models outside the page's own thread, one hop at a time as on a device.
 
 import * as ort from "./onnxruntime/ort.wasm.bundle.min.mjs";
 import { power } from "./spectrogram.js";
@@ -6,10 +6,10 @@ import { power } from "./spectrogram.js";
 ort.env.wasm.numThreads = 1; // matrices this small lose more than they gain with two
 ort.env.wasm.wasmPaths = { wasm: new URL("./onnxruntime/ort-wasm-simd-threaded.wasm", import.meta.url).href };
 
-const LOUDEST = 10; // times full scale: what is beyond, or NaN, no model would forget
-const REPORT = 100; // ms between words on the progress
+const LOUDEST = 10; // times full scale; louder samples, and NaN, would stay in a model's states for ever
+const REPORT = 100; // ms between two reports of progress
 const sessions = new Map();
-let latest = 0; // number of the job that is wanted; those before it give up
+let latest = 0; // id of the latest job; earlier ones stop
 
 const jobs = { enhance, stream, picture: ({ wave, rate }) => power(wave, rate) };
 
@@ -23,7 +23,7 @@ self.onmessage = async ({ data: { id, job, ...request } }) => {
   }
 };
 
-// the whole wave, aligned: what comes out later by the model's latency is moved back
+// enhances a whole wave by a stream, and removes the model's latency from its output
 async function enhance({ id, model, wave }) {
   const stream = await open(model), { hop_length: hop, latency } = model;
   const hops = Math.ceil((wave.length + latency) / hop);
@@ -50,7 +50,7 @@ function figures(times, { hop_length: hop, sample_rate: rate }) {
   return { factor, median: quantile(0.5), p95: quantile(0.95) };
 }
 
-// hops that come through the port go back through it enhanced, until it is told to end
+// enhances the hops that come through a port and sends them back through it
 async function stream({ id, model, port }) {
   const stream = await open(model);
   let last = Promise.resolve(), times = [];
@@ -80,7 +80,7 @@ async function load(model) {
   if (!response.ok) throw new Error(`the server no longer has its file (${response.status})`);
   const session = await ort.InferenceSession.create(await response.arrayBuffer());
   const stream = new Stream(session, model);
-  for (let time = 0; time < 5; time++) await stream.step(new Float32Array(model.hop_length)); // the first ones are slow
+  for (let time = 0; time < 5; time++) await stream.step(new Float32Array(model.hop_length)); // the first hops are slow
   return session;
 }
 
@@ -92,7 +92,7 @@ class Stream {
       [input, new ort.Tensor("float32", new Float32Array(shape.reduce((a, b) => a * b, 1)), shape)]));
   }
 
-  // samples that are no sound are heard as silence
+  // enhances one hop; invalid samples count as silence
   async step(hop) {
     hop = hop.map(sample => Math.abs(sample) <= LOUDEST ? sample : 0);
     const { input, output, hop_length, states } = this.model;
