@@ -22,7 +22,7 @@ from gtcrn.metrics import evaluate_pair
 from gtcrn.models import light_v3
 from gtcrn.profiling import latency, latency_report
 from gtcrn.profiling.latency import Candidate, TimedCall, Timing, measure
-from gtcrn.reports.streaming import stream
+from gtcrn.reports.streaming import enhance_in_chunks
 from gtcrn.runtime.eager import open_stream
 from gtcrn.runtime.framing import STFTStep, Stream
 from gtcrn.runtime.runners import PlainRun, TwoFileDTLN, open_runner
@@ -195,7 +195,7 @@ def test_pytorch_and_the_two_parts_of_dtln(references, recordings):
     enhancer = gtcrn.load(references / "dtln" / "model.pth")
     runners = open_stream(enhancer), open_runner(*parts)
     assert isinstance(runners[1], TwoFileDTLN)
-    expected = stream(enhancer, noisy).aligned
+    expected = enhance_in_chunks(enhancer, noisy).aligned
     for runner in runners:
         assert (runner.sample_rate, runner.hop_length, runner.latency) == (16000, 128, enhancer.latency)
         for _ in range(2):  # from the beginning again
