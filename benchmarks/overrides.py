@@ -90,7 +90,16 @@ SETTINGS = {
 # The groups that a task builds something of; keys of others have no effect on it.
 GROUPS = {
     "train": (
-        "model", "loss", "data", "training", "optimizer", "scheduler", "metrics", "trainer", "callbacks", "logger"
+        "model",
+        "loss",
+        "data",
+        "training",
+        "optimizer",
+        "scheduler",
+        "metrics",
+        "trainer",
+        "callbacks",
+        "logger",
     ),  # fmt: skip
     "evaluate": ("data", "metrics"),
     "profile": ("model", "profile"),
