@@ -1,6 +1,11 @@
 """The composed configuration held against types and ranges before a task begins.
 
-What a task reads itself is declared in `gtcrn.tasks.keys`; what a `_target_` takes, by its own annotations.
+The keys that a task reads itself are declared in `gtcrn.tasks.keys`; those of a `_target_` by its own annotations.
+
+Why neither of the usual libraries does this: Hydra's structured configs have no choices of words, no ranges and no
+unions, convert "4" to 4 in silence, and would repeat the signature of every `_target_`. pydantic in place of `fits` was
+tried: it leaves the walk through targets as it is, saves 24 lines of 458, and says "must be greater than or equal to 1
+or null" where a user of a command line is better served by "must be a whole number of at least 1 or null".
 """
 
 from __future__ import annotations
