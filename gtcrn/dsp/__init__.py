@@ -1,18 +1,8 @@
-"""Signal processing without learnt weights: STFT, ERB bands, spectral features and masks."""
+"""Signal processing with no learnt weights. Nothing is imported here: an application has no torch.
 
-from gtcrn.dsp.erb import ERB, ERBMatrix, erb_filterbank
-from gtcrn.dsp.spectra import apply_complex_mask, irfft, magnitude, magnitude_and_parts, rfft
-from gtcrn.dsp.stft import STFT, Frames
-
-__all__ = [
-    "ERB",
-    "ERBMatrix",
-    "Frames",
-    "STFT",
-    "apply_complex_mask",
-    "erb_filterbank",
-    "irfft",
-    "magnitude",
-    "magnitude_and_parts",
-    "rfft",
-]
+window.py      the square-root Hann window
+stft.py        frames and their overlap-add, and the STFT
+spectra.py     small functions on spectra: magnitude, complex mask
+erb.py         ERB bands
+alignment.py, gate.py, snr.py   delays, a spectral gate, levels of noise
+"""

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gtcrn.dsp.spectra import irfft, rfft
+from gtcrn.dsp.window import sqrt_hann
 from gtcrn.errors import UserError
 
 LONGEST_FRAME = 8192  # samples, 170 ms at 48 kHz
@@ -82,7 +83,7 @@ class STFT(Frames):
 
     @staticmethod
     def _window(n_fft: int) -> Tensor:
-        return torch.hann_window(n_fft, dtype=torch.float64).sqrt()  # periodic
+        return torch.from_numpy(sqrt_hann(n_fft))
 
     def analysis(self, wave: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
         """Return the spectrum (B, 2, T, n_fft // 2 + 1) of a wave (B, T · hop) after `past`, and the next past."""

@@ -1,1 +1,1 @@
-"""From a checkpoint to a file for another runtime, proved there before it is published. Nothing is imported here."""
+"""The export of a checkpoint to a file for another runtime, proved there first. Nothing is imported here."""

@@ -12,6 +12,7 @@ from gtcrn.errors import UserError
 from gtcrn.export.proof import TOLERANCE, Proof
 from gtcrn.export.snippets import CALLS, FRAMING
 from gtcrn.metrics import METRICS
+from gtcrn.runtime.facts import BANDS, SPECTRUM, WAVE, Integers, ModelFacts
 
 SUFFIX = ".MODEL_CARD.md"  # after the whole name of the file, since other formats may lie beside it
 
@@ -75,111 +76,111 @@ _SHERPA = (
 
 
 def text(
-    file: str, format: str, metadata: dict[str, str], proof: Proof, size: int, runtime: str, audio: str, scores: str
+    file: str, format: str, facts: ModelFacts, proof: Proof, size: int, runtime: str, audio: str, scores: str
 ) -> str:
-    """In Markdown. file: its name. runtime: that proved it, with its version. size: bytes. audio: of the proof."""
-    rate, hop, latency = (int(metadata[key]) for key in ("sample_rate", "hop_length", "latency"))
-    values = _values(file, metadata)
+    """Return the card of a file in Markdown.
+
+    file: its name. runtime: the one that proved it, with its version. size: bytes. audio: what it was proved with.
+    scores: as `scores_of` gives them.
+    """
+    signal = facts.signal
+    values = _values(file, facts)
     return _CARD.substitute(
         values,
-        **{key: metadata[key] for key in ("system", "origin", "licence", "revision")},
+        **{key: getattr(facts, key) for key in ("system", "origin", "licence", "revision")},
         format=format,
         size=f"{size / 1000:,.0f} kB",
-        hop_ms=f"{1e3 * hop / rate:g}",
-        delay_ms=f"{1e3 * latency / rate:g}",
-        total_ms=f"{1e3 * (hop + latency) / rate:g}",
-        proof=_proof(metadata, proof, audio),
+        hop_ms=f"{signal.hop_ms:g}",
+        delay_ms=f"{signal.latency_ms:g}",
+        total_ms=f"{signal.total_ms:g}",
+        proof=_proof(facts.integers, proof, audio),
         median=f"{proof.median_ms:.2f}",
         p95=f"{proof.p95_ms:.2f}",
         runtime=runtime,
         machine=machine(),
-        scores=scores if "quantize" not in metadata else f"Of the float model, not of these integers: {scores}",
-        tensors=_tensors(metadata, values),
-        meaning=Template(_MEANING[metadata["kind"]]).substitute(values),
-        calls=_calls(format, metadata["kind"], values),
-        **_integers(metadata),
+        scores=scores if facts.integers is None else f"Of the float model, not of these integers: {scores}",
+        tensors=_tensors(facts, values),
+        meaning=Template(_MEANING[signal.kind]).substitute(values),
+        calls=_calls(format, signal.kind, values),
+        **_integers(facts),
     )
 
 
-def _proof(metadata: dict[str, str], proof: Proof, audio: str) -> str:
+def _proof(integers: Integers | None, proof: Proof, audio: str) -> str:
     over = f"over {proof.frames} frames of {audio}"
-    if "quantize" not in metadata:
+    if integers is None:
         return f"at most {proof.error:.1e} from the PyTorch model (allowed: {TOLERANCE:g}), {over}"
-    checked = f"; {metadata['check']}" if "check" in metadata else ""
-    return f"output SNR {metadata['snr_db']} dB against the float model, {over}{checked}"
+    checked = f"; {integers.check}" if integers.check else ""
+    return f"output SNR {integers.snr:.1f} dB against the float model, {over}{checked}"
 
 
-def integers_in_words(metadata: dict[str, str]) -> str:
-    """How much of a file is of integers, and of which. metadata: the file's, which has some."""
-    share = f"{100 * float(metadata['integer_macs']):.3g} % of the multiplications"
-    return f"{share}; {WIDTHS[metadata['quantize']]}"
+def integers_in_words(integers: Integers) -> str:
+    """Return how much of a file is computed in integers, and in which."""
+    return f"{100 * integers.share:.3g} % of the multiplications; {WIDTHS[integers.quantize]}"
 
 
-def _integers(metadata: dict[str, str]) -> dict[str, str]:
-    """What is told of integers, and in their place of floats."""
-    floats = {"quantize": "", "integers": "", "types": "float32", "zeros": "zeros"}
-    if "quantize" not in metadata:
-        return floats
-    rows = {"integers": integers_in_words(metadata)}
-    if left := json.loads(metadata.get("left_in_float", "{}")):
-        rows["left in float"] = "; ".join(f"{kind}: {why}" for kind, why in left.items())
-    if "operators" in metadata:
-        counts = json.loads(metadata["operators"]).items()
+def _integers(facts: ModelFacts) -> dict[str, str]:
+    """Return the card's words on integers, or those that stand in their place for floats."""
+    integers, words = facts.integers, {"quantize": "", "integers": "", "types": "float32", "zeros": "zeros"}
+    if integers is None:
+        return words
+    rows = {"integers": integers_in_words(integers)}
+    if integers.left:
+        rows["left in float"] = "; ".join(f"{kind}: {why}" for kind, why in integers.left.items())
+    if integers.operators:
+        counts = integers.operators.items()
         rows["operators to register"] = ", ".join(f"{kind} ({count})" for kind, count in counts)
-    told = {
-        "quantize": f" quantize={metadata['quantize']}",
-        "integers": "".join(f"| {name} | {value} |\n" for name, value in rows.items()),
-    }
-    if metadata["kind"] == "bands":
-        told |= {"types": CODES[metadata["quantize"]], "zeros": "zero points"}
-    return floats | told
+    words["quantize"] = f" quantize={integers.quantize}"
+    words["integers"] = "".join(f"| {name} | {value} |\n" for name, value in rows.items())
+    if facts.signal.kind == BANDS:
+        words |= {"types": CODES[integers.quantize], "zeros": "zero points"}
+    return words
 
 
-def _values(file: str, metadata: dict[str, str]) -> dict[str, object]:
-    """What the programs need."""
-    n_fft, hop = int(metadata["n_fft"]), int(metadata["hop_length"])
-    dims = (1, hop) if metadata["kind"] == "wave" else (1, n_fft // 2 + 1, 1, 2)
-    shapes = [shape for _, shape in json.loads(metadata["states"])]
+def _values(file: str, facts: ModelFacts) -> dict[str, object]:
+    """Return the values that the templates of the programs have places for."""
+    signal, shapes = facts.signal, list(facts.states.values())
+    n_fft, hop = signal.n_fft, signal.hop_length
+    dims = (1, hop) if signal.kind == WAVE else (1, n_fft // 2 + 1, 1, 2)
     return {
         "file": file,
-        "rate": metadata["sample_rate"],
+        "rate": signal.sample_rate,
         "n_fft": n_fft,
         "hop": hop,
-        "latency": metadata["latency"],
+        "latency": signal.latency,
         "input": "input",
         "output": "output",
         "dims": list(dims),
         "count": prod(dims),
         "shapes": shapes,
-        "rho": metadata.get("residual_gain"),
+        "rho": facts.integers.codes.residual_gain if signal.kind == BANDS else None,
         "mat": _mat(dims),
         "mats": ", ".join(f"ncnn::Mat({_mat(shape)})" for shape in shapes),
     }
 
 
 def _mat(shape: tuple[int, ...] | list[int]) -> str:
-    """As ncnn counts: the last axis first, no batch."""
+    """Return a shape as ncnn has it: the last axis first, no batch."""
     return ", ".join(map(str, reversed(shape[1:])))
 
 
-def _tensors(metadata: dict[str, str], values: dict[str, object]) -> str:
-    match metadata["kind"]:
-        case "bands":
-            first = "input", "output", f"[1, 1, {metadata['bands']}, 6], [1, 1, {metadata['bands']}, 2]", "bands, mask"
-        case "spectrum":
-            first = "input", "output", values["dims"], "spectrum of a frame"
-        case "wave":
-            first = "input", "output", values["dims"], "samples of a hop"
-    rows = [(name, f"next_{name}", shape, "") for name, shape in json.loads(metadata["states"])]
-    codes = json.loads(metadata.get("quantization", "{}"))
+def _tensors(facts: ModelFacts, values: dict[str, object]) -> str:
+    shape, meaning, codes = values["dims"], "samples of a hop", {}
+    if facts.signal.kind == SPECTRUM:
+        meaning = "spectrum of a frame"
+    elif facts.signal.kind == BANDS:
+        bands, codes = facts.integers.bands, facts.integers.codes.quantization
+        shape, meaning = f"[1, 1, {bands}, 6], [1, 1, {bands}, 2]", "bands, mask"
+    first = "input", "output", shape, meaning
+    rows = [(name, f"next_{name}", shape, "") for name, shape in facts.states.items()]
     return "\n".join(
         f"| `{name}` | `{output}` | {shape} | {'; '.join(filter(None, [meaning, _codes(codes, name, output)]))} |"
         for name, output, shape, meaning in (first, *rows)
     )
 
 
-def _codes(quantization: dict[str, list], *names: str) -> str:
-    """Scale and zero point of tensors, as far as they have any: a next state's are the state's."""
+def _codes(quantization: dict[str, tuple[float, int]], *names: str) -> str:
+    """Return scale and zero point of tensors, as far as they have any: a next state's are the state's."""
     return ", ".join(
         f"scale {scale:.6g}, zero point {zero}" for scale, zero in (quantization[n] for n in names if n in quantization)
     )
@@ -187,21 +188,22 @@ def _codes(quantization: dict[str, list], *names: str) -> str:
 
 def _calls(format: str, kind: str, values: dict[str, object]) -> str:
     parts = []
-    for language, program in CALLS["integers" if kind == "bands" else format].items():
+    for language, program in CALLS["integers" if kind == BANDS else format].items():
         if language == "Python" and format != "sherpa_onnx":
-            program += FRAMING["wave" if kind == "wave" else "spectrum"]
+            program += FRAMING[WAVE if kind == WAVE else SPECTRUM]
         parts.append(
             f"\n### {language}\n\n```{language.lower()}\n{Template(program).substitute(values).strip()}\n```\n"
         )
     if format == "sherpa_onnx":
         parts.append(f"\n{_SHERPA}\n")
-    elif kind == "spectrum" and len(parts) > 1:
+    elif kind == SPECTRUM and len(parts) > 1:
         parts.append(f"\n{_STEP}\n")
     return "".join(parts)
 
 
 def scores_of(checkpoint: Path, published: str) -> str:
-    """In Markdown: as published, or of the test of the run that the checkpoint is the best of, or how to get them."""
+    """Return the scores of a checkpoint in Markdown: as published, or of the test of the run that it is the best of, or
+    how to get them."""
     if published:
         return f"{published[0].upper()}{published[1:]}."
     summary = checkpoint.resolve().parent.parent / "summary.json"
@@ -216,7 +218,8 @@ def scores_of(checkpoint: Path, published: str) -> str:
 
 
 def _table(means: dict[str, float]) -> str:
-    """Of the means in a run's summary, `enhanced_<metric>` and, where there was a reference, `noisy_<metric>`."""
+    """Return a table of the means in a run's summary, `enhanced_<metric>` and, where there was a reference,
+    `noisy_<metric>`."""
     rows = ["Means over the test split of the run that trained it.", "", "| | noisy | enhanced |", "|---|--:|--:|"]
     for name, metric in METRICS.items():
         if f"enhanced_{name}" in means:
@@ -226,7 +229,7 @@ def _table(means: dict[str, float]) -> str:
 
 
 def machine() -> str:
-    """The processor's name, as far as the system tells it."""
+    """Return the processor's name, as far as the system states it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))

@@ -1,4 +1,4 @@
-"""A .tflite in integers against the simulation, operator by operator.
+"""A .tflite in integers is compared with the simulation, operator by operator.
 
 The whole output can't be compared: one step of difference in front, a rounding that fell the other way, is amplified by
 all that follows. So every operator of the simulation is fed with the integers that the file's own operators gave.
@@ -24,8 +24,10 @@ FRAMES = 12  # that are compared
 
 
 class Agreement(NamedTuple):
-    """operators: how many were compared. steps: the largest difference. differing: the share of all values that differ
-    at all."""
+    """The agreement of a file with the simulation.
+
+    operators: how many were compared. steps: the largest difference. differing: the share of all values that differ.
+    """
 
     operators: int
     steps: int
@@ -38,7 +40,7 @@ class Agreement(NamedTuple):
 
 @torch.inference_mode()
 def check(network: Network, written: Written, bands: Tensor) -> Agreement:
-    """Compares the file with the network it was written from, over the first frames of bands (1, 3, T, bands).
+    """Compare the file with the network it was written from, over the first frames of bands (1, 3, T, bands).
 
     States are carried from frame to frame as an application does; what operators have before their input must be what
     that was in the frames before. Raises UserError naming the operator that differs by more than is allowed.
@@ -72,7 +74,7 @@ def check(network: Network, written: Written, bands: Tensor) -> Agreement:
 
 
 class _File:
-    """The file in LiteRT's own kernels, every tensor of which can be looked at."""
+    """The file in LiteRT's own kernels, which keep every tensor for inspection."""
 
     def __init__(self, written: Written):
         from ai_edge_litert.interpreter import Interpreter, OpResolverType
@@ -96,7 +98,7 @@ class _File:
         self._quantization = {node["index"]: node["quantization"] for node in self._interpreter.get_tensor_details()}
 
     def run(self, frame: Tensor) -> None:
-        """frame: (1, 6, 1, bands)."""
+        """Run the file on a frame, (1, 6, 1, bands)."""
         scale, zero = self._input["quantization"]
         codes = (frame.permute(0, 2, 3, 1).double() / scale).round().numpy() + zero
         for index, value in {self._input["index"]: codes.astype(self._input["dtype"]), **self._states}.items():
@@ -108,7 +110,7 @@ class _File:
         return self._quantization[self._tensors[name]][0]
 
     def value(self, name: str) -> Tensor:
-        """(1, C, T, F)"""
+        """Return the numbers that a tensor stands for, (1, C, T, F)."""
         scale, zero = self._quantization[self._tensors[name]]
         codes = self._interpreter.get_tensor(self._tensors[name]).astype(np.float64)
         return torch.from_numpy((codes - zero) * scale).float().permute(0, 3, 1, 2)

@@ -12,16 +12,17 @@ from gtcrn.export.writers.sherpa_onnx import PackedGraph
 from gtcrn.models.enhancer import Enhancer
 from gtcrn.quantization.network import BITS
 from gtcrn.quantization.program import has_integer_form, require_integer_form
+from gtcrn.runtime.facts import BANDS, SPECTRUM, WAVE
 from gtcrn.runtime.framing import Runner
 
 DYNAMIC = "dynamic"  # of `quantize`: activations have the ranges of each frame, and need no calibration
 
 
 class ExportFormat(NamedTuple):
-    """writer: the module of gtcrn.export.writers whose `write` makes the file. runner: module and class in
-    gtcrn.runtime.
+    """A format, and the modules that write and run its files.
 
-    package: the runtime. suffix: after the model's name. kinds: of graph, the first that the model has is taken.
+    writer: the module of gtcrn.export.writers whose `write` makes the file. runner: module and class in gtcrn.runtime.
+    package: the runtime. suffix: after the model's name. kinds: of graph; the first that the model has is taken.
     recurrence: see `gtcrn.export.optimize`. quantizer: the module of gtcrn.export.quantizers that makes integers of
     its files, as one of `quantize`.
     """
@@ -38,13 +39,13 @@ class ExportFormat(NamedTuple):
 
 
 # spectra where the model has them, since an FFT outside is faster than the matrix product that a graph needs
-_SPECTRUM_FIRST = ("spectrum", "wave")
+_SPECTRUM_FIRST = (SPECTRUM, WAVE)
 _ONNX_INTEGERS = {"quantizer": "onnx", "quantize": ("int8", DYNAMIC)}
 FORMATS = {
-    "onnx": ExportFormat("onnx", "denoiser.Denoiser", "onnxruntime", ".onnx", ("spectrum",), **_ONNX_INTEGERS),
-    "onnx_wave": ExportFormat("onnx", "denoiser.Denoiser", "onnxruntime", "_wave.onnx", ("wave",), **_ONNX_INTEGERS),
+    "onnx": ExportFormat("onnx", "denoiser.Denoiser", "onnxruntime", ".onnx", (SPECTRUM,), **_ONNX_INTEGERS),
+    "onnx_wave": ExportFormat("onnx", "denoiser.Denoiser", "onnxruntime", "_wave.onnx", (WAVE,), **_ONNX_INTEGERS),
     "sherpa_onnx": ExportFormat(
-        "sherpa_onnx", "sherpa_onnx.SherpaDenoiser", "sherpa-onnx", "_sherpa.onnx", ("spectrum",), graph=PackedGraph
+        "sherpa_onnx", "sherpa_onnx.SherpaDenoiser", "sherpa-onnx", "_sherpa.onnx", (SPECTRUM,), graph=PackedGraph
     ),
     "litert": ExportFormat(
         "litert",
@@ -62,10 +63,10 @@ FORMATS = {
 
 
 def choose_kind(enhancer: Enhancer, name: str, quantize: str | None = None) -> str:
-    """Of the graph that a format holds; `bands` for integers alone, see `gtcrn.quantization`.
+    """Return the kind of graph that a format holds; `BANDS` for integers alone, see `gtcrn.quantization`.
 
-    quantize: None for floats. Raises UserError for a format or integers that there aren't or that are not for this
-    model, or if the model looks ahead.
+    quantize: None for floats. Raises UserError for an unknown format or unknown integers, for those that are not for
+    this model, and if the model looks ahead.
     """
     if name not in FORMATS:
         raise UserError(f"format={name}: must be one of {', '.join(FORMATS)}")
@@ -75,7 +76,7 @@ def choose_kind(enhancer: Enhancer, name: str, quantize: str | None = None) -> s
         _require_quantize(name, quantize)
         if name == "litert" and quantize in BITS and has_integer_form(enhancer.core):
             require_integer_form(enhancer.core)
-            return "bands"
+            return BANDS
     fitting = [kind for kind in chosen.kinds if kind in kinds(enhancer)]
     if not fitting:
         raise UserError(
@@ -115,16 +116,16 @@ def file_name(stem: str, name: str, quantize: str | None) -> str:
 
 
 def load_runner(path: Path, name: str) -> Runner:
-    """A stream through an exported file, in the runtime of its format."""
+    """Return a stream through an exported file, in the runtime of its format."""
     module, _, runner = FORMATS[name].runner.partition(".")
     return getattr(importlib.import_module(f"gtcrn.runtime.{module}"), runner)(path)
 
 
 def load_writer(name: str):
-    """The module that writes files of a format."""
+    """Return the module that writes files of a format."""
     return importlib.import_module(f"gtcrn.export.writers.{FORMATS[name].writer}")
 
 
 def load_quantizer(name: str):
-    """The module that makes integers of them."""
+    """Return the module that makes integers of the files of a format."""
     return importlib.import_module(f"gtcrn.export.quantizers.{FORMATS[name].quantizer}")

@@ -1,4 +1,4 @@
-"""One step of a model with its states flat and named: what a file of every format holds."""
+"""One step of a model with its states flat and named, as a file of every format holds it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from torch import Tensor, nn
 
 from gtcrn.models.enhancer import Enhancer, SpectralEnhancer
+from gtcrn.runtime.facts import SPECTRUM, WAVE, Integers
 from gtcrn.streaming import flatten
 from gtcrn.streaming.state import State
 
@@ -17,7 +18,7 @@ class Graph(nn.Module):
     kind: `spectrum`, x and y (1, F, 1, 2), real and imaginary parts, for spectral enhancers alone; or `wave`,
         x and y (1, hop_length) samples, with the framing inside.
     states: their names, `state.encoder.2.conv` and the like, and their first values, zeros.
-    facts: what files of this graph say of themselves beside what all files say; see `describe`.
+    integers: what a file of this graph says of the integers in it; None, since this one is of floats.
 
     Raises `UserError` naming the layer if the enhancer looks ahead.
     """
@@ -26,11 +27,11 @@ class Graph(nn.Module):
         super().__init__()
         self.enhancer = enhancer.eval()
         self.kind = kind
-        step = enhancer.core if kind == "spectrum" else enhancer
+        step = enhancer.core if kind == SPECTRUM else enhancer
         self._template = step.initial_state(1)
-        # what remembers nothing is no input of a graph; an exporter would take two states that are one tensor for one
+        # an empty state is no input of a graph; copies, since an exporter takes two states that share a tensor for one
         self.states = {name: state.clone() for name, state in flatten(self._template).items() if state.numel()}
-        self.facts: dict[str, str] = {}
+        self.integers: Integers | None = None
 
     @property
     def input_names(self) -> list[str]:
@@ -41,15 +42,15 @@ class Graph(nn.Module):
         return ["output", *(f"next_{name}" for name in self.states)]
 
     def example(self) -> tuple[Tensor, ...]:
-        """Zeros of the shapes that forward takes."""
+        """Return zeros of the shapes that forward takes."""
         some = next(iter(self.enhancer.parameters()))
         bins = self.enhancer.window_length // 2 + 1
-        shape = (1, bins, 1, 2) if self.kind == "spectrum" else (1, self.enhancer.hop_length)
+        shape = (1, bins, 1, 2) if self.kind == SPECTRUM else (1, self.enhancer.hop_length)
         return some.new_zeros(shape), *self.states.values()
 
     def forward(self, x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
         state = _filled(self._template, iter(states))
-        if self.kind == "spectrum":
+        if self.kind == SPECTRUM:
             spec, state = self.enhancer.core(x.transpose(1, 3), state)  # (1, 2, 1, F)
             y = spec.transpose(1, 3)
         else:
@@ -58,12 +59,12 @@ class Graph(nn.Module):
 
 
 def kinds(enhancer: Enhancer) -> tuple[str, ...]:
-    """What a graph of this enhancer can map: its samples, and its spectra if it has any."""
-    return ("spectrum", "wave") if isinstance(enhancer, SpectralEnhancer) else ("wave",)
+    """Return the kinds of graph that this enhancer has: of samples, and of spectra if it works on them."""
+    return (SPECTRUM, WAVE) if isinstance(enhancer, SpectralEnhancer) else (WAVE,)
 
 
 def _filled(template: State, states: Iterator[Tensor]) -> State:
-    """The template with its tensors replaced in order, but for those that remember nothing."""
+    """Return the template with its tensors replaced in order, but for empty ones."""
     return {
         name: _filled(value, states) if isinstance(value, dict) else next(states) if value.numel() else value
         for name, value in template.items()

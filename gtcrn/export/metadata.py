@@ -1,20 +1,20 @@
-"""What an exported file says of itself: its signal, its states, whose weights it holds and under which licence."""
+"""The facts that are written into an exported file: its signal, its states, whose weights it holds, and its licence."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from gtcrn.dsp import STFT
+from gtcrn.dsp.stft import STFT
 from gtcrn.export.graph import Graph
 from gtcrn.models.enhancer import Enhancer, FrameEnhancer
 from gtcrn.models.pretrained import PUBLISHED, Checkpoint
 from gtcrn.revision import revision
+from gtcrn.runtime.facts import ModelFacts, Signal
 
 
 class Weights(NamedTuple):
-    """Whose weights a checkpoint holds. scores: measure by measure, and where they stand; "" if none are known."""
+    """The origin and licence of weights. scores: measure by measure, and where they stand; "" if none are known."""
 
     origin: str
     licence: str
@@ -85,29 +85,23 @@ def weights_of(checkpoint: Checkpoint, choices: Mapping[str, str] | None = None)
 
 
 def system_name(enhancer: Enhancer) -> str:
-    """As its authors call it."""
+    """Return what its authors call the system."""
     names = {published.core: published.name for published in PUBLISHED}
     return names.get(type(enhancer.core), type(enhancer.core).__name__)
 
 
-def describe(graph: Graph, enhancer: Enhancer, weights: Weights) -> dict[str, str]:
-    """What a file of this graph says of itself; sizes in samples, states as JSON [[name, shape], …]; and its facts.
-
-    enhancer: the model that the graph was made of.
-    """
+def describe(graph: Graph, enhancer: Enhancer, weights: Weights) -> ModelFacts:
+    """Return what a file of this graph says of itself. enhancer: the model that the graph was made of."""
     framed = isinstance(enhancer, FrameEnhancer)
-    states = [[name, list(state.shape)] for name, state in graph.states.items()]
-    return {
-        "system": system_name(enhancer),
-        "kind": graph.kind,
-        "sample_rate": str(enhancer.sample_rate),
-        "n_fft": str(enhancer.window_length),
-        "hop_length": str(enhancer.hop_length),
-        "window": "none" if not framed else "hann_sqrt" if isinstance(enhancer.framing, STFT) else "rectangular",
-        "latency": str(enhancer.latency),
-        "states": json.dumps(states),
-        "licence": weights.licence,
-        "origin": weights.origin,
-        "revision": revision(),
-        **graph.facts,
-    }
+    window = "none" if not framed else "hann_sqrt" if isinstance(enhancer.framing, STFT) else "rectangular"
+    sizes = enhancer.sample_rate, enhancer.window_length, enhancer.hop_length, enhancer.latency
+    return ModelFacts(
+        system=system_name(enhancer),
+        signal=Signal(graph.kind, *sizes),
+        window=window,
+        states={name: list(state.shape) for name, state in graph.states.items()},
+        licence=weights.licence,
+        origin=weights.origin,
+        revision=revision(),
+        integers=graph.integers,
+    )

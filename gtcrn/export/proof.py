@@ -1,4 +1,4 @@
-"""The proof of an exported file: its own runtime, hop by hop over real audio, against the PyTorch model."""
+"""The proof of an exported file: its own runtime is compared with the PyTorch model, hop by hop over real audio."""
 
 from __future__ import annotations
 
@@ -25,8 +25,10 @@ WARM_UP = 10  # hops before the clock is looked at
 
 
 class Proof(NamedTuple):
-    """error: largest difference, of full scale. frames: compared. median_ms, p95_ms: CPU time of a hop, one thread.
-    snr: dB, of the model's output to the difference.
+    """The difference of a file from the PyTorch model, and its speed.
+
+    error: largest difference, of full scale. frames: how many were compared. median_ms, p95_ms: CPU time of a hop on
+    one thread. snr: of the model's output to the difference, dB.
     """
 
     error: float
@@ -37,14 +39,14 @@ class Proof(NamedTuple):
 
 
 class Recording(NamedTuple):
-    """wave: (N,) float32. name: what it is, in a few words."""
+    """A recording of noisy speech. wave: (N,) float32. name: what it is, in a few words."""
 
     wave: np.ndarray
     name: str
 
 
 def recording(path: str | Path | None, sample_rate: int) -> Recording:
-    """The first seconds of a file, or of speech in the demo's noises if there is none.
+    """Return the first seconds of a file, or of speech in the demo's noises if there is none.
 
     Raises UserError for a file that can't be read, is silent, too short or at a rate below sample_rate, and if the
     demo can't speak here.
@@ -70,7 +72,7 @@ def recording(path: str | Path | None, sample_rate: int) -> Recording:
 
 
 def noisy_speech(sample_rate: int) -> np.ndarray:
-    """(N,): a voice of the demo in several of its noises, one after the other, at 5 dB."""
+    """Return (N,), a voice of the demo in several of its noises, one after the other, at 5 dB."""
     rng, frames = generator("proof", sample_rate), SECONDS * sample_rate
     clean = utterance(rng, TALKERS["test"][0], "en", frames, sample_rate)
     kinds = list(NOISES["test"].values())
@@ -80,9 +82,11 @@ def noisy_speech(sample_rate: int) -> np.ndarray:
     return (0.5 * noisy / np.abs(noisy).max()).astype(np.float32)
 
 
-class Heard(NamedTuple):
-    """What a runner gave. samples: (N,), without its latency. alone: for the loudest hop as the first one.
-    milliseconds: (hops,) of CPU time.
+class Output(NamedTuple):
+    """The output of a file for a recording.
+
+    samples: (N,), without its latency. alone: those of the loudest hop where that is the first one. milliseconds:
+    (hops,) of CPU time.
     """
 
     samples: np.ndarray
@@ -91,12 +95,12 @@ class Heard(NamedTuple):
 
 
 def whole_hops(wave: np.ndarray, hop_length: int) -> np.ndarray:
-    """(N,) -> (hops, hop_length)"""
+    """Return the whole hops of (N,) as (hops, hop_length)."""
     return wave[: len(wave) // hop_length * hop_length].reshape(-1, hop_length)
 
 
-def listen(runner: Runner, hops: np.ndarray) -> Heard:
-    """Streams (hops, hop_length) through a file, one by one."""
+def stream_hops(runner: Runner, hops: np.ndarray) -> Output:
+    """Stream (hops, hop_length) through a file, one by one."""
     alone = runner.process(_loudest(hops)).copy()
     for hop in hops[:WARM_UP]:
         runner.process(hop)
@@ -106,26 +110,26 @@ def listen(runner: Runner, hops: np.ndarray) -> Heard:
         begin = time.process_time()  # what else the machine does is no property of the file
         pieces.append(runner.process(hop))
         times.append(1e3 * (time.process_time() - begin))
-    return Heard(np.concatenate(pieces)[runner.latency :], alone, np.array(times))
+    return Output(np.concatenate(pieces)[runner.latency :], alone, np.array(times))
 
 
-def prove(heard: Heard, enhancer: Enhancer, hops: np.ndarray, exact: bool = True) -> Proof:
-    """Compares what a file gave for (hops, hop_length) with the PyTorch model.
+def prove(output: Output, enhancer: Enhancer, hops: np.ndarray, exact: bool = True) -> Proof:
+    """Compare the output of a file for (hops, hop_length) with that of the PyTorch model.
 
-    exact: False for integers, whose difference is told and not judged here; see `gtcrn.export.check`. Raises
-    UserError, which tells the frame and the likely cause, if others differ by more than TOLERANCE.
+    exact: False for integers, whose difference is stated and not judged here; see `gtcrn.export.check`. Raises
+    UserError, which names the frame and the likely cause, if others differ by more than TOLERANCE.
     """
     expected = EnhancerStep(enhancer)(hops.reshape(1, -1))[0, enhancer.latency :]
-    differences = heard.samples - expected
+    differences = output.samples - expected
     errors = _by_frame(np.abs(differences), enhancer.hop_length)
     if exact and not errors.max() <= TOLERANCE:  # also if it is no number
-        raise UserError(f"{_difference(errors)}; likely cause: {_cause(heard.alone, enhancer, hops)}")
-    times = map(float, np.percentile(heard.milliseconds, (50, 95)))
-    return Proof(float(errors.max()), len(errors), *times, measured_snr(heard.samples, expected))
+        raise UserError(f"{_difference(errors)}; likely cause: {_cause(output.alone, enhancer, hops)}")
+    times = map(float, np.percentile(output.milliseconds, (50, 95)))
+    return Proof(float(errors.max()), len(errors), *times, measured_snr(output.samples, expected))
 
 
 def _by_frame(differences: np.ndarray, hop_length: int) -> np.ndarray:
-    """The largest of every hop."""
+    """Return the largest difference of every hop."""
     return np.maximum.reduceat(differences, np.arange(0, len(differences), hop_length))
 
 
@@ -144,7 +148,7 @@ def _loudest(hops: np.ndarray) -> np.ndarray:
 
 
 def _cause(alone: np.ndarray, enhancer: Enhancer, hops: np.ndarray) -> str:
-    """By the hop for which every state is still what it is at first."""
+    """Return the likely cause, by the hop for which every state still has its first value."""
     if not len(alone):
         return "an operator that was converted wrongly, or a state that is not handed on rightly"
     if np.abs(alone - EnhancerStep(enhancer)(_loudest(hops)[None])[0]).max() <= TOLERANCE:

@@ -1,4 +1,4 @@
-"""How to call an exported file: programs of about ten lines, for `string.Template`.
+"""Programs of about ten lines that call an exported file, for `string.Template`.
 
 $file: its name. $n_fft, $hop, $bins, $latency: of the signal. $input, $output, $dims: names and shape of the first
 tensor, $count its size. $shapes: of the states.

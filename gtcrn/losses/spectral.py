@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gtcrn.dsp import magnitude
+from gtcrn.dsp.spectra import magnitude
 from gtcrn.errors import UserError
 from gtcrn.losses.loss import Signals, Term
 

@@ -12,7 +12,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from gtcrn.dsp import Frames, irfft, magnitude, rfft
+from gtcrn.dsp.spectra import irfft, magnitude, rfft
+from gtcrn.dsp.stft import Frames
 from gtcrn.errors import UserError
 from gtcrn.models.enhancer import MAX_LAYERS, FrameEnhancer, StreamingModel
 from gtcrn.streaming import CausalLSTM, Stateful

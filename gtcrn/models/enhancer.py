@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gtcrn.dsp import Frames, irfft, rfft
+from gtcrn.dsp.spectra import irfft, rfft
+from gtcrn.dsp.stft import Frames
 from gtcrn.errors import UserError
 from gtcrn.streaming import Stateful
 from gtcrn.streaming.state import State

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from gtcrn.dsp import ERBMatrix
+from gtcrn.dsp.erb import ERBMatrix
 from gtcrn.errors import UserError
 from gtcrn.models.enhancer import Enhancer
 from gtcrn.models.pretrained import Checkpoint, StateDict

@@ -13,7 +13,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from gtcrn.dsp import ERB, STFT
+from gtcrn.dsp.erb import ERB
+from gtcrn.dsp.stft import STFT
 from gtcrn.errors import UserError
 from gtcrn.models.blocks import Decoder, Encoder, StreamingSequential
 from gtcrn.models.enhancer import SpectralEnhancer

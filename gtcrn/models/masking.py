@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from gtcrn.dsp import ERB, apply_complex_mask, magnitude_and_parts
+from gtcrn.dsp.erb import ERB
+from gtcrn.dsp.spectra import apply_complex_mask, magnitude_and_parts
 from gtcrn.errors import UserError
 from gtcrn.models.blocks import Decoder, Encoder, StreamingSequential
 from gtcrn.models.enhancer import StreamingModel

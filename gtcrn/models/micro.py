@@ -10,7 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from gtcrn.dsp import ERB, STFT
+from gtcrn.dsp.erb import ERB
+from gtcrn.dsp.stft import STFT
 from gtcrn.errors import UserError
 from gtcrn.models.blocks import Decoder, Encoder, StreamingSequential
 from gtcrn.models.enhancer import MAX_LAYERS, SpectralEnhancer

@@ -17,12 +17,11 @@ from matplotlib.transforms import Bbox
 from gtcrn.files import write_text
 from gtcrn.plots.figures import OPEN_STYLE, save
 from gtcrn.plots.tables import markdown_table, rich_table, write_csv
-from gtcrn.profiling.cost import Cost
+from gtcrn.profiling.cost import EXACT, THOP, Cost
 
 DEFINITIONS = (
-    "exact: weight MACs of convolutions, linear and recurrent layers and the ERB product; no STFT.",
-    "thop: what the thop package prints for the authors' code; it counts GRU gates and normalisations and strided "
-    "transposed convolutions by their output, and misses functional calls.",
+    EXACT,
+    THOP,
     "with ERB: and the fixed ERB matrices, where the authors count them.",
     "activations, float32 for one hop: all that layers with weights put out, and the most that is in use at one time, "
     "beside weights and state.",

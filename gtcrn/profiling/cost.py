@@ -3,9 +3,7 @@
 Two conventions for parameters are in use, which must never be mixed in one column: trainable ones, and
 all of them with the fixed ERB matrices where the authors keep those as frozen parameters.
 
-MACs are counted in two ways. `exact`: one multiply-accumulate per weight application in convolutions,
-transposed convolutions, linear layers, recurrent layers and the ERB product; no bias, normalisation,
-activation or STFT. `thop`: the count that the thop package prints for the authors' code.
+MACs are counted in two ways, `exact` and `thop`, as `EXACT` and `THOP` define them.
 
 Memory of activations is given by two figures, in float32 for one hop of a stream, without the state.
 `sum`: the outputs of all layers that have weights, as Radosavovic et al. count (CVPR 2020). `peak`: the
@@ -29,6 +27,12 @@ from torch.nn.utils import parametrize
 
 from gtcrn.models.enhancer import Enhancer
 from gtcrn.streaming import flatten
+
+EXACT = "exact: weight MACs of convolutions, linear and recurrent layers and the ERB product; no STFT."
+THOP = (
+    "thop: what the thop package prints for the authors' code; it counts GRU gates and normalisations and strided "
+    "transposed convolutions by their output, and misses functional calls."
+)
 
 
 @dataclass(frozen=True)
@@ -163,11 +167,7 @@ def _exact_macs(module: nn.Module, x: Tensor, y: Tensor) -> int:
 
 
 def count_macs_thop(core: nn.Module, x: Tensor) -> int:
-    """Count the MACs of a pass over `x` by thop, as it counts the authors' code.
-
-    thop misses functional calls and raw parameters (so Light v3's ERB product), counts GRU gates
-    and normalisations too, and counts a strided transposed convolution by its output.
-    """
+    """Count the MACs of a pass over `x` by thop, as `THOP` defines them: without the ERB product of Light v3, too."""
     import thop
     from thop.rnn_hooks import count_gru, count_lstm
     from thop.vision.basic_hooks import count_convNd, count_linear

@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from gtcrn.data import audio
 from gtcrn.data.pairs import pair_folders
+from gtcrn.dsp.window import sqrt_hann
 from gtcrn.errors import UserError
 from gtcrn.metrics import WavePair, score_pairs
 from gtcrn.models.enhancer import Enhancer
@@ -158,7 +159,7 @@ def _spectra(hops: np.ndarray, n_fft: int) -> np.ndarray:
     """Return the spectra (T, 1, F, 1, 2) of consecutive hops (T, hop)."""
     padded = np.pad(hops.ravel(), (n_fft - hops.shape[1], 0))
     frames = np.lib.stride_tricks.sliding_window_view(padded, n_fft)[:: hops.shape[1]]
-    spec = np.fft.rfft(frames * np.sin(np.pi * np.arange(n_fft) / n_fft))
+    spec = np.fft.rfft(frames * sqrt_hann(n_fft))
     return np.stack([spec.real, spec.imag], axis=-1).astype(np.float32)[:, None, :, None]
 
 

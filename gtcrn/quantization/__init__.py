@@ -1,5 +1,6 @@
 """Networks in integers: a list of operators that is simulated, calibrated and trained. Nothing is imported here.
 
+    codes.py        codes, and the scales and zero points that kernels demand
     program.py      the list of operators, and how a model is lowered to it
     network.py      its simulation in torch, over whole utterances, with every rounding of the integers
     rounding.py     fake quantization, whose scales and zero points can be trained

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gtcrn.data import audio
 from gtcrn.data.shards import audio_files
-from gtcrn.dsp import magnitude_and_parts
+from gtcrn.dsp.spectra import magnitude_and_parts
 from gtcrn.errors import UserError
 from gtcrn.models.enhancer import SpectralEnhancer
 from gtcrn.quantization.network import BITS, Network, quantize_core

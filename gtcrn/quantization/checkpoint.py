@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from gtcrn.dsp import apply_complex_mask, magnitude_and_parts
+from gtcrn.dsp.spectra import apply_complex_mask, magnitude_and_parts
 from gtcrn.errors import UserError
 from gtcrn.models.enhancer import Enhancer, SpectralEnhancer, StreamingModel
 from gtcrn.models.pretrained import Checkpoint, open_checkpoint, require_finite

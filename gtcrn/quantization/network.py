@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gtcrn.quantization.codes import CODES, FIXED, HEADROOM
 from gtcrn.quantization.program import ALL_INT8, RHO, Op, Program, lower
 from gtcrn.quantization.rounding import FakeQuantize, rescaled, round_straight_through
 
@@ -18,13 +19,6 @@ BITS = {
     "int16x8": {"*": 16},
     "mixed": {"bands": 16, "features": 16, "encoder.*": 16, "*.tra.gated": 8, "*.tra.*": 16, "*": 8},
 }
-CODES = {8: (-128, 127), 16: (-32768, 32767)}
-# scales and zero points that LiteRT demands of these outputs, by bits
-FIXED = {
-    8: {"logistic": (2**-8, -128.0), "tanh": (2**-7, 0.0)},
-    16: {"logistic": (2**-15, 0.0), "tanh": (2**-15, 0.0)},
-}
-HEADROOM = 4.0  # 16-bit ranges reach 12 dB above the largest value of the calibration
 LARGEST_BIAS = {8: 2**30, 16: 2**40}  # in int32 and in int64, with room for the products that are added
 FINEST = 1 / 64  # smallest ratio of an output's scale to that of its input; kernels take slightly smaller ones
 _SAMPLES = 30_000  # values of a tensor from which its range is chosen
@@ -99,7 +93,7 @@ class Network(nn.Module):
         """Return the scale and zero point, (1,) each, of a tensor that has its own."""
         if owner in self.fixed:
             scale, zero = self.fixed[owner]
-            return torch.tensor([scale]), torch.tensor([zero])
+            return torch.tensor([scale]), torch.tensor([float(zero)])
         return self.log_scale[key(owner)].exp().reshape(1), self.zero[key(owner)].reshape(1)
 
     # running
@@ -200,7 +194,7 @@ class Network(nn.Module):
             elif self.program.bits[owner] == 8:
                 low, high = _best_range(samples[owner], slopes.get(owner, 1.0), low, high)
             else:
-                low, high = HEADROOM * low, HEADROOM * high
+                low, high = HEADROOM[16] * low, HEADROOM[16] * high
             self.set_range(owner, low, high)
         self._limit_scales()
 

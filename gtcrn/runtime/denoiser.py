@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from gtcrn.errors import UserError
-from gtcrn.runtime.framing import Step, Stream, checked_sizes, stream_arguments
+from gtcrn.runtime.facts import BANDS, LIMITS, SPECTRUM, WAVE, Signal
+from gtcrn.runtime.framing import Step, Stream, stream_arguments
 from gtcrn.runtime.integrity import is_sealed_onnx, read_parts, require_harmless
 
 LARGEST = 2**26  # numbers of an input or output
@@ -66,7 +67,7 @@ class Denoiser(Stream):
             raise UserError(f"{path}: no such file; an ONNX or LiteRT model is needed")
         self._model = (_LiteRT if self.path.suffix.lower() == ".tflite" else _ONNX)(self.path)
         given = {"sample_rate": sample_rate, "n_fft": n_fft, "hop_length": hop_length, "latency": 0}
-        self._settings = _settings(self._model, given, self.path)
+        self._signal = _signal_of(self._model, given, self.path)
         super().__init__(*self._stream_arguments(), block_length)
 
     def stream(self, block_length: int | None = None) -> Stream:
@@ -79,7 +80,7 @@ class Denoiser(Stream):
 
     def _stream_arguments(self) -> tuple[Step, int, int, int]:
         try:
-            return stream_arguments(self._model.step(), self._settings)
+            return stream_arguments(self._model.step(), self._signal)
         except UserError as error:
             raise UserError(f"{self.path}: {error}") from None
 
@@ -193,8 +194,9 @@ class _LiteRT:
     def __init__(self, path: Path):
         self.path = path
         _litert(path)
-        _, self.metadata, _, sealed = read_parts(path)
-        if not sealed:
+        self._parts = read_parts(path)
+        self.metadata = self._parts.metadata
+        if not self._parts.sealed:
             require_harmless(path)
         interpreter = self.interpreter()
         self.inputs, self.outputs = (
@@ -210,11 +212,11 @@ class _LiteRT:
 
     def step(self) -> Step:
         step = LiteRTStep(self.interpreter(), self.path)
-        if not is_integer_model(self.metadata):
+        if self.metadata.get("kind") != BANDS:
             return step
         from gtcrn.runtime.integer_step import IntegerStep
 
-        return IntegerStep(step, self.path, self.metadata)
+        return IntegerStep(step, self.path, self._parts)
 
 
 def _litert(path: Path):
@@ -234,11 +236,6 @@ def _interpreter(path: Path):
         reason = " ".join(str(error).split())
         raise UserError(f"{path}: damaged, or not a LiteRT model: {reason}") from error
     return interpreter
-
-
-def is_integer_model(metadata: Mapping[str, str]) -> bool:
-    """Return whether a file holds a network in integers from ERB bands to mask, see `gtcrn.quantization`."""
-    return metadata.get("kind") == "bands"
 
 
 class LiteRTStep:
@@ -282,22 +279,24 @@ def memory(view: np.ndarray) -> np.ndarray:
     return np.frombuffer(buffer, view.dtype).reshape(view.shape)  # type: ignore[call-overload]
 
 
-def _settings(model: _ONNX | _LiteRT, given: dict[str, int], path: Path) -> dict[str, str | int]:
-    """Return the metadata that `stream_arguments` needs, from the file's metadata and signature, or else as given."""
+def _signal_of(model: _ONNX | _LiteRT, given: dict[str, int], path: Path) -> Signal:
+    """Return the model's signal by the file's metadata and signature, or else as given."""
+    stated = {key: model.metadata[key] for key in LIMITS if key in model.metadata}
+    kind = BANDS if model.metadata.get("kind") == BANDS else SPECTRUM
     try:
-        settings = checked_sizes(given | {key: model.metadata[key] for key in given if key in model.metadata})
+        signal = Signal.read(given | stated | {"kind": kind})
     except UserError as error:
         raise UserError(f"{path}: its metadata can't be right: {error}") from error
-    n_fft, hop_length = settings["n_fft"], settings["hop_length"]
-    if is_integer_model(model.metadata):
-        return {**settings, "kind": "spectrum", "latency": n_fft - hop_length}
+    n_fft, spectral = signal.n_fft, replace(signal, latency=signal.n_fft - signal.hop_length)
+    if kind == BANDS:
+        return spectral
     inputs, outputs = ([node.shape for node in side if node.is_fixed()] for side in (model.inputs, model.outputs))
     if inputs == outputs and len(inputs) == len(model.inputs) == len(model.outputs):
         match model.inputs[0].shape:
             case (1, bins, 1, 2) if bins == n_fft // 2 + 1:
-                return {**settings, "kind": "spectrum", "latency": n_fft - hop_length}
+                return spectral
             case (1, samples) if model.metadata.get("hop_length") in (None, str(samples)):
-                return {**settings, "kind": "wave", "hop_length": samples}
+                return replace(signal, kind=WAVE, hop_length=samples)
     found = ", ".join(f"{node.name} {list(node.shape)}" for node in model.inputs)
     hop = model.metadata.get("hop_length", "N")
     raise UserError(

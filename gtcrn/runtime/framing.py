@@ -7,18 +7,17 @@ next call.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from math import gcd
 from typing import Protocol
 
 import numpy as np
 
+from gtcrn.dsp.window import sqrt_hann
 from gtcrn.errors import UserError
+from gtcrn.runtime.facts import WAVE, Signal
 
 log = logging.getLogger(__name__)
 
-# the range of each size that a file may state, in Hz and samples
-SIZES = {"sample_rate": (1000, 768000), "n_fft": (1, 2**16), "hop_length": (1, 2**16), "latency": (0, 2**20)}
 LOUDEST = 10.0  # times full scale, as for files in gtcrn.data.audio: samples beyond are invalid
 
 
@@ -53,7 +52,7 @@ class STFTStep:
         if not 0 < hop_length < n_fft or n_fft % hop_length:
             raise UserError(f"hop_length={hop_length} must divide n_fft={n_fft} and be smaller")
         self.step, self._hop_length = step, hop_length
-        self._window = np.sin(np.pi * np.arange(n_fft) / n_fft).astype(np.float32)
+        self._window = sqrt_hann(n_fft).astype(np.float32)
         # scaled so that overlapping frames add up to one everywhere
         self._synthesis_window = self._window * np.float32(2 * hop_length / n_fft)
         self._frame, self._overlap = np.zeros((2, n_fft), np.float32)
@@ -77,32 +76,14 @@ class STFTStep:
         return overlap[None, :hop]
 
 
-def checked_sizes(metadata: Mapping[str, str | int]) -> dict[str, int]:
-    """Return the numbers that a file's metadata states for the keys of `SIZES`, in their order.
+def stream_arguments(step: Step, signal: Signal) -> tuple[Step, int, int, int]:
+    """Return the arguments of a `Stream` through the step of a file with this signal.
 
-    Raises UserError for a number that is missing, not whole, or out of range.
+    step: of samples if that is the signal's kind, else of spectra. Raises UserError as `STFTStep` does.
     """
-    numbers = {}
-    for key, (lowest, highest) in SIZES.items():
-        try:
-            numbers[key] = int(metadata[key])
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
-            stated = str(metadata[key])[:50] if key in metadata else "not stated"
-            raise UserError(f"{key}={stated}: must be a whole number") from error
-        if not lowest <= numbers[key] <= highest:
-            raise UserError(f"{key}={str(metadata[key])[:50]}: must lie between {lowest} and {highest}")
-    return numbers
-
-
-def stream_arguments(step: Step, metadata: Mapping[str, str | int]) -> tuple[Step, int, int, int]:
-    """Return the arguments of a `Stream` through the step of a file with this metadata, of kind spectrum or wave.
-
-    Raises UserError as `checked_sizes` does.
-    """
-    sample_rate, n_fft, hop_length, latency = checked_sizes(metadata).values()
-    if metadata["kind"] == "spectrum":
-        step = STFTStep(n_fft, hop_length, step)
-    return step, sample_rate, hop_length, latency
+    if signal.kind != WAVE:
+        step = STFTStep(signal.n_fft, signal.hop_length, step)
+    return step, signal.sample_rate, signal.hop_length, signal.latency
 
 
 class Stream:

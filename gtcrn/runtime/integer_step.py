@@ -6,41 +6,37 @@ spectrum -> |S|, re, im -> ERB bands -> codes -> [the integers] -> codes -> mask
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from gtcrn.errors import UserError
+from gtcrn.runtime.facts import BANDS, BandCodes, Signal, read_states
 from gtcrn.runtime.framing import Step, Stream, stream_arguments
-from gtcrn.runtime.integrity import read_parts
+from gtcrn.runtime.integrity import Parts, read_parts
 
+ERB = ("erb_analysis.npy", "erb_synthesis.npy")  # in a file's archive: the matrices from bins to bands and back
 _EPS = np.float32(1e-12)  # inside the root of the magnitude, as in training
 
 
 class IntegerStep:
     """A step of spectra (1, F, 1, 2) that runs a step of integer codes, (1, 1, bands, 6) -> (1, 1, bands, 2).
 
-    path: the file that holds the integers, with the ERB matrices in its archive. metadata: that of the file.
-    Raises UserError if something is missing there.
+    path, parts: the file that holds the integers, and what it consists of. Raises UserError if a part is missing.
     """
 
-    def __init__(self, codes: Step, path: Path, metadata: Mapping[str, str]):
+    def __init__(self, codes: Step, path: Path, parts: Parts):
         self._codes = codes
         try:
-            quantization = json.loads(metadata["quantization"])
-            (scale, self._zero), (mask_scale, self._mask_zero) = quantization["input"], quantization["output"]
-            self._scale, self._mask_scale = np.float32(scale), np.float32(mask_scale)
-            self._rho, self._low_bins = np.float32(metadata["residual_gain"]), int(metadata["low_bins"])
-            bits = int(metadata["bits"])
-            self._limits = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
-            members = read_parts(path).members
-            self._analysis, self._synthesis = (
-                np.load(io.BytesIO(members[f"{name}.npy"])).T for name in ("erb_analysis", "erb_synthesis")
+            stated = BandCodes.read(parts.metadata)
+            (scale, self._zero), (mask_scale, self._mask_zero) = (
+                stated.quantization[name] for name in ("input", "output")
             )
-        except UserError:
-            raise
+            self._scale, self._mask_scale = np.float32(scale), np.float32(mask_scale)
+            self._rho, self._low_bins = np.float32(stated.residual_gain), stated.low_bins
+            self._limits = -(2 ** (stated.bits - 1)), 2 ** (stated.bits - 1) - 1
+            self._analysis, self._synthesis = (matrix.T for matrix in erb_matrices(parts.members))
         except Exception as error:  # damaged numbers and matrices may raise anything
             raise UserError(f"{path}: integers whose metadata are damaged ({error}); export it again") from error
 
@@ -69,6 +65,11 @@ class IntegerStep:
         return np.concatenate([x[:, : self._low_bins], x[:, self._low_bins :] @ matrix], axis=1)
 
 
+def erb_matrices(members: Mapping[str, bytes]) -> list[np.ndarray]:
+    """Return the matrices of `ERB` from the archive of a file; damaged ones raise anything."""
+    return [np.load(io.BytesIO(members[name])) for name in ERB]
+
+
 class TFLiteMicro:
     """A step of integer codes in the interpreter for microcontrollers, from the package tflite-micro."""
 
@@ -80,7 +81,7 @@ class TFLiteMicro:
                 f"{path}: running it in TFLite Micro needs tflite-micro: pip install -e '.[device]'"
             ) from error
         self._interpreter = runtime.Interpreter.from_file(str(path), arena_size=1 << 20)
-        inputs = [self._interpreter.get_input_details(i) for i in range(1 + len(json.loads(metadata["states"])))]
+        inputs = [self._interpreter.get_input_details(i) for i in range(1 + len(read_states(metadata)))]
         self._first = [
             np.full(node["shape"], node["quantization_parameters"]["zero_points"][0], node["dtype"]) for node in inputs
         ]
@@ -102,8 +103,8 @@ def open_in_tflite_micro(path: str | Path) -> Stream:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such file; a .tflite of task=export in integers is needed")
-    metadata = read_parts(path).metadata
-    if metadata.get("kind") != "bands":
+    parts = read_parts(path)
+    if parts.metadata.get("kind") != BANDS:
         raise UserError(f"{path}: no file in integers of this framework; see task=export format=litert quantize=int8")
-    step = IntegerStep(TFLiteMicro(path, metadata), path, metadata)
-    return Stream(*stream_arguments(step, metadata | {"kind": "spectrum"}))
+    step = IntegerStep(TFLiteMicro(path, parts.metadata), path, parts)
+    return Stream(*stream_arguments(step, Signal.read(parts.metadata)))

@@ -6,13 +6,13 @@ lists them, out0 the output, out1, out2, … the next states. All are vectors of
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 
 import numpy as np
 
 from gtcrn.errors import UserError
+from gtcrn.runtime.facts import Signal, read_states
 from gtcrn.runtime.framing import Stream, stream_arguments
 from gtcrn.runtime.integrity import METADATA, read_folder
 
@@ -33,8 +33,8 @@ class NcnnDenoiser(Stream):
         metadata = read_folder(path, (PARAM, BIN))
         net = _load(path)
         try:
-            sizes = [math.prod(shape) for _, shape in json.loads(metadata["states"])]
-            super().__init__(*stream_arguments(_Step(net, sizes), metadata))
+            sizes = [math.prod(shape) for shape in read_states(metadata).values()]
+            super().__init__(*stream_arguments(_Step(net, sizes), Signal.read(metadata)))
         except UserError:
             raise
         except (KeyError, TypeError, ValueError) as error:

@@ -13,10 +13,11 @@ import numpy as np
 import torch
 
 from gtcrn.errors import UserError
+from gtcrn.runtime.facts import Signal, read_states
 from gtcrn.runtime.framing import Stream, stream_arguments
+from gtcrn.runtime.integrity import METADATA
 from gtcrn.runtime.silence import silence
 
-METADATA = "metadata.json"  # one of a program's extra files
 # The members of a program that task=export writes. Everything else that a program may hold can run code: pickles,
 # libraries, guards, functions of any module, names that are pasted into source text.
 _PROGRAM = "models/model.json"
@@ -50,8 +51,8 @@ class Pt2Denoiser(Stream):
         module, text = _load(Path(path))
         try:
             metadata = json.loads(text)
-            shapes = [shape for _, shape in json.loads(metadata["states"])]
-            super().__init__(*stream_arguments(_Step(module, shapes), metadata))
+            step = _Step(module, list(read_states(metadata).values()))
+            super().__init__(*stream_arguments(step, Signal.read(metadata)))
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{path}: its {METADATA} does not say how it is fed ({error!r})") from error
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from gtcrn.quantization import calibration
 from gtcrn.quantization.checkpoint import holds_integers, trained_network
 from gtcrn.quantization.network import Network
 from gtcrn.reports.runs import choices_of
+from gtcrn.runtime.facts import BANDS
 from gtcrn.tasks.building import configure_torch, load_checkpoint, require
 
 log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ def run(cfg: DictConfig) -> None:
         exported = export.write(folder)
     except KeyboardInterrupt as stop:
         raise Interrupted.by(stop, "interrupted; nothing was written") from None
-    tell(exported)
+    show(exported)
     if cfg.device_files:
         written = write_device_files(exported.path, exported.path.with_name(f"{exported.path.stem}_device"))
         log.info("  %-18s %s", "for a device", written[0].parent)
@@ -64,7 +64,7 @@ def require_integers(cfg: DictConfig, kind: str, trained: bool) -> None:
 
     trained: whether the checkpoint holds integers.
     """
-    learnt = trained and kind == "bands" and cfg.quantize == TRAINED
+    learnt = trained and kind == BANDS and cfg.quantize == TRAINED
     if trained and not learnt:
         log.warning("ckpt=%s holds integers, see format=litert quantize=int8; this is of its float model", cfg.ckpt)
     if cfg.quantize is None:
@@ -72,7 +72,7 @@ def require_integers(cfg: DictConfig, kind: str, trained: bool) -> None:
             if cfg[key]:
                 raise UserError(f"{key}={cfg[key]}: is of integers; add quantize=, or leave it out")
         return
-    if cfg.device_files and kind != "bands":
+    if cfg.device_files and kind != BANDS:
         raise UserError("device_files=true: is for GTCRN-Micro, format=litert quantize=int8, mixed or int16x8")
     unneeded = ""
     if learnt:
@@ -98,42 +98,43 @@ def integers(cfg: DictConfig, checkpoint: Checkpoint, enhancer: Enhancer, kind: 
         return trained_network(checkpoint, enhancer)
     noisy = calibration.read_recordings(cfg.calibration, enhancer.sample_rate)
     log.info("0/3 choosing ranges by %s, which takes up to a minute …", noisy.name)
-    if kind == "bands":
+    if kind == BANDS:
         return calibration.quantize_enhancer(enhancer, cfg.quantize, noisy.waves)
     return Calibrated(cfg.quantize, noisy.waves)
 
 
-def tell(exported: Exported) -> None:
-    metadata, proved = exported.metadata, exported.proof
-    rate, hop, latency = (int(metadata[key]) for key in ("sample_rate", "hop_length", "latency"))
+def show(exported: Exported) -> None:
+    """Print what was exported, how near it is to the model and how fast, and warn if integers are far off."""
+    facts, proved = exported.facts, exported.proof
+    signal, integers = facts.signal, facts.integers
     log.info("\n%s", exported.path)
     for what, value in (
         ("size", f"{exported.size / 1000:,.0f} kB"),
         *judgement(exported),
         ("CPU time for a hop", f"median {proved.median_ms:.2f} ms, 95 % below {proved.p95_ms:.2f} ms, on one thread"),
-        ("latency", f"{1e3 * (hop + latency) / rate:g} ms, a hop of {1e3 * hop / rate:g} ms included"),
-        ("licence", metadata["licence"]),
+        ("latency", f"{signal.total_ms:g} ms, a hop of {signal.hop_ms:g} ms included"),
+        ("licence", facts.licence),
         ("how to call it", exported.card),
     ):
         log.info("  %-18s %s", what, value)
-    if "quantize" in metadata and proved.snr < AUDIBLE:
+    if integers and proved.snr < AUDIBLE:
         log.warning(
             "an output SNR below %g dB is audible: calibrate with noisy speech as the device will hear it, levels and "
             "noises too; or take %s",
             AUDIBLE,
-            NEARER[metadata["kind"] == "bands"],
+            NEARER[signal.kind == BANDS],
         )
-    if left := json.loads(metadata.get("left_in_float", "{}")):
-        log.warning("%s; strict=true refuses that", in_float(float(metadata["integer_macs"]), left))
+    if integers and integers.left:
+        log.warning("%s; strict=true refuses that", in_float(integers.share, integers.left))
 
 
 def judgement(exported: Exported) -> list[tuple[str, str]]:
-    """How near it is to the PyTorch model, and of integers, how much of it they do."""
-    metadata, proved = exported.metadata, exported.proof
-    if "quantize" not in metadata:
+    """Return how near the file is to the PyTorch model and, if it holds integers, how much of it they do, in words."""
+    integers, proved = exported.facts.integers, exported.proof
+    if integers is None:
         return [
             ("largest difference", f"{proved.error:.1e} over {proved.frames} frames, of {proof.TOLERANCE:g} allowed")
         ]
-    told = [("output SNR", f"{metadata['snr_db']} dB against the float model, over {proved.frames} frames")]
-    told.append(("integers", card.integers_in_words(metadata)))
-    return told + ([("check", metadata["check"])] if "check" in metadata else [])
+    words = [("output SNR", f"{integers.snr:.1f} dB against the float model, over {proved.frames} frames")]
+    words.append(("integers", card.integers_in_words(integers)))
+    return words + ([("check", integers.check)] if integers.check else [])

@@ -29,12 +29,13 @@ from gtcrn.models.enhancer import Enhancer
 from gtcrn.models.pretrained import open_checkpoint
 from gtcrn.plots.tables import rich_table
 from gtcrn.profiling import complexity, latency, latency_report, quantization, quantization_report
-from gtcrn.profiling.cost import measure
+from gtcrn.profiling.cost import EXACT, THOP, measure
 from gtcrn.profiling.throughput import measure_loader, measure_table, measure_throughput
 from gtcrn.quantization import calibration
 from gtcrn.quantization.checkpoint import trained_network
 from gtcrn.quantization.network import Network
 from gtcrn.reports.runs import choices_of
+from gtcrn.runtime.facts import BANDS
 from gtcrn.runtime.runners import open_runner
 from gtcrn.tasks.building import build, configure_torch, load_checkpoint, load_or_build, trusted
 from gtcrn.tasks.keys import Bound, Positive
@@ -43,9 +44,8 @@ log = logging.getLogger(__name__)
 
 Written = Callable[..., quantization.Variant]  # (name, format, kind, integers=None, stem="model") -> an exported file
 
-NOTES = """exact: weight MACs of convolutions, linear and recurrent layers and the ERB product.
-thop: what the thop package prints for the authors' code; it counts GRU gates and normalisations
-and strided transposed convolutions by their output, and misses functional calls.
+NOTES = f"""{EXACT}
+{THOP}
 GTCRN's published 33.0 MMACs/s come out of ptflops 0.7 alone (0.7.5 gives 31.97),
 GTCRN-Micro's 45.92 out of ptflops 0.7.5 on its authors' code (exact 38.739)."""
 
@@ -299,7 +299,7 @@ def _untrained(
     variants, floats = [], {}
     for name, format, integers, kind in wanted:
         waves = noisy.waves if noisy else []
-        if kind == "bands":
+        if kind == BANDS:
             log.info("%s: choosing ranges by %s, which takes up to a minute …", name, noisy.name)
             variants.append(written(name, format, kind, calibration.quantize_enhancer(enhancer, integers, waves)))
             continue
@@ -322,7 +322,7 @@ def _trained(cfg: DictConfig, enhancer: Enhancer, paths: list[Path], written: Wr
                 f"profile.trained={path}: did not begin with the model of ckpt={cfg.ckpt}, which has other sizes"
             )
         stem = f"trained_{name}".replace("/", "_")
-        variants.append(written(f"trained {name}", "litert", "bands", network, stem))
+        variants.append(written(f"trained {name}", "litert", BANDS, network, stem))
     return variants
 
 

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from gtcrn.errors import UserError
 from gtcrn.runtime.denoiser import open_onnx
-from gtcrn.runtime.framing import checked_sizes
+from gtcrn.runtime.facts import Signal
 
 log = logging.getLogger(__name__)
 
@@ -87,18 +87,17 @@ def describe(path: Path) -> dict:
         )
     try:
         # the page needs no n_fft, since any STFT is inside the file
-        numbers = checked_sizes({"n_fft": 1, **metadata})
-        del numbers["n_fft"]
+        signal = Signal.read({"n_fft": 1, **metadata})
     except UserError as error:
         raise UserError(f"{path}: its metadata can't be right: {error}; export it again") from error
     shapes = [node.shape for node in inputs]
-    if shapes[:1] != [[1, numbers["hop_length"]]] or shapes != [node.shape for node in outputs]:
+    if shapes[:1] != [[1, signal.hop_length]] or shapes != [node.shape for node in outputs]:
         raise UserError(f"{path}: its inputs and outputs are not those its metadata promises; export it again")
     return {
         "path": path,
         "bytes": path.stat().st_size,
         **{key: metadata.get(key, "unknown") for key in ("system", "licence", "origin")},
-        **numbers,
+        **{key: getattr(signal, key) for key in ("sample_rate", "hop_length", "latency")},
         "input": inputs[0].name,
         "output": outputs[0].name,
         "states": [

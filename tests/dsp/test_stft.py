@@ -5,7 +5,8 @@ In double precision, but for the windows, which are kept in float32."""
 import pytest
 import torch
 
-from gtcrn.dsp import STFT, erb_filterbank
+from gtcrn.dsp.erb import erb_filterbank
+from gtcrn.dsp.stft import STFT
 from gtcrn.errors import UserError
 
 

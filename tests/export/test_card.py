@@ -7,14 +7,16 @@ import subprocess
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 
 from gtcrn.errors import UserError
 from gtcrn.export import card
 from gtcrn.export.formats import FORMATS
+from gtcrn.export.metadata import Weights, describe
 from gtcrn.export.proof import Proof
+from gtcrn.export.writers.sherpa_onnx import PackedGraph
+from gtcrn.runtime.facts import ModelFacts, Signal
 
 NODE_MODULES = Path(card.__file__).parent / "page" / "node_modules"
 
@@ -55,8 +57,8 @@ def test_python(exported, system, noisy, monkeypatch, name, format, package):
 def test_python_of_spectra(exported, system, noisy, tmp_path, monkeypatch):
     """With sherpa-onnx's file, which is one of format=onnx with other states."""
     path, enhancer = exported("light_v3", "sherpa_onnx"), system("light_v3")
-    metadata = onnxruntime.InferenceSession(path).get_modelmeta().custom_metadata_map
-    words = card.text(path.name, "onnx", metadata, Proof(0, 1, 1, 1, 99), 1, "", "", "")
+    facts = describe(PackedGraph(enhancer, "spectrum"), enhancer, Weights("", ""))
+    words = card.text(path.name, "onnx", facts, Proof(0, 1, 1, 1, 99), 1, "", "", "")
     (tmp_path / (path.name + card.SUFFIX)).write_text(words)
     monkeypatch.chdir(path.parent)
     names = {}
@@ -110,12 +112,9 @@ def test_cpp_of_sherpa_onnx_compiles(exported, tmp_path):
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_card(format):
-    states = [["state.core.first", [1, 2, 3]], ["state.core.second", [1, 4]]]
-    metadata = dict(system="DTLN", kind="wave", sample_rate="16000", n_fft="512", hop_length="128", latency="384")
-    metadata |= dict(origin="made up", licence="CC0", revision="0123abc", states=json.dumps(states))
-    words = card.text(
-        "x.file", format, metadata, Proof(2e-6, 99, 0.5, 0.75, 99), 123456, "engine 1.2", "a test", "Good."
-    )
+    states = {"state.core.first": [1, 2, 3], "state.core.second": [1, 4]}
+    facts = ModelFacts("DTLN", Signal("wave", 16000, 512, 128, 384), "none", states, "CC0", "made up", "0123abc")
+    words = card.text("x.file", format, facts, Proof(2e-6, 99, 0.5, 0.75, 99), 123456, "engine 1.2", "a test", "Good.")
     for told in (
         "# DTLN: x.file",
         "16000 Hz, one channel, 128 samples (8 ms)",

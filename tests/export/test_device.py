@@ -3,7 +3,6 @@
 import ctypes
 import errno
 import importlib.util
-import json
 import re
 import shutil
 import subprocess
@@ -15,7 +14,7 @@ import pytest
 import soundfile
 import torch
 
-from gtcrn.dsp import magnitude_and_parts
+from gtcrn.dsp.spectra import magnitude_and_parts
 from gtcrn.errors import UserError
 from gtcrn.export.device import arena, folder
 from gtcrn.export.device.folder import write_device_files
@@ -84,8 +83,9 @@ class Device:
     def __init__(self, network: Network, enhancer: SpectralEnhancer, path: Path):
         graph = IntegerGraph(network, enhancer.core)
         self.file, self.folder = path / "network.tflite", path / "device"
-        self.metadata = describe(graph, enhancer, Weights("a test", "MIT"))
-        write(graph, self.file, self.metadata)
+        self.facts = describe(graph, enhancer, Weights("a test", "MIT"))
+        write(graph, self.file, self.facts.metadata())
+        self.parts = read_parts(self.file)
         write_device_files(self.file, self.folder)
         described = read_model_file(self.file)
         self.dtype, self.mask_dtype = (np.dtype(f"int{t.bits}") for t in (described.input, described.mask))
@@ -135,8 +135,8 @@ class Device:
             codes.append(x.ravel().astype(int))
             return network(x)
 
-        n_fft, hop_length = (int(self.metadata[key]) for key in ("n_fft", "hop_length"))
-        step = STFTStep(n_fft, hop_length, IntegerStep(called, self.file, self.metadata))
+        signal = self.facts.signal
+        step = STFTStep(signal.n_fft, signal.hop_length, IntegerStep(called, self.file, self.parts))
         samples = [step(hop[None])[0].copy() for hop in hops]
         return {"input": np.array(codes), "samples": np.array(samples)}
 
@@ -188,7 +188,7 @@ def test_spectra_and_bands(heard, hops, enhancer):
 def test_codes_of_the_same_bands(device, hops, level):
     """Also of what is louder than the codes can tell."""
     heard = device.run(level * hops, lambda codes: np.zeros(MASK, int))
-    encode = IntegerStep(None, device.file, device.metadata).encode
+    encode = IntegerStep(None, device.file, device.parts).encode
     codes = np.array([encode(bands.reshape(BANDS, 3).T).ravel() for bands in heard["bands"]])
     np.testing.assert_array_equal(heard["input"], codes)
     limits = np.iinfo(device.dtype)
@@ -196,7 +196,7 @@ def test_codes_of_the_same_bands(device, hops, level):
 
 
 def test_codes_are_pythons_but_for_ties(device, heard, expected):
-    gain = int(device.metadata["residual_gain"])
+    gain = device.facts.integers.codes.residual_gain
     both = (codes.reshape(-1, BANDS, 6).astype(int) for codes in (heard["input"], expected["input"]))
     ours, pythons = (gain * codes[..., :3] + codes[..., 3:] for codes in both)  # in steps of the residual
     assert np.abs(ours - pythons).max() <= 1
@@ -205,7 +205,7 @@ def test_codes_are_pythons_but_for_ties(device, heard, expected):
 
 def test_samples_of_the_same_masks(device, heard, hops):
     masks = iter(heard["mask"].reshape(-1, 1, 1, BANDS, 2))
-    step = STFTStep(2 * HOP, HOP, IntegerStep(lambda codes: next(masks), device.file, device.metadata))
+    step = STFTStep(2 * HOP, HOP, IntegerStep(lambda codes: next(masks), device.file, device.parts))
     samples = [step(hop[None])[0].copy() for hop in hops]
     assert np.abs(heard["samples"]).max() > 0.4
     np.testing.assert_allclose(heard["samples"], samples, rtol=0, atol=CLOSE)
@@ -219,7 +219,7 @@ def assert_agree(device, ours, pythons):
     before = np.argmax(differ) if differ.any() else len(differ)
     assert (np.abs(noise[:before]) < CLOSE).all() and np.abs(pythons["samples"]).max() > 0.001
     snr = 10 * np.log10(np.sum(pythons["samples"] ** 2) / np.sum(noise**2))
-    assert snr > {"int8": 26, "mixed": 28, "int16x8": 36}[device.metadata["quantize"]]  # dB
+    assert snr > {"int8": 26, "mixed": 28, "int16x8": 36}[device.facts.integers.quantize]  # dB
 
 
 def test_end_to_end(device, heard, expected):
@@ -277,7 +277,7 @@ def test_memory_is_as_the_guide_says(device):
     )
     network, tables = (int(re.search(rf"\| {name} \| \| (\d+) \|", guide)[1]) for name in ("network", "tables"))
     assert host == device.library.size() == ctypes.sizeof(device.kind)
-    assert states == {"int8": 38112, "mixed": 41376, "int16x8": 76224}[device.metadata["quantize"]]
+    assert states == {"int8": 38112, "mixed": 41376, "int16x8": 76224}[device.facts.integers.quantize]
     subprocess.run(["gcc", "-std=c99", "-Os", "-c", "gtcrn_model.c"], cwd=device.folder, check=True)
     sizes = subprocess.run(["size", "gtcrn_model.o"], cwd=device.folder, capture_output=True, text=True, check=True)
     text, data, zeros = map(int, sizes.stdout.splitlines()[1].split()[:3])
@@ -367,7 +367,7 @@ def test_the_example_around_tflite_micro(device, counting, tmp_path):
 def test_around_tflite_micro(device, hops):
     """The real interpreter between the halves in C gives what it gives in Python."""
     pytest.importorskip("tflite_micro")
-    network = TFLiteMicro(device.file, device.metadata)
+    network = TFLiteMicro(device.file, device.parts.metadata)
     ours = device.run(hops[:30], lambda codes: network(codes.reshape(1, 1, BANDS, 6)))
     network.reset()
     assert_agree(device, ours, device.run_in_python(hops[:30], network))
@@ -376,7 +376,7 @@ def test_around_tflite_micro(device, hops):
 def test_operators_are_those_of_the_file(device):
     text = (device.folder / "gtcrn_operators.h").read_text()
     added = {name.lower() for name in re.findall(r"resolver\.Add(\w+)\(\)", text)}
-    assert added == {name.replace("_", "").lower() for name in json.loads(device.metadata["operators"])}
+    assert added == {name.replace("_", "").lower() for name in device.facts.integers.operators}
     assert f"MicroMutableOpResolver<{len(added)}>" in text
 
 
@@ -410,7 +410,7 @@ def test_bad_files_are_one_line(device, tmp_path):
     bad = tmp_path / "bad.tflite"
     cases = {"can't be read": lambda: None}
     cases["damaged or cut off"] = lambda: bad.write_bytes(read_model_file(device.file).content)
-    cases["does not tell residual_gain"] = lambda: edited(device.file, bad, residual_gain=None)
+    cases["residual_gain=not stated: must be a whole number"] = lambda: edited(device.file, bad, residual_gain=None)
     cases["hop_length=100: the C code needs"] = lambda: edited(device.file, bad, hop_length="100")
     for reason, make in cases.items():
         make()

@@ -7,7 +7,7 @@ from torch import nn
 from gtcrn.data import audio
 from gtcrn.errors import UserError
 from gtcrn.export.graph import Graph
-from gtcrn.export.optimize import lean
+from gtcrn.export.optimize import optimized
 from gtcrn.export.optimize.fourier import RealDFT
 from gtcrn.export.optimize.rules import replacement
 from gtcrn.export.writers.onnx import write
@@ -79,7 +79,7 @@ def test_lean_copies_stream_as_the_original(name):
     assert expected.abs().max() > 1e-3
     before = {key: value.clone() for key, value in original.state_dict().items()}
     for recurrence in RECURRENCES:
-        copy = lean(original, recurrence)
+        copy = optimized(original, recurrence)
         torch.testing.assert_close(streamed(copy, waves), expected, rtol=0, atol=1e-5)
         assert (copy.hop_length, copy.latency) == (original.hop_length, original.latency)
     assert (streamed(copy, waves[-8:]) - expected[:, -8 * copy.hop_length :]).abs().max() > 1e-4, "its state is idle"
@@ -94,19 +94,19 @@ def test_published_weights_on_speech(references, recordings, file):
     waves = torch.from_numpy(speech)[10000 : 10000 + HOPS * original.hop_length].view(HOPS, 1, -1)
     expected = streamed(original, waves)
     for recurrence in RECURRENCES:
-        torch.testing.assert_close(streamed(lean(original, recurrence), waves), expected, rtol=0, atol=1e-5)
+        torch.testing.assert_close(streamed(optimized(original, recurrence), waves), expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["gtcrn", "light_v3", "micro_grouped", "timbre_light"])
 def test_nothing_is_left_to_fold(name):
-    kinds = {type(layer) for layer in lean(system(name)).modules()}
+    kinds = {type(layer) for layer in optimized(system(name)).modules()}
     assert not kinds & {nn.BatchNorm2d, nn.PReLU}
     assert not any("Parametrized" in kind.__name__ for kind in kinds)
 
 
 def test_states_keep_their_names():
     original = system("light_v3")
-    assert Graph(lean(original), "wave").states.keys() == Graph(original, "wave").states.keys()
+    assert Graph(optimized(original), "wave").states.keys() == Graph(original, "wave").states.keys()
 
 
 @pytest.mark.parametrize(
@@ -154,12 +154,12 @@ def test_model_without_rules():
     original = SpectralEnhancer(Foreign(), gtcrn.build(**SMALL).framing, 16000).eval()
     original.core.bn.running_mean.normal_()
     waves = hops(original)
-    torch.testing.assert_close(streamed(lean(original), waves), streamed(original, waves), rtol=0, atol=1e-5)
+    torch.testing.assert_close(streamed(optimized(original), waves), streamed(original, waves), rtol=0, atol=1e-5)
 
 
 def test_looking_ahead_names_the_layer():
     with pytest.raises(UserError, match="depth_conv"):
-        lean(gtcrn.build(causal=False))
+        optimized(gtcrn.build(causal=False))
 
 
 @pytest.mark.parametrize("name", ["gtcrn_tiny", "dtln"])
@@ -167,7 +167,7 @@ def test_onnx_runtime_gives_the_same_from_few_operators(name, tmp_path):
     import onnxruntime
 
     original = system(name)
-    graph = Graph(lean(original), "wave")
+    graph = Graph(optimized(original), "wave")
     write(graph, tmp_path / "model.onnx", {})
     operators = [node.op_type for node in onnx.load(tmp_path / "model.onnx").graph.node]
     recurrence = "LSTM" if name == "dtln" else "GRU"

@@ -8,7 +8,7 @@ import soundfile
 import torch
 
 from gtcrn.errors import UserError
-from gtcrn.export.proof import SECONDS, TOLERANCE, listen, noisy_speech, prove, recording, whole_hops
+from gtcrn.export.proof import SECONDS, TOLERANCE, noisy_speech, prove, recording, stream_hops, whole_hops
 
 
 class Torch:
@@ -47,7 +47,7 @@ def hops(noisy):
 
 
 def proof_of(runner, enhancer, hops):
-    return prove(listen(runner, hops), enhancer, hops)
+    return prove(stream_hops(runner, hops), enhancer, hops)
 
 
 def test_what_is_equal_is_proved(enhancer, hops):

@@ -5,6 +5,7 @@ import pytest
 import soundfile
 import torch
 
+from gtcrn.export.metadata import Weights, describe
 from gtcrn.models import micro
 from gtcrn.profiling import quantization_report
 from gtcrn.profiling.quantization import FLOAT, WEIGHTS, Variant, layer_errors, measure, work
@@ -39,8 +40,8 @@ def variants(enhancer, pairs, tmp_path_factory):
     for quantize in ("int8", "int16x8"):
         network = calibration.quantize_enhancer(enhancer, quantize, [noisy for noisy, _ in pairs.values()])
         graph = flatbuffer.IntegerGraph(network, enhancer.core)
-        facts = {"kind": "bands", "sample_rate": "16000", "n_fft": "512", "hop_length": "256", "latency": "256"}
-        flatbuffer.write(graph, folder / f"{quantize}.tflite", facts | graph.facts)
+        facts = describe(graph, enhancer, Weights("a test", "MIT"))
+        flatbuffer.write(graph, folder / f"{quantize}.tflite", facts.metadata())
         found.append(Variant(quantize, folder / f"{quantize}.tflite", network))
     return found
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from gtcrn.quantization.network import CODES, Network, key
+from gtcrn.quantization.codes import CODES
+from gtcrn.quantization.network import Network, key
 from gtcrn.quantization.program import lower
 
 

@@ -206,9 +206,12 @@ def test_needs_no_torch(tmp_path, name):
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == [
         "gtcrn",
+        "gtcrn.dsp",
+        "gtcrn.dsp.window",
         "gtcrn.errors",
         "gtcrn.runtime",
         "gtcrn.runtime.denoiser",
+        "gtcrn.runtime.facts",
         "gtcrn.runtime.framing",
         "gtcrn.runtime.integrity",
     ]

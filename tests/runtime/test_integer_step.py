@@ -25,7 +25,7 @@ from gtcrn.runtime.integer_step import open_in_tflite_micro
 
 def write(enhancer, network, path):
     graph = flatbuffer.IntegerGraph(network, enhancer.core)
-    flatbuffer.write(graph, path, describe(graph, enhancer, Weights("a test", "MIT")))
+    flatbuffer.write(graph, path, describe(graph, enhancer, Weights("a test", "MIT")).metadata())
     return path
 
 

@@ -1,13 +1,16 @@
 """Damage to exported files is told before a runtime sees it; others' files are tried in a process of their own."""
 
 import json
+import re
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
 
+import gtcrn
 from gtcrn.errors import UserError
 from gtcrn.export.writers.onnx import write_metadata
 from gtcrn.runtime import integrity
@@ -153,3 +156,12 @@ def test_metadata_that_lie_are_named(plain, trials, lie, said):
     with pytest.raises(UserError) as error:
         Denoiser(plain)
     assert said in str(error.value) and "\n" not in str(error.value)
+
+
+def test_one_module_reads_the_archive_at_the_end_of_a_file():
+    """But for .pt2, which are archives as a whole."""
+    package = Path(gtcrn.__file__).parent
+    rooms = ("export", "profiling", "quantization", "runtime", "tasks", "web")
+    files = [path for room in rooms for path in (package / room).rglob("*.py")]
+    readers = {path.name for path in files if re.search(r"^\s*(import|from) zipfile", path.read_text(), re.MULTILINE)}
+    assert readers == {"integrity.py", "pt2.py"}

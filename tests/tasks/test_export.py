@@ -28,8 +28,9 @@ from gtcrn.models import dtln, light_v3, micro
 from gtcrn.models.pretrained import load
 from gtcrn.quantization import checkpoint
 from gtcrn.runtime.denoiser import Denoiser
+from gtcrn.runtime.facts import Integers, ModelFacts, Signal
 from gtcrn.tasks import enhance, evaluate
-from gtcrn.tasks.export import run, tell
+from gtcrn.tasks.export import run, show
 
 RUN = Path(__file__).parents[2] / "run.py"
 TINY = dict(channels=4, stacks=1, blocks=1, erb_low_bins=9, erb_bands=8, n_fft=64, hop_length=32)
@@ -142,12 +143,15 @@ def test_integers(folder, monkeypatch, caplog, reads):
     np.testing.assert_allclose(Denoiser("micro_int8.tflite").process(hops.ravel()), heard, atol=0.02)
 
 
+def stating(kind, integers):
+    return ModelFacts("", Signal(kind, 16000, 512, 256, 256), "", {}, "MIT", "", "", integers)
+
+
 @pytest.mark.parametrize(("snr", "advice"), [(8.4, True), (24.0, False)])
 def test_integers_that_are_far_off_are_no_secret(caplog, snr, advice):
-    metadata = dict(sample_rate="16000", hop_length="256", latency="256", licence="MIT", quantize="int8", kind="bands")
-    metadata |= dict(integer_macs="1", snr_db=str(snr), check="")
+    facts = stating("bands", Integers("int8", share=1.0, snr=snr))
     with caplog.at_level("INFO"):
-        tell(Exported(Path("x"), 1, metadata, Proof(0.1, 9, 1, 1, snr), Path("card")))
+        show(Exported(Path("x"), 1, facts, Proof(0.1, 9, 1, 1, snr), Path("card")))
     assert f"{snr} dB against the float model" in caplog.text
     assert ("calibrate with noisy speech as the device will hear it" in caplog.text) == advice
     assert ("or training=qat" in caplog.text) == advice
@@ -155,9 +159,8 @@ def test_integers_that_are_far_off_are_no_secret(caplog, snr, advice):
 
 def test_what_is_advised_can_be_had(caplog):
     """Training is for GTCRN-Micro alone."""
-    metadata = dict(sample_rate="16000", hop_length="256", latency="256", licence="MIT", quantize="int8", kind="wave")
-    metadata |= dict(integer_macs="0.25", snr_db="8", left_in_float='{"GRU": "no kernel"}')
-    tell(Exported(Path("x"), 1, metadata, Proof(0.1, 9, 1, 1, 8.0), Path("card")))
+    facts = stating("wave", Integers("int8", share=0.25, snr=8.0, left={"GRU": "no kernel"}))
+    show(Exported(Path("x"), 1, facts, Proof(0.1, 9, 1, 1, 8.0), Path("card")))
     assert "quantize=dynamic" in caplog.text and "qat" not in caplog.text
     assert "75 % of the multiplications are left in float (GRU: no kernel)" in caplog.text
 
@@ -306,13 +309,13 @@ def test_failures_leave_what_was_there(tmp_path, monkeypatch, failure, complaint
 @pytest.mark.slow
 def test_a_wrong_file_is_refused(tmp_path, monkeypatch):
     def spoilt(enhancer, recurrence):
-        enhancer = lean(enhancer, recurrence)
+        enhancer = optimized(enhancer, recurrence)
         for parameter in enhancer.parameters():
             parameter.mul_(1.01)
         return enhancer
 
-    lean = exporting.lean
-    monkeypatch.setattr(exporting, "lean", spoilt)
+    optimized = exporting.optimized
+    monkeypatch.setattr(exporting, "optimized", spoilt)
     with pytest.raises(UserError, match="format=onnx_wave: nothing was written, since the file is wrong: it differs"):
         export(tmp_path)
     assert list(tmp_path.iterdir()) == []

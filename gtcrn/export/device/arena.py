@@ -17,10 +17,10 @@ runtime.Interpreter.from_file(sys.argv[1], arena_size={_PLENTY}).print_allocatio
 
 
 def arena_size(content: bytes) -> int | None:
-    """Bytes of the tensor arena on this machine, for the operators' reference implementations; None without the package
-    tflite-micro, or if that can't run the model.
+    """Return the bytes of the tensor arena on this machine, for the operators' reference implementations.
 
-    In a process of its own, since it tells the size only by writing to stderr, and may crash.
+    None without the package tflite-micro, or if that can't run the model. It runs in a process of its own, since it
+    writes the size to stderr alone, and may crash.
     """
     if importlib.util.find_spec("tflite_micro") is None:
         return None

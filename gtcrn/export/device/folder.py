@@ -1,4 +1,4 @@
-"""All that a firmware needs of a network, in a folder."""
+"""A folder with all files that a firmware needs of a network."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FIRMWARE, TEMPLATES = (Path(__file__).parent / name for name in ("firmware", "te
 
 
 def write_device_files(tflite: Path, folder: Path) -> list[Path]:
-    """Makes the folder, in place of an older one, or leaves all as it was, and gives the paths of:
+    """Write the folder, instead of an older one, or leave all as it was, and return the paths of:
 
     README.md                      what all this is, how much memory it takes, how to use it
     the .tflite                    as it is
@@ -40,7 +40,7 @@ def write_device_files(tflite: Path, folder: Path) -> list[Path]:
         raise UserError(f"{folder}: holds other things than files for a device; name another folder")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        # not in the system's own place for such: only within a file system is a move all or nothing
+        # not in the system's temporary folder: only within one file system is a move all or nothing
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent) as partial:
             made = Path(partial) / folder.name
             made.mkdir()

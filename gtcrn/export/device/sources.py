@@ -1,4 +1,4 @@
-"""What the templates of C, C++ and their guide say of a network."""
+"""The values that a network has in the templates of C, C++ and their guide."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from textwrap import wrap
 
 import numpy as np
 
+from gtcrn.dsp.window import sqrt_hann
 from gtcrn.errors import UserError
 from gtcrn.export.device.model_file import ModelFile
 
@@ -38,13 +39,13 @@ _GUESSED = (
 
 
 def values(network: ModelFile, arena: int | None) -> dict[str, object]:
-    """By the names that the templates have for them. arena: bytes, None if they were not measured.
+    """Return the values by their names in the templates. arena: bytes, None if they were not measured.
 
     Raises UserError for an operator that TensorFlow Lite Micro is not known to have, and for an ERB matrix with bins
     in bands that are no neighbours.
     """
     bands, bins = network.erb.shape
-    sine = np.sin(np.pi * np.arange(network.number("n_fft") // 2 + 1) / network.number("n_fft"))
+    sine = sqrt_hann(network.signal.n_fft)[: network.signal.n_fft // 2 + 1]
     return {
         **_facts(network),
         **_sizes(network),
@@ -64,13 +65,13 @@ def values(network: ModelFile, arena: int | None) -> dict[str, object]:
 
 
 def _facts(network: ModelFile) -> dict[str, object]:
-    """Of the metadata, as a comment in C may hold them, and of the tensors."""
+    """Return what the metadata state, as a comment in C may hold it, and the facts of the tensors."""
     unknown = dict.fromkeys(("system", "origin", "licence", "revision"), "not stated")
-    told = {key: str(value).replace("*/", "* /") for key, value in network.metadata.items()}
+    stated = {key: str(value).replace("*/", "* /") for key, value in network.metadata.items()}
     limits = np.iinfo(f"int{network.input.bits}")
     return (
         unknown
-        | told
+        | stated
         | {
             "name": network.name,
             "input_bits": network.input.bits,
@@ -87,10 +88,10 @@ def _facts(network: ModelFile) -> dict[str, object]:
 
 
 def _sizes(network: ModelFile) -> dict[str, int]:
-    """Of input and mask in codes, of memory in bytes as compilers lay it out where pointers have 32 bits."""
+    """Return sizes of input and mask in codes, and of memory in bytes, as compilers lay it out for 32-bit pointers."""
     bands, bins = network.erb.shape
     floats = 2 * network.latency + 2 * bins + 3 * bands
-    tables = 4 * (network.number("n_fft") // 2 + 1) + 12 * bins + sum(16 + len(s.name) + 1 for s in network.states)
+    tables = 4 * (network.signal.n_fft // 2 + 1) + 12 * bins + sum(16 + len(s.name) + 1 for s in network.states)
     return {
         "input_size": network.input.size,
         "mask_size": network.mask.size,
@@ -103,17 +104,17 @@ def _sizes(network: ModelFile) -> dict[str, int]:
 
 
 def _described(network: ModelFile) -> list[str]:
-    """A line of a comment for every tensor."""
-    places = [("input 0", network.input), ("output 0", network.mask)]
-    places += [(f"state {number}", state) for number, state in enumerate(network.states, 1)]
+    """Return a line of a comment for every tensor."""
+    tensors = [("input 0", network.input), ("output 0", network.mask)]
+    tensors += [(f"state {number}", state) for number, state in enumerate(network.states, 1)]
     return [
-        f" *     {place:9} {t.name:28} int{t.bits:<2} {list(t.shape)!s:17} scale {t.scale:<14.8g} zero point {t.zero}"
-        for place, t in places
+        f" *     {role:9} {t.name:28} int{t.bits:<2} {list(t.shape)!s:17} scale {t.scale:<14.8g} zero point {t.zero}"
+        for role, t in tensors
     ]
 
 
 def _bins(erb: np.ndarray) -> list[str]:
-    """Of every bin its two weights and the band of the first."""
+    """Return a line for every bin: its two weights and the band of the first."""
     bands, bins = erb.shape
     first = np.minimum(np.argmax(erb != 0, axis=0), bands - 2)
     pairs = erb[first, range(bins)], erb[first + 1, range(bins)]
@@ -130,7 +131,7 @@ def _registered(network: ModelFile) -> list[str]:
 
 
 def _float(value: float) -> str:
-    """The shortest decimal that is this number in 32 bits, as C has it."""
+    """Return the shortest decimal that is this number in 32 bits, as C writes it."""
     digits = str(np.float32(value))
     return digits + ("" if "." in digits or "e" in digits else ".0") + "f"
 

@@ -1,7 +1,7 @@
-"""The same model as fewer and cheaper operators, for one step of one stream: what export writes to files.
+"""A model as fewer and cheaper operators, for one step of one stream, as it is written to files.
 
-A deep copy is rewritten by rules, one per type of module, from the leaves up: `rules.replacement(module)` is an equal,
-leaner module built from the module's own weights. A module without a rule stays as it is, so a new model exports
+A deep copy is rewritten by rules, one per type of module, from the leaves up: `rules.replacement(module)` is an equal
+and cheaper module built from the module's own weights. A module without a rule stays as it is, so a new model exports
 without any, and gets faster with each. Where the rules are:
 
     rules.py        convolutions: BatchNorm, PReLU, transposed ones
@@ -16,15 +16,15 @@ import copy
 
 import torch
 
-from gtcrn.export.optimize import blocks, fourier, recurrent  # noqa: F401  they register their rules
+from gtcrn.export.optimize import blocks, fourier, recurrent  # noqa: F401  importing them registers their rules
 from gtcrn.export.optimize.rules import fold_batch_norms, rewrite
 from gtcrn.models.enhancer import Enhancer
 from gtcrn.models.reparametrisation import remove_reparametrisations
 
 
 @torch.no_grad()
-def lean(enhancer: Enhancer, recurrence: str = "operator") -> Enhancer:
-    """A copy in evaluation mode that gives what the enhancer gives, for chunks of one hop of one stream alone.
+def optimized(enhancer: Enhancer, recurrence: str = "operator") -> Enhancer:
+    """Return a copy in evaluation mode with the enhancer's output, for chunks of one hop of one stream alone.
 
     recurrence: how GRUs over frequency are written, `operator`, one GRU operator each, or `unrolled`, a few plain
         operators for every step, which is faster where an operator costs next to nothing.

@@ -15,11 +15,11 @@ from gtcrn.models.masking import ERBMaskNetwork
 from gtcrn.streaming import CausalConv2d, Stateful
 from gtcrn.streaming.state import State
 
-OPEN = 30.0  # whose sigmoid is 1
+OPEN = 30.0  # its sigmoid is 1 in 32 bits
 
 
 class Attention(Stateful):
-    """TRA on (1, C, 1, F), whose channels that are not at `positions` stay as they are."""
+    """TRA on (1, C, 1, F), which leaves channels that are not at `positions` as they are."""
 
     def __init__(self, tra: gtcrn.TemporalRecurrentAttention, positions: Tensor, channels: int, recurrence: str):
         super().__init__()
@@ -37,7 +37,7 @@ class Attention(Stateful):
 
 
 class Gate(Stateful):
-    """TRALite likewise: its two convolutions are one product with the energies of three frames."""
+    """TRALite on (1, C, 1, F), as `Attention`: its two convolutions are one product with energies of three frames."""
 
     def __init__(self, tra: light_v3.TemporalGate, positions: Tensor, channels: int, recurrence: str):
         super().__init__()
@@ -110,7 +110,7 @@ def replace_micro_gt_conv_block(block: micro.GTConvBlock, recurrence: str) -> Sh
 
 @replacement.register
 def replace_gt_conv_lite(block: light_v3.GTConvLite, recurrence: str) -> light_v3.GTConvLite:
-    """Depthwise and pointwise as one convolution: for so few channels an operator costs more than multiplications."""
+    """Make one convolution of depthwise and pointwise: for few channels an operator costs more than multiplications."""
     depthwise = block.ds
     dense = CausalConv2d(
         depthwise.in_channels,
@@ -129,7 +129,7 @@ def replace_gt_conv_lite(block: light_v3.GTConvLite, recurrence: str) -> light_v
 
 @replacement.register
 def replace_separable_block(block: light_v3.SeparableBlock, recurrence: str) -> light_v3.SeparableBlock:
-    """The same of these two."""
+    """Make one convolution of depthwise and pointwise, as `replace_gt_conv_lite` does."""
     depthwise, pointwise = block.dw, block.pw
     if isinstance(depthwise, nn.ConvTranspose2d):
         dense = nn.ConvTranspose2d(
@@ -152,7 +152,7 @@ def replace_separable_block(block: light_v3.SeparableBlock, recurrence: str) -> 
 
 
 class DualPath(Stateful):
-    """A dual-path block on rows, (F, C): GRUs over frequency, then a step along time for all bins at once.
+    """A dual-path block on (F, C): GRUs over frequency, then a step along time for all bins at once.
 
     join_intra, join_inter: (x, what the GRUs make of it) -> the sum, normalised as the model does.
     """
@@ -167,7 +167,7 @@ class DualPath(Stateful):
         return {"inter": self.inter.old.weight.new_zeros(batch_size, self.n_freqs, self.inter.hidden_size)}
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """(1, C, 1, F) -> (1, C, 1, F)"""
+        """Return (1, C, 1, F) for (1, C, 1, F), and the next state."""
         x = x.permute(0, 2, 3, 1).reshape(self.n_freqs, -1)
         x = self.join_intra(x, self.intra(x))
         hidden = self.inter(x, state["inter"].flatten(0, 1))
@@ -176,7 +176,7 @@ class DualPath(Stateful):
 
 
 class AddNormed(nn.Module):
-    """x + norm(linear(y))"""
+    """A sum with a normalised projection: x + norm(linear(y))."""
 
     def __init__(self, projection: nn.Linear, norm: nn.LayerNorm):
         super().__init__()
@@ -187,7 +187,7 @@ class AddNormed(nn.Module):
 
 
 class NormAdded(AddNormed):
-    """norm(x + linear(y))"""
+    """A normalised sum with a projection: norm(x + linear(y))."""
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         return self.norm(x + self.projection(y))
@@ -212,7 +212,7 @@ def replace_dpgrnn(block: gtcrn.DPGRNN, recurrence: str) -> DualPath:
 
 @replacement.register
 def replace_bottleneck_dpgrnn(block: light_v3.BottleneckDPGRNN, recurrence: str) -> DualPath:
-    """The projection into the bottleneck goes into the GRUs behind it."""
+    """Fold the projection into the bottleneck into the GRUs behind it."""
 
     def projected(gru: nn.GRU, suffix: str = "") -> GRUWeights:
         weights = gru_weights(gru, suffix)
@@ -242,7 +242,7 @@ class MaskNetwork(StreamingModel):
         self.turn = convolution(torch.tensor([[0.0, -1.0], [1.0, 0.0]])[..., None, None])
 
     def forward(self, spec: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        """(1, 2, 1, bins) -> (1, 2, 1, bins)"""
+        """Return the enhanced spectrum (1, 2, 1, bins) of a frame, and the next state."""
         state = self.start(spec.shape[0], state)
         bands = self.erb.analysis(torch.cat([magnitude(spec), spec], dim=1))
         skips, encoder = self.encoder(self.features(bands), state["encoder"])

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gtcrn.dsp import STFT, Frames, irfft
+from gtcrn.dsp.spectra import irfft
+from gtcrn.dsp.stft import STFT, Frames
 from gtcrn.export.optimize.recurrent import LSTMStep
 from gtcrn.export.optimize.rules import replacement
 from gtcrn.export.optimize.weights import linear
@@ -18,7 +19,7 @@ from gtcrn.streaming.state import State
 
 
 def magnitude(spec: Tensor, eps: float = 1e-12) -> Tensor:
-    """(1, 2, 1, F) -> (1, 1, 1, F), as in gtcrn.dsp"""
+    """Return the magnitude (1, 1, 1, F) of (1, 2, 1, F), as `gtcrn.dsp.spectra.magnitude` does."""
     return torch.sqrt(spec.square().sum(dim=1, keepdim=True) + eps)
 
 
@@ -38,9 +39,9 @@ class RealDFT(nn.Module):
         self.p, self.q = _factors(n)
         a, q = torch.arange(self.p), torch.arange(self.q)
         b = torch.arange(self.q // 2 + 1)
-        cos, sin = _turns(a[:, None] * a, self.p)  # (A, P)
+        cos, sin = _phases(a[:, None] * a, self.p)  # (A, P)
         outer = torch.stack([cos, sin], dim=1).flatten(0, 1)  # (A · 2, P)
-        cos, sin = _turns(q[:, None] * (a[:, None, None] + self.p * b), n)  # (A, Q, B)
+        cos, sin = _phases(q[:, None] * (a[:, None, None] + self.p * b), n)  # (A, Q, B)
         inner = torch.cat([torch.cat([cos, sin], dim=2), torch.cat([-sin, cos], dim=2)], dim=1)  # (A, 2 · Q, 2 · B)
         # the inverse is the transposed, with each bin as often as it occurs in the whole spectrum
         bins = a[:, None] + self.p * b
@@ -50,28 +51,28 @@ class RealDFT(nn.Module):
             self.register_buffer(name, matrix.float(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(1, N) -> (1, 2, 1, N / 2 + 1)"""
+        """Return the spectrum (1, 2, 1, N / 2 + 1) of (1, N)."""
         rows = (self.outer @ x.reshape(self.p, self.q)).reshape(self.p, 1, -1)  # (A, 1, 2 · Q)
         bins = (rows @ self.inner).reshape(self.p, 2, -1).permute(1, 2, 0)  # (2, B, A)
         return bins.reshape(1, 2, 1, -1)[..., : self.bins]
 
     def inverse(self, spec: Tensor) -> Tensor:
-        """(1, 2, 1, N / 2 + 1) -> (1, N)"""
+        """Return the samples (1, N) of a spectrum (1, 2, 1, N / 2 + 1)."""
         bins = F.pad(spec, (0, self.p * (self.q // 2 + 1) - self.bins)).reshape(2, -1, self.p)  # (2, B, A)
         rows = bins.permute(2, 0, 1).reshape(self.p, 1, -1) @ self.inner_inverse  # (A, 1, 2 · Q)
         return (self.outer.T @ rows.reshape(2 * self.p, self.q)).reshape(1, -1)
 
 
 def _factors(n: int) -> tuple[int, int]:
-    """P and the even Q of an even n for which the matrices are smallest."""
+    """Return P and the even Q of an even n for which the matrices are smallest."""
     evens = [q for q in range(2, n + 1, 2) if n % q == 0]
     q = min(evens, key=lambda q: 2 * (n // q) ** 2 + 2 * n * (q + 2))
     return n // q, q
 
 
-def _turns(steps: Tensor, per_turn: int) -> Tensor:
-    """(2, …): cosine and negative sine of steps, of which `per_turn` make a full turn."""
-    angle = (steps % per_turn).double() * (2 * math.pi / per_turn)
+def _phases(steps: Tensor, n: int) -> Tensor:
+    """Return (2, …), cosine and negative sine of steps of 2π / n."""
+    angle = (steps % n).double() * (2 * math.pi / n)
     return torch.stack([angle.cos(), -angle.sin()])
 
 
@@ -83,18 +84,18 @@ class OneFrame(Frames):
         self.window, self.synthesis_window = framing.window, framing.synthesis_window
 
     def analysis(self, wave: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
-        """(1, hop), past (1, n_fft - hop) -> frames (1, 1, 1, n_fft), next past."""
+        """Return the frame (1, 1, 1, n_fft) of the newest (1, hop) and the past (1, n_fft - hop), and the next past."""
         wave = torch.cat([past, wave], dim=1)
         return (wave * self.window)[None, None], wave[:, self.hop_length :]
 
     def synthesis(self, frames: Tensor, overlap: Tensor) -> tuple[Tensor, Tensor]:
-        """(1, 1, 1, n_fft), overlap (1, n_fft - hop) -> the hop now complete, next overlap."""
+        """Return the hop that (1, 1, 1, n_fft) and the overlap (1, n_fft - hop) complete, and the next overlap."""
         wave = frames.flatten(1) * self.synthesis_window + F.pad(overlap, (0, self.hop_length))
         return wave.split([self.hop_length, self.delay], dim=1)
 
 
 class OneSpectrum(OneFrame):
-    """Likewise of spectra, (1, 2, 1, n_fft / 2 + 1)."""
+    """An STFT for one hop of one stream, with spectra (1, 2, 1, n_fft / 2 + 1)."""
 
     def __init__(self, stft: STFT):
         super().__init__(stft)
@@ -125,7 +126,7 @@ def replace_separation(separation: Separation, recurrence: str) -> Separation:
 
 
 class OneStepDTLN(StreamingModel):
-    """DTLN of one frame, in which the inverse transform and the encoder behind it are one product."""
+    """DTLN for one frame, with one product for the inverse transform and the encoder behind it."""
 
     def __init__(self, dtln: DTLN):
         super().__init__()
@@ -138,7 +139,7 @@ class OneStepDTLN(StreamingModel):
         self.decoder = linear(dtln.gain * dtln.decoder.weight)
 
     def forward(self, frames: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        """(1, 1, 1, n_fft) -> (1, 1, 1, n_fft)"""
+        """Return the enhanced frame (1, 1, 1, n_fft) of a frame, and the next state."""
         state = self.start(frames.shape[0], state)
         spec = self.dft(frames)
         features = self.magnitude_norm(magnitude(spec, eps=1e-20)[0])  # (1, 1, bins)

@@ -1,4 +1,4 @@
-"""GRUs side by side as one: a step of them for many rows, or a scan over frequency; LSTMs."""
+"""Several GRUs as one: a step of them for many sequences, or a scan over frequency; and LSTMs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gtcrn.streaming.state import State
 
 
 class GRUWeights(NamedTuple):
-    """input (3H, C), hidden (3H, H), and their biases (3H,); the gates are reset, update, new."""
+    """The weights of a GRU: input (3H, C), hidden (3H, H), and their biases (3H,); the gates are reset, update, new."""
 
     input: Tensor
     hidden: Tensor
@@ -27,13 +27,13 @@ class GRUWeights(NamedTuple):
 
 
 def gru_weights(gru: nn.GRU, suffix: str = "") -> GRUWeights:
-    """Of a GRU's first layer. suffix: `_reverse` for its other direction."""
+    """Return the weights of a GRU's first layer. suffix: `_reverse` for its other direction."""
     names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
     return GRUWeights(*(getattr(gru, f"{name}_l0{suffix}") for name in names))
 
 
 def side_by_side(grus: Sequence[GRUWeights]) -> GRUWeights:
-    """Independent GRUs as one, whose input and state are theirs one after the other."""
+    """Return independent GRUs as one, whose input and state are concatenations of theirs."""
     by_gate = [[part.chunk(3) for part in parts] for parts in zip(*grus)]  # of four tensors, of every GRU
     matrices = [torch.cat([torch.block_diag(*gate) for gate in zip(*parts)]) for parts in by_gate[:2]]
     biases = [torch.cat([torch.cat(gate) for gate in zip(*parts)]) for parts in by_gate[2:]]
@@ -41,7 +41,7 @@ def side_by_side(grus: Sequence[GRUWeights]) -> GRUWeights:
 
 
 class GRUStep(nn.Module):
-    """One step of a GRU for rows that know nothing of one another: (…, C), (…, H) -> next (…, H)."""
+    """One step of a GRU for independent sequences: input (…, C) and state (…, H) give the next state (…, H)."""
 
     def __init__(self, weights: GRUWeights):
         super().__init__()
@@ -60,7 +60,7 @@ class GRUStep(nn.Module):
 
 
 class GRULayer(nn.GRU):
-    """Torch's own, (T, 1, C), hidden state (1, 1, H) -> (T, 1, H), next hidden state; in ONNX its operator alone."""
+    """Torch's GRU, which in ONNX is one operator: (T, 1, C) and state (1, 1, H) give (T, 1, H) and the next state."""
 
     def __init__(self, weights: GRUWeights):
         super().__init__(weights.input.shape[1], weights.hidden_size)
@@ -73,7 +73,10 @@ class GRULayer(nn.GRU):
 
 
 class LSTMLayer(nn.LSTM):
-    """Likewise, (T, 1, C), hidden and cell state (1, 1, H) -> (T, 1, H), next hidden and cell state."""
+    """A layer of torch's LSTM, which in ONNX is one operator.
+
+    (T, 1, C), hidden and cell state (1, 1, H) give (T, 1, H), and the next hidden and cell state.
+    """
 
     def __init__(self, lstm: nn.LSTM, number: int):
         names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
@@ -89,7 +92,7 @@ class LSTMLayer(nn.LSTM):
 
 
 def _set_weights(layer: nn.RNNBase, weights: Sequence[Tensor], onnx_order: Sequence[int]) -> None:
-    """onnx_order: of the gates, by their numbers in torch."""
+    """Set the weights of a layer, for torch and for ONNX. onnx_order: of the gates, by their numbers in torch."""
     for (name, _), part in zip(list(layer.named_parameters()), weights, strict=True):
         setattr(layer, name, nn.Parameter(part))
     w, r, *biases = ([part.chunk(len(onnx_order))[gate] for gate in onnx_order] for part in weights)
@@ -98,7 +101,7 @@ def _set_weights(layer: nn.RNNBase, weights: Sequence[Tensor], onnx_order: Seque
 
 
 def _onnx_operator(kind: str, layer: nn.RNNBase, x: Tensor, states: list[Tensor], **attributes) -> list[Tensor]:
-    """Torch's exporter would surround it with slices, transposes and reshapes."""
+    """Return the output and next states of a bare ONNX operator: torch's exporter would add slices and transposes."""
     y, *states = torch.onnx.ops.symbolic_multi_out(
         kind,
         (x, layer.onnx_w, layer.onnx_r, layer.onnx_b, None, *states),
@@ -110,7 +113,7 @@ def _onnx_operator(kind: str, layer: nn.RNNBase, x: Tensor, states: list[Tensor]
 
 
 class OperatorStep(nn.Module):
-    """GRUStep of one row, (1, 1, C), as an operator."""
+    """A GRUStep of one sequence, (1, 1, C), as one operator."""
 
     def __init__(self, weights: GRUWeights):
         super().__init__()
@@ -121,13 +124,13 @@ class OperatorStep(nn.Module):
         return self.gru(x, hidden)[1]
 
 
-STEPS = {"operator": OperatorStep, "unrolled": GRUStep}  # of one row
+STEPS = {"operator": OperatorStep, "unrolled": GRUStep}  # of one sequence
 
 
 class OperatorScan(nn.Module):
     """GRUs over frequency, (F, C) -> (F, H): those that go up, then, if any, those that go down.
 
-    All are one operator that goes up, over the rows beside the same rows from the last to the first.
+    All are one operator that goes up, over bins beside the same bins in reverse order.
     """
 
     def __init__(self, up: Sequence[GRUWeights], down: Sequence[GRUWeights], n_freqs: int):
@@ -135,7 +138,7 @@ class OperatorScan(nn.Module):
         weights = side_by_side([*up, *down])
         self.gru = GRULayer(weights)
         self.register_buffer("start", torch.zeros(1, 1, weights.hidden_size), persistent=False)
-        pairs = torch.stack([torch.arange(n_freqs), torch.arange(n_freqs).flip(0)], dim=1)  # of rows
+        pairs = torch.stack([torch.arange(n_freqs), torch.arange(n_freqs).flip(0)], dim=1)  # of bins
         self.register_buffer("pairs", pairs.flatten(), persistent=False)
         self.register_buffer("parts", (2 * pairs + torch.arange(2)).flatten(), persistent=False)
         self.both = bool(down)
@@ -150,13 +153,16 @@ class OperatorScan(nn.Module):
 
 
 class UnrolledScan(nn.Module):
-    """The same with every step written out. Rows are turned by a product, since not every runtime can do it."""
+    """GRUs over frequency with every step written out.
+
+    The order of bins is reversed by a product, since not every runtime can do it otherwise.
+    """
 
     def __init__(self, up: Sequence[GRUWeights], down: Sequence[GRUWeights], n_freqs: int):
         super().__init__()
         weights = side_by_side([*up, *down])
         size = weights.hidden_size
-        # what no gate multiplies is added beforehand
+        # biases that no gate multiplies are added beforehand
         early, late = weights.hidden_bias.split([2 * size, size])
         self.input = linear(weights.input, weights.input_bias + torch.cat([early, torch.zeros_like(late)]))
         self.hidden = linear(weights.hidden, torch.cat([torch.zeros_like(early), late]))
@@ -186,7 +192,7 @@ SCANS = {"operator": OperatorScan, "unrolled": UnrolledScan}
 
 
 class LSTMStep(Stateful):
-    """One step of LSTM layers, each an operator: (1, 1, C), state -> (1, 1, H), next state."""
+    """One step of LSTM layers, each one operator: (1, 1, C) and state give (1, 1, H) and the next state."""
 
     def __init__(self, lstm: CausalLSTM):
         super().__init__()

@@ -1,4 +1,4 @@
-"""How rules are applied, and those for convolutions."""
+"""The application of rules, and the rules for convolutions."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
 @singledispatch
 def replacement(module: nn.Module, recurrence: str) -> nn.Module:
-    """What a module becomes: itself, without a rule for its type."""
+    """Return what a module becomes by its rule: itself, if its type has none."""
     return module
 
 
 def rewrite(module: nn.Module, recurrence: str) -> nn.Module:
-    """The module by its rule, then everything in what it became."""
+    """Replace a module by its rule, then everything in what it became."""
     module = replacement(module, recurrence)
     for name, child in list(module.named_children()):
         setattr(module, name, rewrite(child, recurrence))
@@ -38,7 +38,7 @@ def replace_prelu(act: nn.PReLU, recurrence: str) -> nn.Module:
 
 @replacement.register
 def replace_conv2d(conv: nn.Conv2d, recurrence: str) -> nn.Conv2d:
-    """Without groups, but for depthwise ones: runtimes have faster kernels for one group than for a few."""
+    """Leave out groups, but for depthwise ones: runtimes have faster kernels for one group than for a few."""
     if 1 < conv.groups < conv.in_channels:
         conv.weight, conv.groups = nn.Parameter(ungrouped(conv)), 1
     return conv
@@ -46,7 +46,7 @@ def replace_conv2d(conv: nn.Conv2d, recurrence: str) -> nn.Conv2d:
 
 @replacement.register
 def replace_conv_transpose2d(conv: nn.ConvTranspose2d, recurrence: str) -> nn.Module:
-    """Over frequency alone: a plain convolution, with a stride only where the runtime has no transposed ones."""
+    """Make a plain convolution of one over frequency, if it has a stride only where no transposed ones are wanted."""
     (_, stride), (_, kernel), (_, cut) = conv.stride, conv.kernel_size, conv.padding
     over_time = conv.kernel_size[0] > 1 or conv.stride[0] > 1
     fitting = kernel - stride <= 2 * cut <= 2 * (kernel - 1)
@@ -74,7 +74,8 @@ def replace_causal_conv_transpose2d(conv: CausalConvTranspose2d, recurrence: str
 
 
 def _gathering(conv: nn.ConvTranspose2d) -> Tensor:
-    """(C, C' / groups, *kernel), by which every input spreads -> (C', C / groups, *kernel), by which outputs gather."""
+    """Return the weight (C', C / groups, *kernel) by which outputs gather, of (C, C' / groups, *kernel), by which
+    inputs spread."""
     grouped = conv.weight.unflatten(0, (conv.groups, -1))  # (groups, C / groups, C' / groups, *kernel)
     return grouped.transpose(1, 2).flatten(0, 1).flip(2, 3)
 
@@ -82,8 +83,8 @@ def _gathering(conv: nn.ConvTranspose2d) -> Tensor:
 class InterleavedConv(nn.Module):
     """A transposed convolution of stride s over frequency as a plain one: litert-torch can't convert others.
 
-    What lies at bins m · s + p for p < s is a convolution of its own, of every s-th tap; all p are computed as
-    channels, then laid beside one another.
+    The bins m · s + p of one p < s are a convolution of their own, of every s-th tap; all p are computed as channels,
+    then interleaved.
     """
 
     def __init__(self, conv: nn.ConvTranspose2d):
@@ -102,14 +103,14 @@ class InterleavedConv(nn.Module):
         self.out_channels = conv.out_channels
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, T, F) -> (B, C', T, s · F - cropped)"""
+        """Return (B, C', T, s · F - cropped) for (B, C, T, F)."""
         y = self.conv(x).permute(0, 2, 3, 1)  # (B, T, F, s · C')
         y = y.reshape(*y.shape[:2], -1, self.out_channels)  # (B, T, s · F, C')
         return y[:, :, : y.shape[2] - self.cropped].permute(0, 3, 1, 2)
 
 
 def fold_batch_norms(enhancer: Enhancer) -> None:
-    """In place: every BatchNorm goes into the convolution whose output it takes, as one hop shows.
+    """Fold every BatchNorm into the convolution whose output it takes, as one hop shows. The enhancer is changed.
 
     A convolution whose output is used otherwise too must not be followed by one.
     """
@@ -133,7 +134,7 @@ def fold_batch_norms(enhancer: Enhancer) -> None:
 
 
 def _first(output: Tensor | tuple) -> Tensor:
-    """Causal convolutions hand on their past too."""
+    """Return the output of a convolution without the past that a causal one returns beside it."""
     return output[0] if isinstance(output, tuple) else output
 
 

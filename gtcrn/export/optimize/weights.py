@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 def linear(weight: Tensor, bias: Tensor | None = None) -> nn.Linear:
-    """(C', C), (C',) -> the layer (…, C) -> (…, C')."""
+    """Return the layer (…, C) -> (…, C') of a weight (C', C) and a bias (C',)."""
     layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
     layer.weight = nn.Parameter(weight.contiguous())
     if bias is not None:
@@ -16,7 +16,7 @@ def linear(weight: Tensor, bias: Tensor | None = None) -> nn.Linear:
 
 
 def convolution(weight: Tensor, bias: Tensor | None = None, **settings) -> nn.Conv2d:
-    """(C', C / groups, *kernel), (C',) -> the layer; settings: its stride, padding, groups …"""
+    """Return the layer of a weight (C', C / groups, *kernel) and a bias (C',). settings: stride, padding, groups …"""
     channels = weight.shape[1] * settings.get("groups", 1)
     layer = nn.Conv2d(channels, len(weight), weight.shape[2:], bias=bias is not None, device="meta", **settings)
     layer.weight = nn.Parameter(weight.contiguous())
@@ -26,14 +26,14 @@ def convolution(weight: Tensor, bias: Tensor | None = None, **settings) -> nn.Co
 
 
 def ungrouped(conv: nn.Conv2d | nn.ConvTranspose2d) -> Tensor:
-    """The weight of the same convolution without groups, zeros between them."""
+    """Return the weight of the same convolution without groups, with zeros between them."""
     taps = conv.weight.flatten(2).unbind(-1)
     full = torch.stack([torch.block_diag(*tap.chunk(conv.groups)) for tap in taps], dim=-1)
     return full.unflatten(-1, conv.kernel_size)
 
 
-def spread(rows: Tensor, positions: Tensor, size: int, fill: float = 0.0) -> Tensor:
-    """(N, …) -> (size, …): rows at their positions, elsewhere `fill`."""
-    full = rows.new_full((size, *rows.shape[1:]), fill)
-    full[positions] = rows
+def spread(values: Tensor, positions: Tensor, size: int, fill: float = 0.0) -> Tensor:
+    """Return (size, …) with the values (N, …) at their positions and `fill` elsewhere."""
+    full = values.new_full((size, *values.shape[1:]), fill)
+    full[positions] = values
     return full

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 
+from gtcrn.runtime.facts import Signal
 from gtcrn.runtime.framing import Stream, stream_arguments
 
 
 class _Recorder:
-    """A step that changes nothing and keeps what it is given."""
+    """A step that changes nothing and keeps its inputs."""
 
     def __init__(self):
         self.seen: list[np.ndarray] = []
@@ -23,11 +22,11 @@ class _Recorder:
         return x
 
 
-def inputs(wave: np.ndarray, metadata: Mapping[str, str]) -> np.ndarray:
-    """(N,) -> (T, 1, F, 1, 2) spectra or (T, 1, hop_length) samples, as a file with this metadata takes them.
+def inputs(wave: np.ndarray, signal: Signal) -> np.ndarray:
+    """Return (N,) as a file of this signal takes it: (T, 1, F, 1, 2) spectra or (T, 1, hop_length) samples.
 
     T is 0 of less than a hop.
     """
     recorder = _Recorder()
-    Stream(*stream_arguments(recorder, metadata)).process(wave)
+    Stream(*stream_arguments(recorder, signal)).process(wave)
     return np.array(recorder.seen)

@@ -1,4 +1,4 @@
-"""Exported ONNX files in integers by ONNX Runtime's own quantizer, and what it truly runs in integers.
+"""Exported ONNX files in integers by ONNX Runtime's own quantizer, and how much the runtime truly runs in integers.
 
 int8: weights with a scale for each output channel, activations with their ranges in a stream of recordings.
 dynamic: 8-bit weights, activations rounded by what each hop holds.
@@ -23,6 +23,7 @@ from gtcrn.errors import UserError
 from gtcrn.export.quantizers.frames import inputs
 from gtcrn.export.quantizers.work import Work
 from gtcrn.runtime.denoiser import open_onnx
+from gtcrn.runtime.facts import Signal
 from gtcrn.runtime.integrity import SEAL
 from gtcrn.runtime.silence import silence
 
@@ -50,7 +51,7 @@ _LACKING = {
 
 
 def quantize(source: Path, target: Path, quantize: str, waves: Sequence[np.ndarray]) -> None:
-    """Writes an exported ONNX file anew in integers: the same inputs, outputs and metadata.
+    """Write an exported ONNX file in integers, with the same inputs, outputs and metadata.
 
     quantize: int8 or dynamic. waves: (N,) at the model's rate, by which ranges are chosen; none for "dynamic". Raises
     UserError for "int8" without waves, a file that is missing, damaged or in integers, and without the packages.
@@ -64,14 +65,14 @@ def quantize(source: Path, target: Path, quantize: str, waves: Sequence[np.ndarr
         if _mode(model):
             raise UserError(f"{source}: is in integers already; take the float file that it was made of")
         weights = _weights(model)
-        facts = {fact.key: fact.value for fact in model.metadata_props if fact.key != SEAL}
+        metadata = _metadata(model)
         nodes = [node for node in model.graph.node if _product(node) and not _reason(node, model, weights, quantize)]
         if quantize == "int8":
             _write_static(model, nodes, waves, target)
         else:
             _write_dynamic(model, nodes, target)
         written = onnx.load(target)
-        onnx.helper.set_model_props(written, facts)  # the quantizer adds some of its own
+        onnx.helper.set_model_props(written, metadata)  # the quantizer adds some of its own
         onnx.checker.check_model(written)
         onnx.save(written, target)
 
@@ -94,7 +95,7 @@ def _write_static(model, nodes: list, waves: Sequence[np.ndarray], target: Path)
         op_types_to_quantize=["Conv", "Gemm", "MatMul"],
         extra_options={
             "WeightSymmetric": True,
-            "DedicatedQDQPair": True,  # what else takes the tensor, takes it in float
+            "DedicatedQDQPair": True,  # other readers of the tensor take it in float
             "OpTypesToExcludeOutputQuantization": ["Gemm", "MatMul"],  # whose kernels can give floats
         },
     )
@@ -118,7 +119,7 @@ def _write_dynamic(model, nodes: list, target: Path) -> None:
 
 
 def work(path: Path) -> Work:
-    """What of an ONNX file, float or quantized, ONNX Runtime runs in integers on this processor.
+    """Return how much of an ONNX file, float or quantized, ONNX Runtime runs in integers on this processor.
 
     Multiplications by the zeros of ungrouped convolutions and of shuffles count. Raises UserError for a file that is
     missing or damaged, and without the packages.
@@ -146,7 +147,7 @@ def work(path: Path) -> Work:
 
 
 def tensor_errors(source: Path, target: Path, wave: np.ndarray) -> pd.Series:
-    """SNR in dB of what learnt layers put out in the quantized file against the float file, by layer and in order.
+    """Return the SNR in dB of the outputs of learnt layers in the quantized file against the float file, in order.
 
     wave: (N,), streamed through both.
     """
@@ -171,8 +172,13 @@ def _package(path: Path):
     return onnx
 
 
+def _metadata(model) -> dict[str, str]:
+    """Return what a file says of itself, without its seal."""
+    return {fact.key: fact.value for fact in model.metadata_props if fact.key != SEAL}
+
+
 def _mode(model) -> str | None:
-    """How a file was quantized; None for a float file."""
+    """Return how a file was quantized; None for a float file."""
     kinds = {node.op_type for node in model.graph.node}
     if kinds & {"DynamicQuantizeLinear", "DynamicQuantizeLSTM"}:
         return "dynamic"
@@ -190,7 +196,7 @@ def _weights(model) -> dict[str, np.ndarray]:
 
 
 def _reason(node, model, weights: dict[str, np.ndarray], quantize: str) -> str | None:
-    """Why a product stays in float; None if it does not."""
+    """Return why a product stays in float; None if it does not."""
     if node.op_type in _LACKING[quantize]:
         return _LACKING[quantize][node.op_type]
     if why := _unlearnt(node, weights):
@@ -203,7 +209,7 @@ def _reason(node, model, weights: dict[str, np.ndarray], quantize: str) -> str |
 
 
 def _unlearnt(node, weights: dict[str, np.ndarray]) -> str | None:
-    """What a product is that nobody trained; None if it is of the network proper."""
+    """Return in words what an untrained product is; None if the product is of the network proper."""
     weight = weights.get(node.input[1])
     rounded = node.input[1].endswith("_DequantizeLinear_Output")
     if any(".dft." in name for name in node.input) or weight is None and not rounded:
@@ -220,16 +226,15 @@ def _biased(node, model) -> bool:
 
 
 def _layer(node) -> str:
-    """The layer's name in the model where its weight tells, else that of its output."""
+    """Return the layer's name in the model if its weight has it, else that of its output."""
     name = node.input[1]
     learnt = name.startswith("enhancer.")
     return name.removeprefix("enhancer.").removeprefix("core.").rpartition(".")[0] if learnt else node.output[0]
 
 
 def _ranges(model, tensors: list[str], waves: Sequence[np.ndarray]) -> dict[str, tuple[np.float32, np.float32]]:
-    """The percentiles of every tensor's values."""
-    hop_length = int(next(prop.value for prop in model.metadata_props if prop.key == "hop_length"))
-    stride = max(1, sum(map(len, waves)) // hop_length // HOPS)
+    """Return the percentiles of every tensor's values."""
+    stride = max(1, sum(map(len, waves)) // Signal.read(_metadata(model)).hop_length // HOPS)
     values = _values(model, tensors, waves, stride)
     return {
         name: tuple(np.percentile(seen, (100 - PERCENTILE, PERCENTILE)).astype(np.float32))
@@ -238,12 +243,12 @@ def _ranges(model, tensors: list[str], waves: Sequence[np.ndarray]) -> dict[str,
 
 
 def _values(model, tensors: list[str], waves: Iterable[np.ndarray], stride: int) -> dict[str, np.ndarray]:
-    """Of every stride-th hop of all streams, all that each tensor holds, (hops, *shape)."""
+    """Return the values of each tensor in every stride-th hop of all streams, (hops, *shape)."""
     from onnx import ModelProto, helper, save
 
     watched = ModelProto()
     watched.CopyFrom(model)
-    helper.set_model_props(watched, {fact.key: fact.value for fact in model.metadata_props if fact.key != SEAL})
+    helper.set_model_props(watched, _metadata(model))
     outputs = {output.name for output in (*model.graph.input, *model.graph.output)}
     watched.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in tensors if name not in outputs)
     with tempfile.TemporaryDirectory() as folder:
@@ -256,11 +261,11 @@ def _values(model, tensors: list[str], waves: Iterable[np.ndarray], stride: int)
 
 
 def _streamed(session, wave: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
-    """Inputs and outputs of every hop by name, from zero states on."""
+    """Yield inputs and outputs of every hop by name, from zero states on."""
     first, *states = session.get_inputs()
     outputs = [output.name for output in session.get_outputs()]
     past = {state.name: np.zeros(state.shape, np.float32) for state in states}
-    for x in inputs(wave, session.get_modelmeta().custom_metadata_map):
+    for x in inputs(wave, Signal.read(session.get_modelmeta().custom_metadata_map)):
         given = {first.name: x} | past
         results = dict(zip(outputs, session.run(None, given)))
         yield given | results
@@ -268,8 +273,8 @@ def _streamed(session, wave: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
 
 
 def _optimised(path: Path, onnx):
-    """The graph with the runtime's own kinds of operators, before it changes their layout and names."""
-    open_onnx(path)  # tells what is wrong with it
+    """Return the graph with the runtime's own kinds of operators, before it changes their layout and names."""
+    open_onnx(path)  # raises UserError, which says what is wrong with the file
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

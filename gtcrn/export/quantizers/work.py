@@ -1,4 +1,4 @@
-"""What an exported file computes, and in which numbers its runtime does so."""
+"""The work of an exported file, and in which numbers its runtime does it."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from typing import NamedTuple
 
 
 class Work(NamedTuple):
-    """Of one hop: integers, floats: multiplications of convolutions, products and recurrent layers, by integers with
-    integers and all others. left: operators of those in float, by kind, and why. operators: how many of each kind, as
-    the runtime runs them; of those in both kinds of numbers the floats' name says so: "CONV_2D, float".
+    """The work of one hop.
+
+    integers, floats: multiplications of convolutions, products and recurrent layers, by integers with integers, and
+    all others. left: the kinds of operators that multiply in float, and why. operators: how many of each kind, as the
+    runtime runs them; those in float are named so: "CONV_2D, float".
     """
 
     integers: int
@@ -18,5 +20,5 @@ class Work(NamedTuple):
 
     @property
     def share(self) -> float:
-        """Of integers, 0 to 1; 0 if nothing is multiplied."""
+        """Share of the multiplications that are in integers, 0 to 1; 0 if nothing is multiplied."""
         return self.integers / max(self.integers + self.floats, 1)

@@ -8,7 +8,6 @@ and the next one the same. Other tensors have no name, which saves a third of th
 from __future__ import annotations
 
 import io
-import json
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,31 +17,30 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as tflite
 
+from gtcrn.export.writers.tflite_schema import BIASES, TYPES, packed
 from gtcrn.models.masking import ERBMaskNetwork
 from gtcrn.quantization.network import Network, key
 from gtcrn.quantization.program import Op
+from gtcrn.runtime.facts import BANDS, BandCodes, Integers
+from gtcrn.runtime.integer_step import ERB
 from gtcrn.runtime.integrity import MARK, write_parts
 
-# by bits of activations
-_TYPES = {8: tflite.TensorType.INT8, 16: tflite.TensorType.INT16}
-_BIASES = {8: (tflite.TensorType.INT32, np.int32), 16: (tflite.TensorType.INT64, np.int64)}
 # of operators, the first whose kernel gives 8 and 16 bits
 _VERSIONS = {
     **{"CONV_2D": (3, 4), "DEPTHWISE_CONV_2D": (3, 5), "ADD": (2, 3), "MUL": (2, 4), "MEAN": (2, 3), "PAD": (2, 3)},
     **{"LEAKY_RELU": (2, 2), "LOGISTIC": (2, 3), "TANH": (2, 3)},
     **{"SLICE": (2, 4), "CONCATENATION": (2, 3), "RESHAPE": (1, 1), "QUANTIZE": (2, 2)},
 }
-_ERB = ("erb_analysis", "erb_synthesis")
 
 
 class IntegerGraph:
-    """A network in integers where `gtcrn.export.formats` expects a model's graph.
+    """A network in integers that `describe` and `write` take for a model's graph.
 
     erb: the matrices from bins to bands and back, of the bins above those that stay as they are.
-    facts: what its file says of itself, beside what every file says; see `describe`.
+    integers: what its file says of them; see `describe`.
     """
 
-    kind = "bands"
+    kind = BANDS
 
     def __init__(self, network: Network, core: ERBMaskNetwork):
         self.network = network
@@ -50,30 +48,29 @@ class IntegerGraph:
         self.states = {f"state.{name}": np.zeros((1, *shape)) for name, shape in program.states().items()}
         self.erb = [matrix.weight.detach().numpy() for matrix in (core.erb.erb_fc, core.erb.ierb_fc)]
         self.written = Writer(network).write()
-        self.facts = {
-            "quantize": network.name,
-            "bits": str(program.bits["bands"]),
-            "residual_gain": str(program.rho),
-            "bands": str(core.erb.n_bands),
-            "low_bins": str(core.erb.low_bins),
-            "quantization": json.dumps(self.written.quantization),
-            "operators": json.dumps(self.written.operators),
-            "int16_macs": f"{program.wide_share():g}",
-        }
+        self.integers = Integers(
+            quantize=network.name,
+            codes=BandCodes(program.bits["bands"], program.rho, core.erb.low_bins, self.written.quantization),
+            bands=core.erb.n_bands,
+            operators=self.written.operators,
+            int16_macs=program.wide_share(),
+        )
 
 
 def write(graph: IntegerGraph, path: Path, metadata: dict[str, str]) -> None:
-    """The file, with `metadata.json` and the ERB matrices in a zip archive at its end, which interpreters ignore."""
+    """Write the file, with its metadata and the ERB matrices in an archive at its end, which interpreters ignore."""
     matrices = {}
-    for name, matrix in zip(_ERB, graph.erb):
+    for name, matrix in zip(ERB, graph.erb):
         buffer = io.BytesIO()
         np.save(buffer, matrix)
-        matrices[f"{name}.npy"] = buffer.getvalue()
+        matrices[name] = buffer.getvalue()
     write_parts(path, graph.written.content, metadata, matrices)
 
 
 class Written(NamedTuple):
-    """content: of the file. tensors: their numbers by their names in the program, `state.…` and `next_state.…`.
+    """A file that has been written, without its metadata.
+
+    content: of the file. tensors: their numbers by their names in the program, `state.…` and `next_state.…`.
     quantization: scale and zero point of inputs and output by their names in the file. operators: how many of each.
     """
 
@@ -84,7 +81,7 @@ class Written(NamedTuple):
 
 
 class _Builder(flatbuffers.Builder):
-    """Writes equal vectors once, and bytes where they are aligned to 16, as the schema asks of constants."""
+    """A builder that writes equal vectors once, and bytes aligned to 16, as the schema asks of constants."""
 
     def __init__(self):
         super().__init__(1 << 18)
@@ -104,11 +101,11 @@ class _Once:
 
     def __init__(self, table):
         self.table = table
-        self.place: int | None = None
+        self.offset: int | None = None
 
     def Pack(self, builder: _Builder) -> int:
-        self.place = self.place or self.table.Pack(builder)
-        return self.place
+        self.offset = self.offset or self.table.Pack(builder)
+        return self.offset
 
 
 def _table(kind: type, **fields):
@@ -119,7 +116,7 @@ def _table(kind: type, **fields):
 
 
 class Writer:
-    """Writes a network once."""
+    """The tensors and operators of one network, as they are written one after the other."""
 
     def __init__(self, network: Network):
         self.network, self.program = network, network.program
@@ -154,8 +151,6 @@ class Writer:
         ]
         parts = dict(operatorCodes=codes, subgraphs=[subgraph], buffers=self.buffers)
         model = _table(tflite.ModelT, version=3, description=MARK, **parts)
-        builder = _Builder()
-        builder.Finish(model.Pack(builder), b"TFL3")
         owners = {"input": "bands", "output": program.output} | {f"state.{name}": name for name in program.states()}
         quantization = {}
         for name, owner in owners.items():
@@ -163,13 +158,13 @@ class Writer:
             quantization[name] = float(scale), zero
         kinds = list(self.kinds)
         operators = Counter(kinds[operator.opcodeIndex] for operator in self.operators)
-        return Written(bytes(builder.Output()), self.index, quantization, dict(operators.most_common()))
+        return Written(packed(model, _Builder()), self.index, quantization, dict(operators.most_common()))
 
     def _numbers(self, names: Iterable[str]) -> np.ndarray:
         return np.array([self.index[name] for name in names], np.int32)
 
     def _once(self, kind: type, **fields) -> _Once:
-        """A table, the same for the same fields."""
+        """Return a table, the same one for the same fields."""
         values = (value.tobytes() if isinstance(value, np.ndarray) else value for value in fields.values())
         return self.shared.setdefault((kind, *values), _Once(_table(kind, **fields)))
 
@@ -193,13 +188,14 @@ class Writer:
         return len(self.buffers) - 1
 
     def _activation(self, name: str, shape: list[int], owner: str) -> int:
-        """A tensor with the scale and zero point of the tensor `owner`."""
+        """Add a tensor with the scale and zero point of the tensor `owner`, and return its number."""
         scale, zero = self._scale_zero(owner)
-        self.index[name] = self._tensor(shape, _TYPES[self.program.bits[owner]], scales=[scale], zeros=[zero])
+        type_, _ = TYPES[self.program.bits[owner]]
+        self.index[name] = self._tensor(shape, type_, scales=[scale], zeros=[zero])
         return self.index[name]
 
     def _integers(self, values) -> int:
-        """A constant, once."""
+        """Return the number of a constant, the same one for the same values."""
         values = np.asarray(values, np.int32)
         identity = values.shape, values.tobytes()
         if identity not in self.constants:
@@ -217,7 +213,7 @@ class Writer:
     # operators
 
     def _operator(self, kind: str, inputs: list[int], output: int, options: str | None = None, **fields) -> None:
-        """options: their table's name, of `fields`."""
+        """Add an operator. options: the name of their table, whose content is `fields`."""
         version = _VERSIONS[kind][self.tensors[output].type == tflite.TensorType.INT16]
         self.kinds[kind] = max(version, self.kinds.get(kind, 0))
         operator = _table(
@@ -325,7 +321,7 @@ class Writer:
         return functions.RELU if op.options["relu"] else functions.NONE
 
     def _constants_of(self, op: Op) -> tuple[int, int]:
-        """Weight (O, time, frequency, I), or (1, time, frequency, O) of a depthwise kernel, and bias."""
+        """Return the tensors of weight (O, time, frequency, I), or (1, time, frequency, O) if depthwise, and bias."""
         name, network, depthwise = op.output, self.network, op.options["groups"] > 1
         weight = network.weight(name).detach().double().numpy()
         scales = network.weight_scale(name).double().numpy()
@@ -336,5 +332,5 @@ class Writer:
         kernel = self._tensor(codes.shape, tflite.TensorType.INT8, self._buffer(codes), scales, zeros, axis)
         bias_scales = scales.astype(np.float32) * self._scale_zero(op.inputs[0])[0]
         bias = np.rint(network.bias(name).detach().double().numpy() / bias_scales)
-        type_, dtype = _BIASES[self.program.bits[name]]
+        type_, dtype = BIASES[self.program.bits[name]]
         return kernel, self._tensor(bias.shape, type_, self._buffer(bias.astype(dtype)), bias_scales, zeros)

@@ -10,18 +10,17 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from gtcrn.errors import UserError
 from gtcrn.export.graph import Graph
+from gtcrn.export.writers.rewriting import Rewriting
 from gtcrn.runtime.integrity import MARK, read_parts, write_parts
 from gtcrn.runtime.silence import silence
 
 
 def write(graph: Graph, path: Path, metadata: dict[str, str]) -> None:
-    """The graph as a file whose inputs and outputs have the graph's order and names, in the signature too.
+    """Write the graph as a file whose inputs and outputs have the graph's order and names, in the signature too.
 
-    The metadata is a zip archive's member `metadata.json` at the end of the file, which interpreters ignore.
     Raises UserError without litert-torch, or if that can't convert the graph.
     """
     with silence(), _silent_stderr():
@@ -39,40 +38,35 @@ def write(graph: Graph, path: Path, metadata: dict[str, str]) -> None:
 
 
 def write_metadata(path: Path, metadata: dict[str, str]) -> None:
-    """Puts them at the end of a file, in place of all that its archive has."""
+    """Replace the metadata of a file."""
     write_parts(path, read_parts(path).content, metadata, {})
 
 
 class _Convertible(nn.Module):
-    """A graph in forms that litert-torch 0.10 converts, and rightly: see `REWRITTEN`."""
+    """A graph in forms that litert-torch 0.10 converts rightly, see `REWRITTEN`."""
 
     def __init__(self, graph: Graph):
         super().__init__()
         self.step = graph
         self.eval()
         for constant in (*graph.parameters(), *graph.buffers()):
-            # it takes those for one whose copies lie, one after the other, in the same place
+            # litert-torch takes constants for one whose temporary copies have the same address
             constant.data = constant.contiguous()
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        with _Rewriting():
+        with Rewriting(REWRITTEN):
             return self.step(*inputs)
 
 
-class _Rewriting(TorchFunctionMode):
-    def __torch_function__(self, function, types, args=(), kwargs=None):
-        return REWRITTEN.get(function, function)(*args, **(kwargs or {}))
-
-
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """With a bias, if need be one too small to change anything: products without one can't become 4-dimensional."""
+    """Give a product a bias, if need be one too small to change anything: without one it can't become 4-dimensional."""
     if bias is None:  # zeros would be optimised away
         bias = weight.new_full((len(weight),), torch.finfo(weight.dtype).tiny)
     return F.linear(x, weight, bias)
 
 
 def _conv_transpose1d(x: Tensor, weight: Tensor, bias: Tensor, stride: tuple[int], padding: tuple[int], *_) -> Tensor:
-    """As a plain convolution that gives the `stride` samples after one another as channels.
+    """Compute a plain convolution that gives the `stride` samples after one another as channels.
 
     It is causal, its padding whole strides: what the past begins is cut off.
     """
@@ -88,7 +82,7 @@ REWRITTEN = {F.linear: _linear, F.conv_transpose1d: _conv_transpose1d}
 
 @contextmanager
 def _silent_stderr() -> Iterator[None]:
-    """Libraries in C++ write past Python."""
+    """Discard what libraries in C++ write to stderr past Python."""
     stderr = os.dup(2)
     with open(os.devnull, "w") as nowhere:
         os.dup2(nowhere.fileno(), 2)
@@ -100,22 +94,21 @@ def _silent_stderr() -> Iterator[None]:
 
 
 def _named(content: bytes, graph: Graph) -> bytes:
-    """The file with the graph's names in place of args_0, args_1, … and output_0, output_1, …"""
-    import flatbuffers
+    """Return the file with the graph's names instead of args_0, args_1, … and output_0, output_1, …"""
     from ai_edge_litert.schema_py_generated import ModelT
+
+    from gtcrn.export.writers.tflite_schema import packed
 
     model = ModelT.InitFromPackedBuf(content)
     (signature,), (subgraph,) = model.signatureDefs, model.subgraphs
     subgraph.inputs = _rename(signature.inputs, subgraph.tensors, graph.input_names)
     subgraph.outputs = _rename(signature.outputs, subgraph.tensors, graph.output_names)
     model.description = MARK
-    builder = flatbuffers.Builder()
-    builder.Finish(model.Pack(builder), b"TFL3")
-    return bytes(builder.Output())
+    return packed(model)
 
 
 def _rename(signature: list, tensors: list, names: list[str]) -> list[int]:
-    """Names one side of a signature and its tensors, and gives these in the order of their names."""
+    """Name one side of a signature and its tensors, and return the tensors' numbers in the order of the names."""
     order = sorted(signature, key=lambda entry: int(entry.name.rpartition(b"_")[2]))
     for entry, name in zip(order, names, strict=True):
         entry.name = tensors[entry.tensorIndex].name = name

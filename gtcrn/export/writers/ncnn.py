@@ -11,17 +11,17 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from gtcrn.errors import UserError
 from gtcrn.export.graph import Graph
+from gtcrn.export.writers.rewriting import Rewriting
 from gtcrn.runtime.integrity import seal_folder
 from gtcrn.runtime.ncnn import BIN, PARAM
 from gtcrn.runtime.silence import silence
 
 
 def write(graph: Graph, path: Path, metadata: dict[str, str]) -> None:
-    """The graph as a folder of the files above, in 32 bits.
+    """Write the graph as a folder of the files that `gtcrn.runtime.ncnn` describes, in 32 bits.
 
     Raises UserError without pnnx, or if the graph holds an operator that ncnn has no layer for.
     """
@@ -46,7 +46,7 @@ def write(graph: Graph, path: Path, metadata: dict[str, str]) -> None:
 
 
 class _Flat(nn.Module):
-    """A graph of vectors, in functions that pnnx has layers of ncnn for."""
+    """A graph of vectors, in functions for which pnnx has layers of ncnn."""
 
     def __init__(self, graph: Graph):
         super().__init__()
@@ -58,13 +58,13 @@ class _Flat(nn.Module):
         self.shapes = [x.shape for x in graph.example()]
 
     def forward(self, *vectors: Tensor) -> list[Tensor]:
-        with _Rewriting():
+        with Rewriting(REWRITTEN):
             outputs = self.step(*(x.reshape(shape) for x, shape in zip(vectors, self.shapes)))
         return [y.flatten() for y in outputs]
 
 
 class _WholeNorm(nn.Module):
-    """A LayerNorm of all elements; ncnn's is of the last dimension's."""
+    """A LayerNorm over all elements; that of ncnn is over the last dimension."""
 
     def __init__(self, norm: nn.LayerNorm):
         super().__init__()
@@ -76,15 +76,10 @@ class _WholeNorm(nn.Module):
         return (centred / deviation).reshape(_shape(x)) * self.weight + self.bias
 
 
-class _Rewriting(TorchFunctionMode):
-    def __torch_function__(self, function, types, args=(), kwargs=None):
-        return REWRITTEN.get(function, function)(*args, **(kwargs or {}))
-
-
 def _gru(
     x, hidden, weights, has_biases, layers, dropout, training, bidirectional, batch_first
 ) -> tuple[Tensor, Tensor]:
-    """torch's own for one stream, every step written out."""
+    """Compute torch.gru for one stream, with every step written out."""
     first, second, _ = _shape(x)
     steps, hiddens = list(x.flatten().chunk(first * second)), []
     for layer, state in enumerate(hidden.flatten().chunk(layers)):
@@ -98,7 +93,7 @@ def _gru(
 
 
 def _lstm(x, states, weights, has_biases, layers, *_) -> tuple[Tensor, Tensor, Tensor]:
-    """Likewise for one step of one layer."""
+    """Compute torch.lstm for one step of one layer."""
     (hidden, cell), (w, u, b, c) = states, weights
     gates = F.linear(torch.cat([x.flatten(), hidden.flatten()]), torch.cat([w, u], dim=1), b + c)
     entered, kept, new, shown = gates.chunk(4)
@@ -108,12 +103,12 @@ def _lstm(x, states, weights, has_biases, layers, *_) -> tuple[Tensor, Tensor, T
 
 
 def _shape(x: Tensor) -> list[int]:
-    """Constants, which a trace would compute."""
+    """Return the sizes as constants, which a trace would otherwise compute."""
     return [int(size) for size in x.shape]
 
 
 def _index_select(x: Tensor, dim: int, index: Tensor) -> Tensor:
-    """Of a vector's elements, as a product, or a matrix's rows."""
+    """Select elements of a vector, as a product, or rows of a matrix."""
     if x.dim() == 1:
         return F.linear(x, F.one_hot(index, len(x)).to(x.dtype))
     rows = x.flatten().chunk(len(x))
@@ -121,7 +116,7 @@ def _index_select(x: Tensor, dim: int, index: Tensor) -> Tensor:
 
 
 def _item(x: Tensor, index) -> Tensor:
-    """x[0] of one element: pnnx would look for more."""
+    """Return x[index]; of a tensor with one element without indexing, which pnnx converts wrongly there."""
     if type(index) is int and len(x) == 1:
         return x.reshape(_shape(x)[1:])
     return x[index]
@@ -146,7 +141,7 @@ REWRITTEN = {
 
 
 def _check(param: str, system: str) -> None:
-    """What pnnx found no ncnn layer for keeps the name it has in PyTorch, with dots or colons."""
+    """Raise UserError for a layer that keeps its PyTorch name, with dots or colons: pnnx found none of ncnn for it."""
     foreign = set(re.findall(r"^\S*(?:\.|::)\S*", param, re.MULTILINE))
     if foreign:
         raise UserError(f"ncnn has no layer for {', '.join(sorted(foreign))} of {system}; use format=onnx_wave")

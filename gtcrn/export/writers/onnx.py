@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from gtcrn.errors import UserError
 from gtcrn.export.graph import Graph
@@ -17,23 +16,11 @@ REFUSED = ("Scatter", "ScatterElements", "ScatterND", "Loop", "If", "Scan")
 
 
 def write(graph: Graph, path: Path, metadata: dict[str, str]) -> None:
-    """The graph as an ONNX file that says what it is in its `metadata_props`.
+    """Write the graph as an ONNX file with the metadata in its `metadata_props`.
 
     Raises UserError without the packages, or if the file would hold an operator of `REFUSED` or a shape that is not
     fixed.
     """
-    write_module(graph, graph.example(), graph.input_names, graph.output_names, path, metadata)
-
-
-def write_module(
-    module: nn.Module,
-    example: tuple[torch.Tensor, ...],
-    input_names: list[str],
-    output_names: list[str],
-    path: Path,
-    metadata: dict[str, str],
-) -> None:
-    """The same for a module that is called as `module(*example)`."""
     try:
         import onnx
         import onnxscript  # noqa: F401  torch's exporter needs it, and says so in many lines
@@ -41,7 +28,12 @@ def write_module(
         raise UserError(f"{path.name}: writing it needs onnx and onnxscript: pip install -e '.[export]'") from error
     with silence():
         program = torch.onnx.export(
-            module.eval(), example, input_names=input_names, output_names=output_names, dynamo=True, verbose=False
+            graph.eval(),
+            graph.example(),
+            input_names=graph.input_names,
+            output_names=graph.output_names,
+            dynamo=True,
+            verbose=False,
         )
     model = program.model_proto
     forget_origins(model)
@@ -50,7 +42,7 @@ def write_module(
 
 
 def write_metadata(path: Path, metadata: dict[str, str]) -> None:
-    """Puts them into a file, in place of those that it has."""
+    """Replace the metadata of a file."""
     import onnx
 
     _save(onnx.load(path), path, metadata)
@@ -64,13 +56,13 @@ def _save(model, path: Path, metadata: dict[str, str]) -> None:
 
 
 def forget_origins(model) -> None:
-    """Takes out the lines of code that torch's exporter says each node came from: they double the file."""
+    """Remove the lines of code that torch's exporter notes for each node: they double the file."""
     for part in (model.graph, *model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output):
         del part.metadata_props[:]
 
 
 def check(model) -> None:
-    """Raises UserError naming the first node that is refused, or the first tensor whose shape is not fixed."""
+    """Raise UserError naming the first node that is refused, or the first tensor whose shape is not fixed."""
     from onnx.shape_inference import infer_shapes
 
     for node in model.graph.node:

@@ -1,7 +1,7 @@
 """Files for sherpa-onnx's GTCRN denoisers (k2-fsa): spectral models with their states in three tensors.
 
-Its online denoiser gives what our stream gives, without the delay and as long as its input. Its offline denoiser gives
-what our whole utterances give with padding=reflect, but for the last incomplete hop.
+The output of its online denoiser is that of a stream here, without the delay and as long as its input. That of its
+offline denoiser is that of whole utterances here with padding=reflect, but for the last incomplete hop.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def _cache_of(state: str) -> str:
 
 
 def write(graph: PackedGraph, path: Path, metadata: dict[str, str]) -> None:
-    """An ONNX file with the metadata that sherpa-onnx asks for beside our own. Raises UserError as `onnx.write`."""
+    """Write an ONNX file that has the metadata that sherpa-onnx asks for, too. Raises UserError as `onnx.write`."""
     shapes = {f"{cache}_shape": ",".join(map(str, state.shape)) for cache, state in graph.states.items()}
     asked = {
         "model_type": "gtcrn",

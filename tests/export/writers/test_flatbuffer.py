@@ -98,7 +98,7 @@ def test_names_shapes_and_scales(graph, network, enhancer):
 
 def test_says_what_it_is(graph, network, enhancer, tmp_path):
     path = tmp_path / "x.tflite"
-    write(graph, path, describe(graph, enhancer, Weights("a test", "MIT")))
+    write(graph, path, describe(graph, enhancer, Weights("a test", "MIT")).metadata())
     with zipfile.ZipFile(path) as archive:
         metadata = json.loads(archive.read("metadata.json"))
         assert sorted(archive.namelist()) == ["erb_analysis.npy", "erb_synthesis.npy", "metadata.json"]

@@ -33,7 +33,7 @@ def graph(enhancer):
 @pytest.fixture(scope="module")
 def file(graph, enhancer, tmp_path_factory):
     path = tmp_path_factory.mktemp("litert") / "micro.tflite"
-    write(graph, path, describe(graph, enhancer, Weights("a test", "MIT")))
+    write(graph, path, describe(graph, enhancer, Weights("a test", "MIT")).metadata())
     return path
 
 

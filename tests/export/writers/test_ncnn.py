@@ -11,7 +11,7 @@ import torch
 from gtcrn.errors import UserError
 from gtcrn.export.graph import Graph
 from gtcrn.export.metadata import Weights, describe
-from gtcrn.export.optimize import lean
+from gtcrn.export.optimize import optimized
 from gtcrn.export.writers.ncnn import write
 from gtcrn.models import dtln, gtcrn, micro
 from gtcrn.runtime.integrity import seal_folder
@@ -31,7 +31,7 @@ def enhancer():
 def folder(enhancer, tmp_path_factory):
     path = tmp_path_factory.mktemp("ncnn") / "micro_ncnn"
     graph = Graph(enhancer, "spectrum")
-    write(graph, path, describe(graph, enhancer, Weights("a test", "MIT")))
+    write(graph, path, describe(graph, enhancer, Weights("a test", "MIT")).metadata())
     return path
 
 
@@ -54,8 +54,8 @@ def test_recurrences_are_rewritten_for_it(tmp_path):
     enhancer = gtcrn.build(channels=4, dpgrnn_count=1, hidden_size=8).eval()
     for parameter in enhancer.parameters():
         parameter += 0.1 * torch.randn_like(parameter)  # norms that scale
-    graph = Graph(lean(enhancer), "spectrum")
-    write(graph, tmp_path / "gtcrn_ncnn", describe(graph, enhancer, Weights("", "")))
+    graph = Graph(optimized(enhancer), "spectrum")
+    write(graph, tmp_path / "gtcrn_ncnn", describe(graph, enhancer, Weights("", "")).metadata())
     noisy = 0.1 * torch.randn(1, 10 * 256)
     streamed = NcnnDenoiser(tmp_path / "gtcrn_ncnn").process(noisy[0].numpy())
     expected = enhancer(noisy, enhancer.initial_state(1))[0][0].numpy()
@@ -72,7 +72,7 @@ def test_what_ncnn_has_no_layer_for_is_named_and_nothing_is_left(tmp_path):
     enhancer = dtln.build(lstm_size=4, layers=1, basis_size=8, n_fft=32, hop_length=8)
     graph = Graph(enhancer, "wave")  # with FFT operators
     with pytest.raises(UserError, match="ncnn has no layer for .*torch.fft.rfft.* of DTLN; use format=onnx_wave"):
-        write(graph, tmp_path / "dtln_ncnn", describe(graph, enhancer, Weights("", "")))
+        write(graph, tmp_path / "dtln_ncnn", describe(graph, enhancer, Weights("", "")).metadata())
     assert not list(tmp_path.iterdir())
 
 

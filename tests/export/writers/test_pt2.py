@@ -28,7 +28,7 @@ def enhancer():
 def program(request, enhancer, tmp_path_factory):
     path = tmp_path_factory.mktemp("pt2") / "micro.pt2"
     graph = Graph(enhancer, request.param)
-    write(graph, path, describe(graph, enhancer, Weights("a test", "MIT")))
+    write(graph, path, describe(graph, enhancer, Weights("a test", "MIT")).metadata())
     return path
 
 

@@ -11,8 +11,8 @@ ENOUGH = 30.0  # dB between a tensor and its rounding to 8 bits
 
 
 def layers(file: File) -> set[int]:
-    """The convolutions and fully connected layers of the network, but for those of energies: a square has twice the
-    range in dB."""
+    """Return the convolutions and fully connected layers of the network, but for those of energies: a square has twice
+    the range in dB."""
     found, squared = set(), set()
     for number, (kind, op) in enumerate(zip(file.kinds, file.operators)):
         sources = file.floats(number)
@@ -24,7 +24,7 @@ def layers(file: File) -> set[int]:
 
 
 def widths(file: File, quantize: str, seen: dict[int, Seen]) -> dict[int, int]:
-    """Bits of the activations of every operator in integers, by its number.
+    """Return the bits of the activations of every operator in integers, by its number.
 
     "mixed": 16 for layers whose input or output rounded to 8 would be less than `ENOUGH` dB above the error, and for
     what lies behind those until the next layer.
@@ -42,7 +42,7 @@ def widths(file: File, quantize: str, seen: dict[int, Seen]) -> dict[int, int]:
 
 
 def _accumulating(file: File, seen: dict[int, Seen]) -> set[int]:
-    """The operators by which a state is added to itself, beyond ±1: cells of LSTMs, whose range is open."""
+    """Return the operators by which a state is added to itself, beyond ±1: cells of LSTMs, whose range is open."""
     found = set()
     for state, new in file.states.items():
         after, before = {state}, {new}
@@ -60,7 +60,7 @@ def _accumulating(file: File, seen: dict[int, Seen]) -> set[int]:
 
 
 def integer_operators(file: File, seen: dict[int, Seen]) -> set[int]:
-    """Layers, and operators between them that neither take a float nor are of use to floats alone."""
+    """Return the layers, and the operators between them that neither take a float nor are of use to floats alone."""
     fixed = layers(file)
     between = {
         k for k, kind in enumerate(file.kinds) if kind in BETWEEN or file.weight(k) is not None and file.selects(k)

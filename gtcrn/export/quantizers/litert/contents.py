@@ -1,4 +1,4 @@
-"""What is in a file, and how far it is from the float one."""
+"""The work that a file does in integers, and how far its tensors are from those of the float file."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from gtcrn.export.quantizers.work import Work
 
 
 def work(path: Path) -> Work:
-    """What LiteRT multiplies in integers in any .tflite of this framework: by operators of integers, and by those of
-    floats whose weights are of 8 bits, which round what comes in to 8 bits too."""
+    """Return how much LiteRT multiplies in integers in any .tflite of this framework: by operators of integers, and by
+    those of floats whose weights have 8 bits, which round their inputs to 8 bits too."""
     file = File(path)
     macs, left, operators = Counter(), {}, Counter()
     for number, (kind, op) in enumerate(zip(file.kinds, file.operators)):
@@ -34,7 +34,7 @@ def work(path: Path) -> Work:
 
 
 def _reason(file: File, number: int) -> str:
-    """Why a multiplication is left in float."""
+    """Return why a multiplication is left in float."""
     if not file.in_integers():
         return "a file without integers"
     if file.kinds[number] not in LAYERS:
@@ -64,14 +64,17 @@ def _macs(kind: str, op, tensors: list) -> int:
 
 
 def tensor_errors(source: Path, target: Path, wave: np.ndarray) -> pd.Series:
-    """SNR in dB of what layers and gates make in the file `target` against the same in the float file it is of, as far
-    as integers hold it, while both stream wave (N,); by name and in order, without those that have no error."""
+    """Return the SNR in dB of the outputs of layers and gates in the file `target` against those in its float file.
+
+    Values beyond the range of the integers are clipped in both. wave: (N,), streamed through both. By name and in
+    order, without those that have no error.
+    """
     file, other = File(source), File(target)
-    places = file.names()
+    outputs = file.names()
     known = {tensor.name: i for i, tensor in enumerate(other.tensors)}
-    names = [name for name in places if name.encode() in known]
+    names = [name for name in outputs if name.encode() in known]
     numbers = [known[name.encode()] for name in names]
-    (exact_step, exact), (step, rounded) = opened(source, [places[name] for name in names]), opened(target, numbers)
+    (exact_step, exact), (step, rounded) = opened(source, [outputs[name] for name in names]), opened(target, numbers)
     sizes = [view.size for view in exact]
     coding = zip(*(_coding(other.tensors[i]) for i in numbers))
     scale, zero, low, high = (np.repeat(values, sizes) for values in coding)
@@ -87,7 +90,7 @@ def tensor_errors(source: Path, target: Path, wave: np.ndarray) -> pd.Series:
 
 
 def _coding(tensor) -> tuple[float, int, float, float]:
-    """Scale and zero point of a tensor, and the ends of what it can hold."""
+    """Return scale and zero point of a tensor, and the ends of its range."""
     if tensor.type == FLOAT:
         return 1.0, 0, -math.inf, math.inf
     scale, zero = float(tensor.quantization.scale[0]), int(tensor.quantization.zeroPoint[0])

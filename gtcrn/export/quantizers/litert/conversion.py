@@ -1,4 +1,4 @@
-"""The float file's operators with other tensors."""
+"""The conversion of a float file: its operators get tensors of integers."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from gtcrn.errors import UserError
 from gtcrn.export.quantizers.litert.choice import layers, widths
 from gtcrn.export.quantizers.litert.observation import look
 from gtcrn.export.quantizers.litert.scales import Scales
-from gtcrn.export.quantizers.litert.tables import BIASES, FLOAT, LAYERS, TYPES, File
+from gtcrn.export.quantizers.litert.tables import FLOAT, LAYERS, File
+from gtcrn.export.writers.tflite_schema import BIASES, TYPES
 
 LARGEST_BIAS = 2**30  # in steps of input times weight, with room for what is added
 JOINED = 10  # tensors at most, by an operator of TFLite Micro
 
 
 def quantize(source: Path, target: Path, quantize: str, waves: Sequence[np.ndarray]) -> None:
-    """Writes the float file `source` in integers.
+    """Write the float file `source` in integers.
 
     quantize: int8, int16x8, mixed or dynamic. waves: (N,) at the model's rate, by which the ranges are chosen; none for
     "dynamic". Raises UserError for a file that can't be quantized, and without audio where it is needed.
@@ -67,7 +68,7 @@ class Rewriting:
     # tensors
 
     def _constant(self, like: int, type_: int, codes: np.ndarray, scales, zeros: int = 0, axis: int = 0) -> int:
-        """Once."""
+        """Return the number of a constant of integers, the same one for the same codes, scales and zero point."""
         key = like, codes.tobytes(), np.asarray(scales).tobytes(), zeros
         if key not in self._written:
             self._written[key] = self.file.tensor(like, type_, scales, zeros, axis, codes)
@@ -103,7 +104,7 @@ class Rewriting:
         self._operators.append(op)
 
     def _join(self, op) -> None:
-        """What TFLite Micro can't join at once, by parts."""
+        """Join tensors by parts if they are more than TFLite Micro can join at once."""
         tensors, parts = self.file.tensors, []
         for begin in range(0, len(op.inputs), JOINED):
             part, whole = copy.copy(op), copy.copy(tensors[op.outputs[0]])
@@ -135,7 +136,7 @@ class Rewriting:
         self._made[output] = bits
 
     def _weights(self, kind: str, constants: list[int], x_scale: np.float32, bits: int) -> list[int]:
-        """Weight and bias, whose scale is that of weight and input."""
+        """Return the tensors of weight and bias; the scale of a bias is the product of those of weight and input."""
         weight, bias = constants
         offsets = None if bias < 0 else self.file.constant(bias)
         least = 0 if bias < 0 else np.abs(offsets) / (x_scale * LARGEST_BIAS)
@@ -148,7 +149,8 @@ class Rewriting:
 
 
 def _rounded_weight(weight: np.ndarray, axis: int, least: np.ndarray | float = 0.0) -> tuple[np.ndarray, np.ndarray]:
-    """Scales of the output channels, which lie along the axis, and codes of 8 bits. least: of the scales."""
+    """Return the scales of the output channels, which lie along the axis, and codes of 8 bits. least: that scales may
+    have."""
     others = tuple(i for i in range(weight.ndim) if i != axis)
     scales = np.maximum(np.maximum(np.abs(weight).max(axis=others), 1e-8) / 127, least).astype(np.float32)
     return scales, _rounded(weight, np.expand_dims(scales, others), 0, np.int8)
@@ -160,7 +162,7 @@ def _rounded(values: np.ndarray, scales, zero: int, dtype: type) -> np.ndarray:
 
 
 def _round_weights(file: File) -> None:
-    """In place: float operators whose weights are integers, for kernels that round what comes in on the fly."""
+    """Give float operators weights of integers, for kernels that round their inputs hop by hop. The file is changed."""
     rounded: dict[int, int] = {}
     for number in layers(file):
         kind, op = file.kinds[number], file.operators[number]

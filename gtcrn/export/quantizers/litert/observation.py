@@ -1,4 +1,4 @@
-"""A file's tensors while it streams recordings."""
+"""The values of a file's tensors while it streams recordings."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gtcrn.runtime.framing import Step
 
 
 class Seen(NamedTuple):
-    """Of the values of a tensor: the ends of their range, in which zero is, and their mean square."""
+    """The values of a tensor: the ends of their range, in which zero is, and their mean square."""
 
     low: float
     high: float
@@ -24,11 +24,11 @@ class Seen(NamedTuple):
 
 
 def look(path: Path, file: File, waves: Sequence[np.ndarray]) -> dict[int, Seen]:
-    """Every tensor in float while the file is streamed."""
+    """Return what every float tensor has had for values while the file streamed the waves."""
     numbers = [i for i, tensor in enumerate(file.tensors) if tensor.type == FLOAT and file.constant(i) is None]
     step, views = opened(path, numbers)
     sizes = [view.size for view in views]
-    hops = sum(len(wave) // int(file.metadata["hop_length"]) for wave in waves)
+    hops = sum(len(wave) // file.signal.hop_length for wave in waves)
     low, high, power = np.zeros((3, sum(sizes)))
     for _ in streamed(step, file, waves):
         now = flat(views)
@@ -43,7 +43,7 @@ def look(path: Path, file: File, waves: Sequence[np.ndarray]) -> dict[int, Seen]
 
 
 def opened(path: Path, numbers: Sequence[int]) -> tuple[Step, list[np.ndarray]]:
-    """A file in LiteRT's own kernels, and views of tensors, which every hop overwrites."""
+    """Open a file in LiteRT's own kernels, with views of tensors, which every hop overwrites."""
     interpreter = Interpreter(
         str(path),
         num_threads=1,
@@ -55,10 +55,10 @@ def opened(path: Path, numbers: Sequence[int]) -> tuple[Step, list[np.ndarray]]:
 
 
 def streamed(step: Step, file: File, waves: Sequence[np.ndarray]) -> Iterator[None]:
-    """After every hop of a stream through each wave."""
+    """Stream each wave through the step, and yield after every hop."""
     for wave in waves:
         step.reset()
-        for x in frames.inputs(wave, file.metadata):
+        for x in frames.inputs(wave, file.signal):
             step(x)
             yield
 

@@ -8,18 +8,13 @@ import numpy as np
 
 from gtcrn.errors import UserError
 from gtcrn.export.quantizers.litert.observation import Seen
-from gtcrn.export.quantizers.litert.tables import FLOAT, GATES, LAYERS, MOVES, TYPES, File
-
-# of which kernels demand these scales and zero points
-FIXED = {
-    8: {"LOGISTIC": (2**-8, -128), "TANH": (2**-7, 0)},
-    16: {"LOGISTIC": (2**-15, 0), "TANH": (2**-15, 0)},
-}
-HEADROOM = {8: 1.0, 16: 4.0}  # above what was seen
+from gtcrn.export.quantizers.litert.tables import FLOAT, GATES, LAYERS, MOVES, File
+from gtcrn.export.writers.tflite_schema import TYPES
+from gtcrn.quantization.codes import FIXED, HEADROOM
 
 
 class Scales:
-    """Of tensors in integers, each called (number, bits) after the float one that it stands for.
+    """Scales and zero points of tensors in integers, each called (number, bits) after the float tensor it stands for.
 
     Those that only lie in memory in different ways share a scale, as do a state and the next one, which so is not
     rounded again, and all inputs of layers with one weight, which so is written once.
@@ -29,9 +24,9 @@ class Scales:
         self.file, self.bits, self.seen = file, bits, seen
         self._groups, self._heeded = self._tied(), self._limits()
         self._fixed = {
-            (int(file.operators[k].outputs[0]), b): FIXED[b][file.kinds[k]]
+            (int(file.operators[k].outputs[0]), b): FIXED[b][file.kinds[k].lower()]
             for k, b in bits.items()
-            if file.kinds[k] in FIXED[b]
+            if file.kinds[k].lower() in FIXED[b]
         }
 
     def _tied(self) -> dict[tuple[int, int], set[tuple[int, int]]]:
@@ -51,7 +46,7 @@ class Scales:
         return groups
 
     def _limits(self) -> dict[int, float]:
-        """How far from zero tensors make a difference: at bits · ln 2 a sigmoid is a step from its end."""
+        """Return how far from zero tensors make a difference: at bits · ln 2 a sigmoid is a step from its end."""
         file, limits = self.file, dict.fromkeys(self.file.ends(), math.inf)
         for number in reversed(range(len(file.operators))):
             kind, op, limit = file.kinds[number], file.operators[number], math.inf
@@ -94,6 +89,6 @@ class Scales:
         return max(min(HEADROOM[bits] * low, 0.0), -limit), min(max(HEADROOM[bits] * high, 1e-6), limit)
 
     def snr(self, i: int) -> float:
-        """In dB, of a tensor rounded to 8 bits."""
+        """Return the SNR in dB of a tensor rounded to 8 bits."""
         scale, _ = self.scale_zero(i, 8)
         return 10 * math.log10(max(self.seen[i].power, 1e-20) / (float(scale) ** 2 / 12))

@@ -1,15 +1,16 @@
-"""A .tflite as tables that can be changed."""
+"""A .tflite as tables of tensors and operators that can be changed."""
 
 from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
 
-import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as tflite
 
 from gtcrn.errors import UserError
+from gtcrn.export.writers.tflite_schema import KINDS, TYPES, packed
+from gtcrn.runtime.facts import Signal
 from gtcrn.runtime.integrity import read_parts, write_parts
 
 # whose second input is a constant weight, and where its output channels are
@@ -22,18 +23,15 @@ VERSIONS = {"CONV_2D": 4, "DEPTHWISE_CONV_2D": 5, "FULLY_CONNECTED": 12, "LEAKY_
 VERSIONS |= {"MEAN": 3, "LOGISTIC": 3, "TANH": 3, "SLICE": 4, "CONCATENATION": 3, "QUANTIZE": 3, "PAD": 3}
 VERSIONS |= {"TRANSPOSE": 4, "BATCH_MATMUL": 4, "DEQUANTIZE": 3}
 
-KINDS = {code: name for name, code in vars(tflite.BuiltinOperator).items() if not name.startswith("_")}
 FLOAT = tflite.TensorType.FLOAT32
-TYPES = {8: (tflite.TensorType.INT8, np.int8), 16: (tflite.TensorType.INT16, np.int16)}
-BIASES = {8: (tflite.TensorType.INT32, np.int32), 16: (tflite.TensorType.INT64, np.int64)}
 DTYPES = {FLOAT: np.float32, tflite.TensorType.INT32: np.int32, **dict(TYPES.values())}
 
 
 class File:
     """A .tflite as tables.
 
-    kinds: of the operators. makers: the operator that makes a tensor, of a state the one that makes it in the hop
-    before; inputs of another kind and constants have none.
+    kinds: of the operators. makers: the operator that makes a tensor; that of a state makes it in the hop before.
+    Other inputs and constants have none. Raises UserError if the file is missing, damaged or not of this framework.
     """
 
     def __init__(self, path: Path):
@@ -53,8 +51,13 @@ class File:
         self.makers = {int(i): number for number, op in enumerate(self.operators) for i in op.outputs}
         self.makers |= {state: self.makers[i] for state, i in self.states.items() if i in self.makers}
 
+    @property
+    def signal(self) -> Signal:
+        """What a stream through the file has to know. Raises UserError if its metadata does not state it."""
+        return Signal.read(self.metadata)
+
     def floats(self, number: int) -> list[int]:
-        """The tensors in float that an operator takes, and no constants."""
+        """Return the tensors in float that an operator takes, without constants."""
         inputs = (int(i) for i in self.operators[number].inputs if i >= 0)
         return [i for i in inputs if self.tensors[i].type == FLOAT and self.constant(i) is None]
 
@@ -66,18 +69,18 @@ class File:
         return np.frombuffer(data.tobytes(), DTYPES[tensor.type]).reshape([] if tensor.shape is None else tensor.shape)
 
     def weight(self, number: int) -> np.ndarray | None:
-        """Of a convolution or a fully connected layer of the network."""
+        """Return the weight of a convolution or a fully connected layer of the network; None for other operators."""
         op = self.operators[number]
         if self.kinds[number] in LAYERS and ERB not in self.tensors[op.outputs[0]].name:
             return self.constant(op.inputs[1])
         return None
 
     def selects(self, number: int) -> bool:
-        """Whether a layer only moves what it is given: it has ones and zeros for weights."""
+        """Return whether a layer only moves its inputs: its weights are ones and zeros."""
         return np.isin(self.weight(number), (-1, 0, 1)).all()
 
     def names(self) -> dict[str, int]:
-        """What layers and gates make, by where in the model that is, "encoder.2.point_conv1"."""
+        """Return the outputs of layers and gates by their names in the model, such as "encoder.2.point_conv1"."""
         names, seen = {}, Counter()
         for kind, op in zip(self.kinds, self.operators):
             if kind in LAYERS or kind in GATES:
@@ -89,13 +92,13 @@ class File:
         return names
 
     def shorten(self) -> None:
-        """Tensors that are neither input nor output have only the names of `names`: others are half of a file."""
+        """Keep only the names of inputs, outputs and `names`: those of other tensors are half of a file."""
         names = {i: name.encode() for name, i in self.names().items()}
         for i in set(range(len(self.tensors))) - set(self.ends()):
             self.tensors[i].name = names.get(i, b"")
 
     def in_integers(self) -> bool:
-        """Whether some of it is."""
+        """Return whether some tensors are of integers."""
         return any(tensor.type in (tflite.TensorType.INT8, tflite.TensorType.INT16) for tensor in self.tensors)
 
     def ends(self) -> list[int]:
@@ -104,7 +107,7 @@ class File:
     def tensor(
         self, like: int, type_: int, scales, zero: int = 0, axis: int = 0, codes: np.ndarray | None = None
     ) -> int:
-        """A new one, of the shape of another. codes: of a constant."""
+        """Add a tensor with the shape of another, and return its number. codes: those of a constant."""
         tensor = tflite.TensorT()
         tensor.name, tensor.shape, tensor.type, tensor.buffer = b"", self.tensors[like].shape, type_, 0
         tensor.quantization = tflite.QuantizationParametersT()
@@ -119,7 +122,7 @@ class File:
         return len(self.tensors) - 1
 
     def code(self, kind: str) -> int:
-        """Of operators with kernels for integers."""
+        """Return the number of an operator's code, of the version that has kernels for integers."""
         codes, builtin = self.model.operatorCodes, getattr(tflite.BuiltinOperator, kind)
         number = next((i for i, code in enumerate(codes) if code.builtinCode == builtin), len(codes))
         if number == len(codes):
@@ -129,7 +132,7 @@ class File:
         return number
 
     def prune(self) -> None:
-        """Leaves out tensors and buffers that nothing refers to."""
+        """Remove tensors and buffers that nothing refers to."""
         graph, model = self.graph, self.model
         used = sorted({int(i) for op in graph.operators for i in (*op.inputs, *op.outputs) if i >= 0} | {*self.ends()})
         new = {i: number for number, i in enumerate(used)} | {-1: -1}
@@ -152,6 +155,4 @@ class File:
         model.metadata = None
 
     def write(self, path: Path) -> None:
-        builder = flatbuffers.Builder(1 << 20)
-        builder.Finish(self.model.Pack(builder), b"TFL3")
-        write_parts(path, bytes(builder.Output()), self.metadata, self.members)
+        write_parts(path, packed(self.model), self.metadata, self.members)
