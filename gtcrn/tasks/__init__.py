@@ -1,4 +1,4 @@
-"""One file per task; the only files that see a configuration."""
+"""The tasks, one file each: the only files that see a configuration."""
 
 import errno
 import importlib
@@ -30,12 +30,12 @@ from gtcrn.workers import end_with_parent
 FAILURE = "error.txt"
 UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 
-# Hydra's word on conf/hydra/launcher, whose files bear the names of the plugins' own and are complete without them
+# Hydra warns that the files of conf/hydra/launcher bear the plugins' names; they are complete without the plugins' own
 warnings.filterwarnings("ignore", r"\s*'hydra/\w+/\w+' is validated against ConfigStore schema", UserWarning)
 
 
 def in_sweep() -> bool:
-    """Whether this is a job of a multirun, whose folder is named by what it does."""
+    """Return whether this is a job of a multirun, whose folder is named after its overrides."""
     return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
 
@@ -61,21 +61,21 @@ def no_stub() -> Iterator[None]:
 
 
 def run(cfg: DictConfig) -> Any:
-    """Run the task that `cfg.task` names, and give back what it returns: the objectives of a sweep.
+    """Run the task that `cfg.task` names, and return its result: the objectives of a sweep.
 
-    What a user can mend is told in one line, with exit code 2; so are Ctrl-C and SIGTERM, with 130 and 143. What
-    nobody foresaw is told in a line too, with exit code 1, and its traceback is in the error.txt of the job's folder.
-    A job of a sweep leaves any error there, its first line for people, and the other jobs run.
+    Errors that a user can mend are printed in one line, with exit code 2; so are Ctrl-C and SIGTERM, with 130 and 143.
+    Unforeseen errors are printed in one line too, with exit code 1; error.txt in the job's folder has the traceback.
+    A job of a sweep writes every error there, beginning with that line, and the other jobs run.
     """
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a notebook's is none
-            stream.reconfigure(errors="backslashreplace")  # a name that is not UTF-8 ends no job
+        if isinstance(stream, io.TextIOWrapper):  # in a notebook it is not
+            stream.reconfigure(errors="backslashreplace")  # printing a file name that is not UTF-8 must not end the job
     try:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, partial(_terminate, os.getpid()))
         if in_sweep():
-            end_with_parent()  # where a launcher runs jobs in processes of its own
-            _record().unlink(missing_ok=True)  # of an attempt before this one
+            end_with_parent()  # because launchers may run jobs in processes of their own
+            _record().unlink(missing_ok=True)  # an earlier attempt may have left it
         with no_stub():
             return perform(cfg)
     except (Interrupted, KeyboardInterrupt) as error:
@@ -116,9 +116,10 @@ def _record() -> Path:
 
 
 def mendable(error: Exception) -> str | None:
-    """Return the line for what a user can mend: what the framework refuses, and what the machine does.
+    """Return the message, one line, of an error that a user can mend, or None for any other error.
 
-    A full disk, a folder that can't be written to, too little memory, a process that was ended from outside.
+    Such are the framework's refusals, a full disk, a folder that can't be written to, too little memory, and a process
+    that was ended from outside.
     """
     if isinstance(error, UserError):
         return str(error)
@@ -137,7 +138,7 @@ def mendable(error: Exception) -> str | None:
 
 
 def _terminate(process: int, number: int, frame: Any) -> None:
-    """Raise `Terminated` in the process that runs the task; one that was forked from it ends as without this."""
+    """Raise `Terminated` in the process that runs the task; end a process that was forked from it at once."""
     if os.getpid() != process:
         os._exit(128 + number)
     raise Terminated

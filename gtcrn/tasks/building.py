@@ -1,4 +1,4 @@
-"""From configuration to objects."""
+"""Objects are built from the configuration here: models, data, and whatever else has a `_target_`."""
 
 from __future__ import annotations
 
@@ -20,21 +20,22 @@ from gtcrn.quantization.checkpoint import holds_integers
 from gtcrn.tasks import mendable
 from gtcrn.tasks.checking import check_object
 
-OF_NO_ARCHITECTURE = {"padding", "dropout"}  # knobs of a model that leave its network as it is
+WITHOUT_ARCHITECTURE = {"padding", "dropout"}  # knobs of a model that do not change its network
 
 
 def build(config: DictConfig, **parts: Any) -> Any:
-    """`hydra.utils.instantiate`, whose errors become one line that names the key; what is no fault of a key passes.
+    """Build an object as `hydra.utils.instantiate` does. Raises UserError in one line that names the key at fault.
 
-    parts: what the configuration does not hold. A list among them, such as a trainer's callbacks, is followed by what
-    the configuration has under that key; any other part of that name is refused there.
+    parts: arguments that the configuration does not hold. The list that the configuration has under the key of a part,
+    such as a trainer's callbacks, is appended to that part if it is a list too; any other value there is refused.
     """
-    if "_target_" not in config:  # e.g. model=all, the rows of a table
-        raise UserError(f"{config._get_full_key('_target_')} is missing: this choice is nothing to build; take another")
-    check_object(OmegaConf.to_container(config, resolve=True), (), config._get_full_key(None))
+    full_key = config._get_full_key  # private, but OmegaConf has no public way to ask where a node lies
+    if "_target_" not in config:  # e.g. model=all, which lists the rows of a table
+        raise UserError(f"{full_key('_target_')} is missing: this choice is nothing to build; take another")
+    check_object(OmegaConf.to_container(config, resolve=True), (), full_key(None))
     for key in parts.keys() & config.keys():
         if not isinstance(parts[key], list) or not isinstance(config[key], ListConfig):
-            raise UserError(f"{config._get_full_key(key)}: is set by the task itself; leave it out, or add a list")
+            raise UserError(f"{full_key(key)}: is set by the task itself; leave it out, or add a list")
     try:
         further = {key: instantiate(config[key], _convert_="all") for key in parts.keys() & config.keys()}
         parts |= {key: [*parts[key], *added] for key, added in further.items()}
@@ -50,26 +51,26 @@ def build(config: DictConfig, **parts: Any) -> Any:
 
 
 def require(cfg: DictConfig, key: str) -> Any:
-    """Return the value of a key that this task cannot do without. Raises UserError if it is not given."""
+    """Return the value of a key that this task requires. Raises UserError if it is not given."""
     if OmegaConf.is_missing(cfg, key):
         raise UserError(f"task={cfg.task} needs {key}=…; see python run.py --help")
     return cfg[key]
 
 
 def model_record(cfg: DictConfig) -> dict:
-    """The model's configuration as plain data, from which a checkpoint rebuilds it."""
+    """Return the model's configuration as plain data, from which a checkpoint rebuilds the model."""
     knobs = OmegaConf.to_container(cfg.model, resolve=True)
     return {"build": knobs.pop("_target_"), "knobs": knobs}
 
 
 def configure_torch(cfg: DictConfig) -> None:
-    """Threads, and no denormal numbers: in silence they make CPU arithmetic many times slower."""
+    """Set the number of threads, and flush denormals, which in silence make CPU arithmetic many times slower."""
     torch.set_flush_denormal(True)
     torch.set_num_threads(cfg.threads)
 
 
 def trusted(cfg: DictConfig) -> bool | str:
-    """What `gtcrn.load` may import for a checkpoint: with `trust=true` anything, else the model that the user named."""
+    """Return what `gtcrn.load` may import for a checkpoint: anything for `trust=true`, else what `model=` names."""
     return cfg.trust or cfg.model.get("_target_", False)
 
 
@@ -129,30 +130,33 @@ def _require_same(cfg: DictConfig, held: Enhancer, knobs: dict) -> None:
     differing = differing_knobs(cfg, knobs)
     if differing:
         raise UserError(
-            f"ckpt={cfg.ckpt} holds {', '.join(f'{key}={theirs}' for key, (theirs, _) in differing.items())}, "
-            f"but {choice} is {', '.join(f'{key}={ours}' for key, (_, ours) in differing.items())}; "
+            f"ckpt={cfg.ckpt} holds {', '.join(f'{key}={stored}' for key, (stored, _) in differing.items())}, "
+            f"but {choice} is {', '.join(f'{key}={chosen}' for key, (_, chosen) in differing.items())}; "
             "a checkpoint brings its own architecture: leave model= out"
         )
 
 
 def differing_knobs(cfg: DictConfig, knobs: dict) -> dict[str, tuple[Any, Any]]:
-    """{knob: (a checkpoint's value, that of `model=`)} of those that make another architecture: not dropout or the
-    padding at the ends, nor another way to say the same (`r=null`, `r=9`)."""
+    """Return {knob: (the checkpoint's value, that of `model=`)} for the knobs that make another architecture.
+
+    Dropout, the padding at the ends, and two values that mean the same (`r=null`, `r=9`) do not.
+    """
     record = model_record(cfg)
     function = get_object(record["build"])
     defaults = {key: parameter.default for key, parameter in inspect.signature(function).parameters.items()}
-    ours, theirs = defaults | record["knobs"], defaults | knobs
-    changed = {key: (theirs[key], ours[key]) for key in ours.keys() - OF_NO_ARCHITECTURE if theirs[key] != ours[key]}
-    architecture = _architecture(function, ours)
+    chosen, stored = defaults | record["knobs"], defaults | knobs
+    compared = chosen.keys() - WITHOUT_ARCHITECTURE
+    changed = {key: (stored[key], chosen[key]) for key in compared if stored[key] != chosen[key]}
+    architecture = _architecture(function, chosen)
     return {
         key: values
         for key, values in sorted(changed.items())
-        if _architecture(function, ours | {key: values[0]}) != architecture
+        if _architecture(function, chosen | {key: values[0]}) != architecture
     }
 
 
 def _architecture(function: Callable[..., Enhancer], knobs: dict) -> tuple | None:
-    """What tells models apart: every layer with its sizes, and the frames. None if the knobs do not go together."""
+    """Return the layers with their sizes, and the frames, to compare models by; None if the knobs do not fit."""
     try:
         enhancer = function(**knobs)
     except UserError:
@@ -161,7 +165,7 @@ def _architecture(function: Callable[..., Enhancer], knobs: dict) -> tuple | Non
 
 
 def build_data(cfg: DictConfig, enhancer: Enhancer) -> SpeechData:
-    """The data of `data=`, at the enhancer's rate."""
+    """Return the data of `data=`. Raises UserError unless they have the enhancer's sample rate."""
     data = build(cfg.data)
     if data.sample_rate != enhancer.sample_rate:
         raise UserError(

@@ -1,4 +1,4 @@
-"""What is wrong with a command line before there is a configuration, told in a line."""
+"""Errors of a command line that Hydra finds before there is a configuration are explained in one line."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from gtcrn.files import unwritable
 
 @contextmanager
 def errors_told() -> Iterator[None]:
-    """Tell what Hydra finds wrong with a command line, without a traceback, and exit with code 2."""
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra lets its errors through; else it prints them, most with a traceback
+    """Print what Hydra finds wrong with a command line, without a traceback, and exit with code 2."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # so that Hydra raises its errors instead of printing them
     try:
         yield
     except OverrideParseException as error:
         sys.exit(_told(f"{error.override}: {advice(error.override) or error.message}"))
     except ConfigCompositionException as error:
         sys.exit(_told(_without_plus(str(error)) or str(error)))
-    except (HydraException, OmegaConfBaseException) as error:  # of a few lines, which say what there is to choose from
+    except (HydraException, OmegaConfBaseException) as error:  # their few lines list the choices
         sys.exit(_told("\n".join(map(str, filter(None, (error, error.__cause__))))))
-    except OSError as error:  # Hydra makes the run's folder, and of a full disk the error has no name of a file
+    except OSError as error:  # Hydra makes the run's folder; the error of a full disk names no file
         told = unwritable(error.filename, error) if error.filename else f"the run's folder: {error.strerror}"
         sys.exit(_told(f"{told}; name another folder with hydra.run.dir="))
-    except ValueError as error:  # of a group that is null, without its name
+    except ValueError as error:  # raised for a group that is null, without its name
         nulls = ", ".join(word for word in sys.argv[1:] if word.endswith("=null"))
         sys.exit(_told(f"{nulls}: {error}" if nulls else str(error)))
     except KeyboardInterrupt:
@@ -41,7 +41,7 @@ def errors_told() -> Iterator[None]:
 
 
 def _without_plus(message: str) -> str | None:
-    """Return how to type a choice that has a plus and needs none, None if that isn't what Hydra complains of."""
+    """Return how to type a choice without the plus that it does not need; None if Hydra complains of something else."""
     doubled = re.match("Multiple values for ([^ ]+)\\.", message)
     typed = next((word for word in sys.argv[1:] if doubled and word.startswith(f"+{doubled[1]}=")), None)
     return typed and f"{typed}: leave the plus out: {typed[1:]}"
@@ -53,8 +53,10 @@ def _told(message: str) -> int:
 
 
 def advice(override: str) -> str | None:
-    """Return how to type an override whose value Hydra can't read, such as a path with `=` or `(`; None if it isn't
-    the value that is wrong."""
+    """Return how to type an override whose value, such as a path with `=` or `(`, Hydra can't read.
+
+    Returns None if the value is not what is wrong.
+    """
     key, equals, value = override.partition("=")
     typed = in_quotes(key, os.path.expanduser(value))
     try:
@@ -65,5 +67,5 @@ def advice(override: str) -> str | None:
 
 
 def in_quotes(key: str, value: str) -> str:
-    """Return `'key="value"'`: for a shell, an override whose value is this text, whatever its letters."""
+    """Return `'key="value"'`, quoted for the shell and for Hydra, so that the value may hold any character."""
     return shlex.quote(f"{key}={QuotedString(value, Quote.double).with_quotes()}")

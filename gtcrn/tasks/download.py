@@ -25,18 +25,18 @@ def run(cfg: DictConfig) -> None:
     corpus = build(cfg.download)
     log.info("%s\nlicence: %s", corpus.citation, corpus.licence)
     try:
-        with logging_redirect_tqdm():  # lines of the log stand above the progress bars
+        with logging_redirect_tqdm():  # so that log lines appear above the progress bars
             folders = corpus.fetch(root)
     except KeyboardInterrupt as stop:
         raise Interrupted.by(stop, f"interrupted; the same command goes on where it stopped, in {root}") from None
     console = Console()
     console.print(contents(folders))
-    name = HydraConfig.get().runtime.choices["download"]  # named like the data group that reads it
+    name = HydraConfig.get().runtime.choices["download"]  # it has the name of the choice of data= that reads it
     console.print(f"next: python run.py data={name} data.root={root}", highlight=False, soft_wrap=True)
 
 
 def contents(folders: list[Path]) -> Table:
-    """Files and hours of each folder."""
+    """Return a table of the number of files and the hours of audio in each folder."""
     rows = []
     for folder in folders:
         files = [path for path in folder.rglob("*") if path.is_file()]

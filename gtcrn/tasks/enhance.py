@@ -26,13 +26,13 @@ from gtcrn.tasks.building import configure_torch, load_float, require
 
 log = logging.getLogger(__name__)
 
-BLOCK_SECONDS = 10  # read and streamed at a time
-# a model that cannot stream gets this much at a time, and of longer files this much of the past again
+BLOCK_SECONDS = 10  # of audio are read and streamed at a time
+# a model that cannot stream gets segments of this length, each after the first with this much of its past
 SEGMENT_SECONDS, CONTEXT_SECONDS = 120, 30
-INTEGER_FULL_SCALE = 1 - 2**-15  # the largest sample that 16 bits hold
-RUNTIMES = {"torch": None, "onnx": ".onnx", "litert": ".tflite"}  # and the suffix of what each runs
+INTEGER_FULL_SCALE = 1 - 2**-15  # the largest sample that fits in 16 bits
+RUNTIMES = {"torch": None, "onnx": ".onnx", "litert": ".tflite"}  # {runtime: suffix of its files}
 
-Process = Callable[[np.ndarray], np.ndarray]  # a stream: (N, C) -> (N', C), as many as whole hops are complete
+Process = Callable[[np.ndarray], np.ndarray]  # a stream, (N, C) -> (N', C), which puts out whole hops
 
 
 def run(cfg: DictConfig) -> None:
@@ -67,7 +67,7 @@ def run(cfg: DictConfig) -> None:
 
 
 def open_model(cfg: DictConfig) -> Enhancer | Denoiser:
-    """What `ckpt=` names, by the runtime that `runtime=` names."""
+    """Return the model of `ckpt=`, opened by the runtime of `runtime=`. Raises UserError if they do not fit."""
     suffix = Path(str(cfg.ckpt)).suffix.lower()
     fitting = next((runtime for runtime, own in RUNTIMES.items() if own == suffix), "torch")
     if fitting != cfg.runtime:
@@ -96,7 +96,7 @@ def _open_denoiser(cfg: DictConfig) -> Denoiser:
 
 
 def find_jobs(source: Path, target: Path) -> tuple[list[tuple[Path, Path]], list[str]]:
-    """Return (input, output) of every audio file, the tree of folders kept, and which folders can't be read."""
+    """Return (input, output) of every audio file, in the same tree of folders, and which folders can't be read."""
     unreadable: dict[str, str] = {}
     if source.is_file():
         into_folder = target.is_dir() or not target.suffix
@@ -111,13 +111,13 @@ def find_jobs(source: Path, target: Path) -> tuple[list[tuple[Path, Path]], list
     else:
         raise UserError(f"input={source}: no such file or folder")
     for path, destination in jobs:
-        if os.path.realpath(path) == os.path.realpath(destination):  # of links in a circle too, unlike Path.resolve
+        if os.path.realpath(path) == os.path.realpath(destination):  # unlike Path.resolve it accepts circular links
             raise UserError(f"output={target}: would overwrite {path}; choose another folder")
     return jobs, [f"{source / name}: {reason}" for name, reason in unreadable.items()]
 
 
 def wants_normalising(cfg: DictConfig, model: Enhancer | Denoiser) -> bool:
-    """Return whether `level=` says so. Raises UserError if it does, and no level is known."""
+    """Return whether `level=` asks for normalising. Raises UserError if it does and the model's level is not known."""
     if cfg.level == "normalise" and trained_level(model) is None:
         raise UserError(
             f"level=normalise: ckpt={cfg.ckpt} does not say at which level its model was trained (checkpoints of this "
@@ -127,17 +127,18 @@ def wants_normalising(cfg: DictConfig, model: Enhancer | Denoiser) -> bool:
 
 
 def trained_level(model: Enhancer | Denoiser) -> float | None:
-    """Return the level in dBFS that a model was trained at, None if it is not known, as of exported files."""
+    """Return the level in dBFS that a model was trained at; None if it is not known, as for exported files."""
     return model.input_level if isinstance(model, Enhancer) else None
 
 
 def enhance_file(model: Enhancer | Denoiser, path: Path, destination: Path, normalise: bool = False) -> float:
     """Write the enhanced file, whole or not at all, with the input's format, rate, channels, length and tags.
 
-    normalise: bring it to the level that the model was trained at, and what comes out back to its own. Otherwise a
-    level far from it is told in the log.
-    Returns the gain that kept it from clipping, 1 if none was needed. Raises `UserError` naming the file if it can't
-    be read or written, is empty, or holds samples that are no sound. That it can be written is known before the work.
+    normalise: scale the input to the level that the model was trained at, and the output back. Without it, a level
+    far from the trained one is logged as a warning.
+    Returns the gain that kept the output from clipping, 1 if none was needed. Raises `UserError` naming the file if it
+    can't be read or written, is empty, or holds samples that are not valid audio. Whether it can be written is checked
+    before the model runs.
     """
     info, tags = audio.info(path), audio.tags_of(path)
     if not info.frames:
@@ -146,7 +147,7 @@ def enhance_file(model: Enhancer | Denoiser, path: Path, destination: Path, norm
         audio.writing(
             destination, info.samplerate, info.channels, info.subtype, info.format, info.frames, tags
         ) as file,
-        # the peak is known only at the end, so the samples wait in a file, where there is room for them
+        # the peak is known only at the end, so the samples wait in a temporary file: memory stays constant
         tempfile.TemporaryFile(dir=destination.parent) as waiting,
     ):
         peak = 0.0
@@ -175,7 +176,7 @@ def enhance_file(model: Enhancer | Denoiser, path: Path, destination: Path, norm
 
 
 def gain_to_trained(model: Enhancer, path: Path, info) -> float:
-    """Return what a file is to be multiplied by for the level that the model was trained at; 1 for silence."""
+    """Return the gain that brings a file to the level that the model was trained at; 1 for silence."""
     level = level_of(read_blocks(path, info), info.samplerate)
     return 10 ** ((model.input_level - level) / 20) if level > -np.inf else 1.0
 
@@ -183,9 +184,9 @@ def gain_to_trained(model: Enhancer, path: Path, info) -> float:
 def enhanced_blocks(
     model: Enhancer | Denoiser, path: Path, info, meter: LevelMeter, louder: float
 ) -> Iterator[np.ndarray]:
-    """The enhanced file piece by piece, (N, C): as many frames as the input has, aligned with it.
+    """Yield the enhanced file in blocks (N, C), aligned with the input and as long as it.
 
-    meter: is given the file's blocks. louder: gain with which the model hears them, and which is taken back.
+    meter: measures the level of the file's blocks. louder: gain before the model, which is undone after it.
     """
     inner_rate = model.sample_rate
     inner_frames = audio.resampled_length(info.frames, info.samplerate, inner_rate)
@@ -197,7 +198,7 @@ def enhanced_blocks(
 
 
 def measured(blocks: Iterable[np.ndarray], meter: LevelMeter, louder: float) -> Iterator[np.ndarray]:
-    """Give each block to the meter as it is, and pass it on as loud as the model is to hear it."""
+    """Yield each block multiplied by the gain `louder`, after the meter has measured it as it is."""
     for block in blocks:
         meter.add(block)
         yield np.float32(louder) * block
@@ -236,7 +237,7 @@ def resampled(blocks: Iterable[np.ndarray], from_rate: int, to_rate: int, channe
 
 
 def trimmed(blocks: Iterable[np.ndarray], frames: int) -> Iterator[np.ndarray]:
-    """Exactly `frames` frames: the rest is cut, what resampling rounded away is filled with zeros."""
+    """Yield exactly `frames` frames: what is longer is cut, what resampling has rounded away is filled with zeros."""
     missing, channels = frames, 1
     for block in blocks:
         channels = block.shape[1]
@@ -247,10 +248,10 @@ def trimmed(blocks: Iterable[np.ndarray], frames: int) -> Iterator[np.ndarray]:
 
 
 def streamed(model: Enhancer | Denoiser, blocks: Iterable[np.ndarray], channels: int) -> Iterator[np.ndarray]:
-    """The stream of a causal model without its delay; channels are independent streams."""
+    """Yield the output of a causal model with its delay removed; channels are independent streams."""
     process = (denoiser_stream if isinstance(model, Denoiser) else enhancer_stream)(model, channels)
     skip = model.latency
-    flush = np.zeros((model.hop_length + model.latency, channels), np.float32)  # fills the last hop, empties the delay
+    flush = np.zeros((model.hop_length + model.latency, channels), np.float32)  # for the last hop and the delay
     for block in itertools.chain(blocks, [flush]):
         enhanced = process(block)
         yield enhanced[skip:]
@@ -258,7 +259,7 @@ def streamed(model: Enhancer | Denoiser, blocks: Iterable[np.ndarray], channels:
 
 
 def enhancer_stream(enhancer: Enhancer, channels: int) -> Process:
-    """In PyTorch, all channels one batch."""
+    """Return a stream that runs all channels as one batch in PyTorch."""
     step, pending = EnhancerStep(enhancer, channels), np.zeros((0, channels), np.float32)
 
     def process(block: np.ndarray) -> np.ndarray:
@@ -272,22 +273,22 @@ def enhancer_stream(enhancer: Enhancer, channels: int) -> Process:
 
 
 def denoiser_stream(denoiser: Denoiser, channels: int) -> Process:
-    """In another runtime, a stream for each channel."""
+    """Return a stream that runs one stream of another runtime for each channel."""
     streams = [denoiser.stream() for _ in range(channels)]
     return lambda block: np.stack([stream.process(wave) for stream, wave in zip(streams, block.T)], axis=1)
 
 
 @torch.inference_mode()
 def in_segments(enhancer: Enhancer, blocks: Iterable[np.ndarray], channels: int) -> Iterator[np.ndarray]:
-    """What a model that looks ahead gives for each block, with its past and future around it.
+    """Yield the output of a model that looks ahead, segment by segment, each with past and future context.
 
-    The future it sees is whole; of the past, its recurrent layers get the last seconds again.
+    The future context covers the whole look-ahead; recurrent layers see only the last seconds of the past.
     """
     device = next(enhancer.parameters()).device
     future = enhancer.latency + enhancer.hop_length
     past = CONTEXT_SECONDS * enhancer.sample_rate // enhancer.hop_length * enhancer.hop_length
     segment = SEGMENT_SECONDS * enhancer.sample_rate // enhancer.hop_length * enhancer.hop_length
-    held, before = np.zeros((0, channels), np.float32), 0  # samples around the segment; how many of them are past
+    held, before = np.zeros((0, channels), np.float32), 0  # samples in memory, and how many of them are past context
 
     def enhance(samples: np.ndarray) -> np.ndarray:
         chunk = torch.from_numpy(np.ascontiguousarray(samples.T)).to(device)

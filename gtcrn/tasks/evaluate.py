@@ -33,7 +33,7 @@ from gtcrn.quantization.checkpoint import holds_integers, simulation, trained_ne
 from gtcrn.reports.streaming import enhance_in_chunks
 from gtcrn.tasks.building import build_data, configure_torch, load_checkpoint
 
-if TYPE_CHECKING:  # imports W&B
+if TYPE_CHECKING:  # importing it imports W&B
     from gtcrn.training.dashboard import Dashboard
 
 log = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ def run(cfg: DictConfig) -> None:
 
 
 def computable(metrics: Sequence[str], reference: bool) -> list[str]:
-    """The metrics to compute: without a clean reference those that need none, or all of these if none is named.
+    """Return the metrics to compute: without a clean reference, those that need none, or all such if none is named.
 
     Raises UserError for an unknown metric, or one whose package is missing.
     """
@@ -87,10 +87,9 @@ def evaluate_split(
     dashboard: Dashboard | None = None,
     forget_every: int | None = None,
 ) -> dict[str, float]:
-    """Enhances every file of a split, scores noisy and enhanced audio side by side and writes it all, to the
-    dashboard too if there is one.
+    """Enhance every file of a split, score noisy and enhanced audio, and write audio and scores to the folder.
 
-    Returns the means, `{noisy,enhanced,improvement}_<metric>`.
+    The dashboard, if there is one, gets them too. Returns the means, `{noisy,enhanced,improvement}_<metric>`.
     """
     chosen = computable(metrics.test, reference="clean" in data.dataset(split)[0])
     pairs = list(enhanced_pairs(enhancer, data, split, folder / "enhanced", metrics.test_files, forget_every))
@@ -123,7 +122,7 @@ def enhanced_pairs(
             enhanced = enhancer(item["noisy"])[0][0].numpy()
         audio.write(folder / f"{name}.wav", enhanced, enhancer.sample_rate, subtype="FLOAT")
         inputs = {role: item[role][0].numpy() for role in ("noisy", "clean") if role in item}
-        for role, wave in inputs.items():  # for the ear: mixtures made on the fly are in no file
+        for role, wave in inputs.items():  # to listen to: mixtures made on the fly are in no file
             audio.write(folder.parent / role / f"{name}.flac", wave, enhancer.sample_rate)
         yield WavePair(name, inputs.get("clean"), enhanced, inputs["noisy"], info={"snr": float(item["snr"])})
 
@@ -152,7 +151,7 @@ def finished_pairs(cfg: DictConfig) -> list[WavePair]:
 
 
 def _listed_pairs(listed: Path) -> list[WavePair]:
-    """Return the pairs of a list, whose paths are relative to it and stand between spaces or tabs; "with a space"."""
+    """Return the pairs of a list, whose paths are relative to it, separated by spaces or tabs, and may be quoted."""
     if not listed.is_file():
         raise UserError(f"pairs={listed}: no such file; it has one line per pair: enhanced clean [noisy]")
     pairs = []
@@ -171,26 +170,26 @@ def _listed_pairs(listed: Path) -> list[WavePair]:
     return pairs
 
 
-def _matched(enhanced: dict[str, Path], files: dict[str, Path], place: str) -> dict[str, Path]:
-    """Return the file that belongs to each enhanced one, by the names of `_audio_in`; {} of no files.
+def _matched(enhanced: dict[str, Path], files: dict[str, Path], option: str) -> dict[str, Path]:
+    """Return {name: file that belongs to the enhanced file of this name}, {} if there are no files to match.
 
-    Raises UserError if there is none, or one for two.
+    Raises UserError if an enhanced file has no match, or two have the same.
     """
     if not files or enhanced.keys() <= files.keys():
         return {name: files[name] for name in enhanced if files}
     halves = clean_halves(map(str, enhanced.values()), map(str, files.values()))
     matched = {name: str(files[name]) if name in files else halves[str(path)] for name, path in enhanced.items()}
     if missing := sorted(name for name, half in matched.items() if half is None):
-        raise UserError(f"{place}: {len(missing)} of the enhanced files have no match, e.g. {missing[0]}")
+        raise UserError(f"{option}: {len(missing)} of the enhanced files have no match, e.g. {missing[0]}")
     counts = Counter(matched.values())
     for name, half in matched.items():
         if counts[half] > 1:
-            raise UserError(f"{place}: {half} belongs to {name} and to another enhanced file; keep one")
+            raise UserError(f"{option}: {half} belongs to {name} and to another enhanced file; keep one")
     return {name: Path(half) for name, half in matched.items()}
 
 
 def _audio_in(path: Path, key: str) -> dict[str, Path]:
-    """{relative name without suffix: file}; of a single file the name is empty, so that two files match."""
+    """Return {relative name without suffix: file}; a single file has the empty name, so that two single files match."""
     if path.is_file():
         return {"": path}
     if not path.is_dir():
@@ -210,7 +209,7 @@ def _audio_in(path: Path, key: str) -> dict[str, Path]:
 
 
 def draw_examples(pairs: list[WavePair], scores: pd.DataFrame, sample_rate: int, folder: Path) -> None:
-    """Spectrograms of the worst, the median and the best file by the first metric."""
+    """Write spectrograms of the worst, the median and the best file by the first metric to the folder."""
     column = next(column for column in scores if column.startswith("enhanced_"))
     metric = column.removeprefix("enhanced_")
     ranked = METRICS[metric].goodness(scores[column]).dropna().sort_values().index
@@ -226,7 +225,7 @@ def draw_examples(pairs: list[WavePair], scores: pd.DataFrame, sample_rate: int,
 
 
 def report(scores: pd.DataFrame, folder: Path, title: str, tested_on: str | None = None) -> dict[str, float]:
-    """Prints the tables and writes scores.csv, scores.md and summary.json; returns the means."""
+    """Print the tables, write scores.csv, scores.md and summary.json, and return the means."""
     folder.mkdir(parents=True, exist_ok=True)
     tables.write_csv(scores, folder / "scores.csv", float_format="%.6g")
     write_text(folder / "scores.md", f"# {title}\n\n{tables.markdown(scores)}")

@@ -1,4 +1,4 @@
-"""task=export: a model as a file for another runtime, proved in that runtime."""
+"""task=export: a model is written as a file for another runtime, and proved in that runtime."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from gtcrn.tasks.building import configure_torch, load_checkpoint, require
 
 log = logging.getLogger(__name__)
 
-TRAINED = "int8"  # by training=qat
-AUDIBLE = 20.0  # dB of output SNR below which integers are not the model any more
-# what is nearer to it: in integers alone, and for what a quantizer makes of a float file
+TRAINED = "int8"  # the integers that training=qat learns
+AUDIBLE = 20.0  # dB: below this output SNR the difference to the float model is audible
+# {whether it is kind=bands: which quantizations come nearer to the float model}
 NEARER = {True: "quantize=mixed or int16x8, or training=qat", False: "quantize=dynamic, or int16x8 of format=litert"}
 
 
@@ -60,7 +60,7 @@ def run(cfg: DictConfig) -> None:
 
 
 def require_integers(cfg: DictConfig, kind: str, trained: bool) -> None:
-    """Raise `UserError` if keys of integers don't go together, or a float model is meant to be one in integers.
+    """Raise `UserError` if the keys of quantization contradict one another or the checkpoint.
 
     trained: whether the checkpoint holds integers.
     """
@@ -88,8 +88,10 @@ def require_integers(cfg: DictConfig, kind: str, trained: bool) -> None:
 
 
 def integers(cfg: DictConfig, checkpoint: Checkpoint, enhancer: Enhancer, kind: str) -> Network | Calibrated | None:
-    """Return the model in integers, as the checkpoint has learnt them or calibrated, or what they are calibrated by;
-    None if none are asked for."""
+    """Return the integer network, learnt by the checkpoint or calibrated, or what an exporter calibrates it by.
+
+    Returns None if no integers are asked for.
+    """
     if cfg.quantize is None:
         return None
     if not cfg.calibration:

@@ -1,4 +1,4 @@
-"""task=inspect: items of a corpus taken apart, to hear, to see and to read what a model is trained on."""
+"""task=inspect: items of a corpus are written part by part, to hear, see and read what a model is trained on."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from gtcrn.tasks.building import build
 
 log = logging.getLogger(__name__)
 
-PICTURED = 24  # items; a larger picture opens slowly
+PICTURED = 24  # items in items.png; a larger picture opens slowly
 DRAWN = ("noisy", "clean", "mixture")
-HEADINGS = {  # of what stands first
+HEADINGS = {  # of the first columns
     "name": "name",
     "snr": "SNR, dB",
     "level": "level, dBFS",
@@ -48,7 +48,7 @@ TITLE = {
 
 def run(cfg: DictConfig) -> None:
     data = build(cfg.data)
-    data.on_bad_file = "skip"  # what would end a training run is only shown here
+    data.on_bad_file = "skip"  # a bad file, which would end a training, is only listed here
     data.setup((cfg.split,))
     dataset, folder = data.dataset(cfg.split), Path(cfg.run_dir)
     items = {index: dataset.explain((cfg.epoch, index)) for index in chosen(cfg, len(dataset))}
@@ -67,7 +67,7 @@ def run(cfg: DictConfig) -> None:
 
 
 def chosen(cfg: DictConfig, length: int) -> list[int]:
-    """The indices that `index` and `n` name, in a dataset of `length` items."""
+    """Return the indices that `index` and `n` name. Raises UserError if a dataset of this length has none such."""
     listed = isinstance(cfg.index, ListConfig)
     named = list(cfg.index) if listed else [cfg.index]
     if not named or max(named) >= length:
@@ -81,7 +81,7 @@ def chosen(cfg: DictConfig, length: int) -> list[int]:
 
 
 def tabulate(items: dict[int, ExplainedItem]) -> pd.DataFrame:
-    """A row per item: what its dataset says of it, and the levels of all parts."""
+    """Return a table with a row per item: the facts that its dataset knows, and the levels of all parts."""
     rows = [item.facts | {"room": Path(item.facts.get("rir", "")).stem} | levels(item) for item in items.values()]
     known = [{key: value for key, value in row.items() if value == value and value != ""} for row in rows]
     table = pd.DataFrame(known, index=pd.Index(items, name="index"))
@@ -90,7 +90,7 @@ def tabulate(items: dict[int, ExplainedItem]) -> pd.DataFrame:
 
 
 def levels(item: ExplainedItem) -> dict[str, float]:
-    """Peak and RMS of every part in dBFS: `noisy_peak`, `noisy_rms` …"""
+    """Return peak and RMS of every part in dBFS, under `noisy_peak`, `noisy_rms` and so on."""
     measured = {}
     for part, wave in item.waves.items():
         amplitudes = {"peak": np.abs(wave).max(), "rms": np.sqrt(np.mean(wave**2, dtype=np.float64))}
@@ -110,7 +110,7 @@ def draw(items: dict[int, ExplainedItem], table: pd.DataFrame, sample_rate: int,
 
 
 def title(index: int, row: pd.Series) -> str:
-    """`003  000003_LJ001-0008    SNR 12.3 dB    RMS -25.1 dBFS    room rir2    target early`"""
+    """Return e.g. `003  000003_LJ001-0008    SNR 12.3 dB    RMS -25.1 dBFS    room rir2    target early`."""
     told = [words.format(cell(row[key])) for key, words in TITLE.items() if key in row and not pd.isna(row[key])]
     return "    ".join([f"{index:03d}  {row['name']}", *told])
 
@@ -123,7 +123,7 @@ def cell(value: str | float) -> str:
 
 def terminal(table: pd.DataFrame, title: str) -> Table:
     shown = Table("", title=title, title_justify="left", box=rich.box.SIMPLE_HEAD)
-    keys = [key for key in HEADINGS if key in table and key != "level"]  # which is the RMS, but for a denoiser
+    keys = [key for key in HEADINGS if key in table and key != "level"]  # it is the RMS, except after a denoiser
     for key in keys:
         heading = HEADINGS[key].replace(", ", "\n")
         shown.add_column(heading, justify="right" if is_numeric_dtype(table[key]) else "left", overflow="fold")
@@ -133,7 +133,7 @@ def terminal(table: pd.DataFrame, title: str) -> Table:
 
 
 def markdown(table: pd.DataFrame, data: SpeechData) -> str:
-    """What is there, a line per item with all that is known of it, the picture, and the bad files."""
+    """Return the text of items.md: the data, a line per item with all its facts, the picture, and the bad files."""
     table = table[[key for key in table if key in HEADINGS or not key.endswith(("_peak", "_rms"))]]
     dashes = ["--:" if is_numeric_dtype(table[key]) else "---" for key in table]
     lines = [["", *(HEADINGS.get(key, key) for key in table)], ["--:", *dashes]]

@@ -26,8 +26,8 @@ from gtcrn.tasks.building import configure_torch, load_float
 log = logging.getLogger(__name__)
 
 SHOWN_EVERY = 0.1  # seconds
-PATIENCE = 3.0  # seconds without a block after which the device is gone: not every system says so
-QUIETEST, WIDTH = -60, 20  # of the level meters: dB of full scale, characters
+PATIENCE = 3.0  # seconds without a block after which the device counts as gone, since not every system reports it
+QUIETEST, WIDTH = -60, 20  # lowest level of the meters in dBFS, their width in characters
 
 
 def run(cfg: DictConfig) -> None:
@@ -47,7 +47,7 @@ def import_sounddevice() -> Any:
         import sounddevice
     except ImportError as error:
         raise UserError("task=live needs the package sounddevice: pip install -e '.[live]'") from error
-    except OSError as error:  # the package is there, but not the library that it calls
+    except OSError as error:  # the package is installed, the library that it calls is not
         raise UserError(
             f"task=live: {error}; install PortAudio, e.g. apt install libportaudio2, or brew install portaudio"
         ) from error
@@ -55,7 +55,7 @@ def import_sounddevice() -> Any:
 
 
 def open_model(cfg: DictConfig) -> Callable[..., Stream]:
-    """Of `ckpt=`: block_length -> a new stream."""
+    """Return a function, block_length -> a new stream, of the model of `ckpt=`."""
     if cfg.ckpt is None:
         raise UserError("task=live needs ckpt=…: an exported file (.onnx, .tflite) or a checkpoint")
     if Path(str(cfg.ckpt)).suffix.lower() in (".onnx", ".tflite"):
@@ -64,9 +64,9 @@ def open_model(cfg: DictConfig) -> Callable[..., Stream]:
 
 
 def play(cfg: DictConfig, sounddevice: Any, open_stream: Callable[..., Stream]) -> None:
-    """Until Ctrl-C, the end of `seconds` or of the device, and then a summary.
+    """Play until Ctrl-C, the end of `seconds` or the loss of a device, and log a summary.
 
-    Raises UserError if the devices are not there, or go.
+    Raises UserError if the devices are missing or are lost.
     """
     microphone, headphones = (choose(sounddevice, kind, cfg[f"{kind}_device"]) for kind in ("input", "output"))
     channels = min(2, microphone["max_input_channels"]), min(2, headphones["max_output_channels"])
@@ -101,7 +101,10 @@ def play(cfg: DictConfig, sounddevice: Any, open_stream: Callable[..., Stream]) 
 
 
 def choose(sounddevice: Any, kind: str, wanted: int | str | None) -> dict:
-    """The device that a number or a part of its name tells. kind: input or output."""
+    """Return the device of this number or with this text in its name. kind: input or output.
+
+    Raises UserError if none fits, or several do.
+    """
     if wanted is None:
         with suppress(ValueError, sounddevice.PortAudioError):
             return sounddevice.query_devices(kind=kind)
@@ -119,7 +122,7 @@ def choose(sounddevice: Any, kind: str, wanted: int | str | None) -> dict:
 
 
 def common_rate(sounddevice: Any, microphone: dict, headphones: dict, channels: tuple[int, int], rate: int) -> int:
-    """This rate if both devices have it, else the output's own."""
+    """Return this rate if both devices support it, else the default rate of the output."""
     try:
         sounddevice.check_input_settings(microphone["index"], channels[0], "float32", samplerate=rate)
         sounddevice.check_output_settings(headphones["index"], channels[1], "float32", samplerate=rate)
@@ -129,19 +132,19 @@ def common_rate(sounddevice: Any, microphone: dict, headphones: dict, channels: 
 
 
 class Callback:
-    """What the sound system calls for every block: the first channel through a stream, to all channels.
+    """A callback of the sound system, which runs the first channel of every block through a stream to all outputs.
 
-    Nothing stops the sound: a block that the stream fails at is passed on as it is, and the stream begins anew.
+    Nothing stops the sound: a block at which the stream fails is passed on as it is, and the stream is reset.
     Blocks that the system lost are counted.
 
-    stream: takes and gives blocks of the same length, at `sample_rate`. bypass: hear the microphone itself; may
-    change at any time, and the model goes on listening.
+    stream: blocks in and out have the same length. bypass: play the microphone itself; it may change at any time,
+    and the model keeps running.
     """
 
     def __init__(self, stream: Stream | Resampled, bypass: bool = False):
         self.stream, self.bypass = stream, bypass
         self.blocks = self.frames = self.late = self.overruns = self.underruns = self.failures = 0
-        self.busy = self.longest = 0.0  # seconds, of all blocks and of one
+        self.busy = self.longest = 0.0  # processing time in s, of all blocks and of the slowest
         self.failure = ""
         self.last_call = time.monotonic()
         self._begin_meter()
@@ -150,7 +153,7 @@ class Callback:
         self._peaks, self._recent = [0.0, 0.0], (0.0, 1.0)
 
     def __call__(self, indata: np.ndarray, outdata: np.ndarray, frames: int, clock: Any, status: Any) -> None:
-        """indata, outdata: (frames, channels) float32. status: flags of what was lost before this block."""
+        """Fill outdata from indata, (frames, channels) float32. status: flags of what was lost before this block."""
         began = time.perf_counter()
         noisy = self.stream.replace_invalid(indata[:, 0])
         try:
@@ -175,7 +178,7 @@ class Callback:
         self.last_call = time.monotonic()
 
     def meter(self) -> str:
-        """One line: peak levels and the longest processing time since the last one, and what was lost by now."""
+        """Return a line: peaks and longest processing time since the last call, and all losses."""
         (before, after), (seconds, due) = self._peaks, self._recent
         self._begin_meter()
         return (
@@ -184,12 +187,12 @@ class Callback:
         )
 
     def summary(self) -> str:
-        heard = self.frames / self.stream.sample_rate
+        played = self.frames / self.stream.sample_rate
         failure = f" (the last: {self.failure})" if self.failures else ""
         if self.stream.invalid_samples:
             failure += f", samples that were no sound {self.stream.invalid_samples}"
         return (
-            f"{heard:.1f} s in {self.blocks} blocks; processing took {self.busy / max(heard, 1e-9):.1%} of the time, "
+            f"{played:.1f} s in {self.blocks} blocks; processing took {self.busy / max(played, 1e-9):.1%} of the time, "
             f"{1000 * self.longest:.1f} ms at most, too long {self.late} times; {self._losses()}{failure}"
         )
 
@@ -204,13 +207,13 @@ def _bar(peak: float) -> str:
 
 
 def switch(callback: Callback, lines: Iterable[str]) -> None:
-    """The model off and on with every line, e.g. of the keyboard."""
+    """Switch the model off and on at every line, e.g. from the keyboard."""
     for _ in lines:
         callback.bypass = not callback.bypass
 
 
 def watch(sound: Any, callback: Callback, seconds: float | None) -> None:
-    """Shows the meter where there is a terminal, as long as the sound goes on."""
+    """Wait until the sound ends or `seconds` are over, and show the meter if there is a terminal."""
     end = math.inf if seconds is None else time.monotonic() + seconds
     while is_alive(sound, callback) and time.monotonic() < end:
         time.sleep(SHOWN_EVERY)

@@ -1,4 +1,4 @@
-"""task=prepare: a corpus made fit for training, from one folder into another."""
+"""task=prepare: a corpus is made fit for training, from one folder into another."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def check(cfg: DictConfig, name: str) -> None:
 
 
 def open_input(cfg: DictConfig, anew: bool = False) -> tuple[Manifest, Manifest, list[BadFile]]:
-    """All files, the good ones, and what is wrong with the others. anew: see `open_manifest`."""
+    """Return all files, the good files, and the bad ones with their faults. anew: see `open_manifest`."""
     files = open_manifest(cfg.input, "input", cfg.cache_dir, cfg.speaker, anew)
     if cfg.max_files:
         files = files.select(np.arange(min(cfg.max_files, len(files))))
@@ -74,7 +74,7 @@ def open_input(cfg: DictConfig, anew: bool = False) -> tuple[Manifest, Manifest,
 
 
 def carry_out_step(cfg: DictConfig, name: str) -> tuple[list[BadFile], str]:
-    """Bad files, and where they are listed."""
+    """Carry out a step that writes files. Return the bad files, and where they are listed."""
     output = OutputFolder(expanded(cfg.output), cfg.shard_index, cfg.shard_count)
     step = build(cfg.prepare, data=build(cfg.data)) if name == "degrade" else build(cfg.prepare)
     if name == "degrade":
@@ -98,7 +98,7 @@ def carry_out_step(cfg: DictConfig, name: str) -> tuple[list[BadFile], str]:
 
 
 def output_settings(cfg: DictConfig, name: str) -> dict[str, object]:
-    """Return all that the output depends on, by the keys of the command line."""
+    """Return {key of the command line: value} of everything that the output depends on."""
     source = cfg.input and str(expanded(cfg.input).resolve())
     settings = {"step": name, "input": source, "speaker": cfg.speaker, **flat(cfg.prepare, "prepare")}
     if name == "degrade":
@@ -107,7 +107,7 @@ def output_settings(cfg: DictConfig, name: str) -> dict[str, object]:
 
 
 def flat(config: DictConfig, prefix: str) -> dict[str, object]:
-    """{"prepare.sample_rate": 16000, …}"""
+    """Return the configuration with dotted keys, e.g. {"prepare.sample_rate": 16000}."""
     values = {}
     for key in config:
         value = config[key]
@@ -119,7 +119,7 @@ def flat(config: DictConfig, prefix: str) -> dict[str, object]:
 
 
 def write_manifest(cfg: DictConfig) -> tuple[list[BadFile], str]:
-    """The task's step `manifest`: bad files, and where they are listed."""
+    """Carry out the step `manifest`. Return the bad files, and where they are listed."""
     if cfg.shard_count > 1:
         raise UserError("prepare=manifest is work for one machine: leave out shard_count")
     source = expanded(cfg.input)

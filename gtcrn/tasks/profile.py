@@ -67,7 +67,7 @@ def run(cfg: DictConfig) -> None:
         profile = profile_all
     configure_torch(cfg)
     console = Console()
-    if not console.is_terminal:  # a file has no edge to end at
+    if not console.is_terminal:  # a file has no width
         console.width = 120
     folder = Path(cfg.run_dir)
     folder.mkdir(parents=True, exist_ok=True)
@@ -78,7 +78,7 @@ def run(cfg: DictConfig) -> None:
 
 
 def profile_all(cfg: DictConfig, console: Console) -> dict:
-    """The table of conf/model/all.yaml."""
+    """Measure the models of conf/model/all.yaml, print and write their table."""
     if cfg.ckpt:
         raise UserError(f"ckpt={cfg.ckpt}: model=all measures models without weights; leave one of them out")
     if not cfg.model.causal:
@@ -100,7 +100,7 @@ def profile_all(cfg: DictConfig, console: Console) -> dict:
 
 
 def _row_model(name: str, row: DictConfig) -> DictConfig:
-    """The model's configuration that the overrides of a row compose."""
+    """Return the configuration of the model that the overrides of a row name. Raises UserError for a faulty row."""
     keys = set(row) if OmegaConf.is_dict(row) else set()
     if "overrides" not in keys or not keys <= ROW_KEYS:
         raise UserError(
@@ -185,7 +185,7 @@ def profile_data(cfg: DictConfig, console: Console, manifest_rows: Annotated[int
 
 
 def _against(value: float, sign: str, target: float | None) -> str:
-    """`≥ 150, met`"""
+    """Return the target and whether the value meets it, e.g. `≥ 150, met`; "" if there is no target."""
     if target is None or isnan(value):
         return ""
     met = value >= target if sign == "≥" else value <= target
@@ -281,9 +281,9 @@ def profile_quantization(
 def _untrained(
     enhancer: Enhancer, quantize: list[str], folder: str | None, written: Written
 ) -> list[quantization.Variant]:
-    """Return the variants of `profile.quantize=`, and the float files that quantizers make them of.
+    """Return the variants of `profile.quantize=`, and the float files that quantizers make them from.
 
-    folder: of the recordings that they are calibrated by.
+    folder: recordings to calibrate by.
     """
     wanted = []
     for name in dict.fromkeys(str(entry).removeprefix("litert:") for entry in quantize):
@@ -311,7 +311,7 @@ def _untrained(
 
 
 def _trained(cfg: DictConfig, enhancer: Enhancer, paths: list[Path], written: Written) -> list[quantization.Variant]:
-    """Return the variants of `profile.trained=`."""
+    """Export the checkpoints of `profile.trained=` and return their variants."""
     variants = []
     for name, path in zip(latency.short_names(paths), paths):
         checkpoint = open_checkpoint(path, trusted(cfg))
@@ -331,7 +331,7 @@ def _shapes(enhancer: Enhancer) -> dict[str, tuple[int, ...]]:
 
 
 def _integer_files(cfg: DictConfig, enhancer: Enhancer, files: list[Path]) -> list[quantization.Variant]:
-    """Open each of `profile.files=` once, before anything takes long."""
+    """Return the variants of `profile.files=`, each checked before anything takes long."""
     files = list(dict.fromkeys(files))
     for path in files:
         quantization.work(path)
@@ -341,7 +341,7 @@ def _integer_files(cfg: DictConfig, enhancer: Enhancer, files: list[Path]) -> li
 
 
 def _list(value: str | list[str] | None) -> list[str]:
-    """Return one text, several or none as a list."""
+    """Return one string, several, or None as a list."""
     return [value] if isinstance(value, str) else list(value or [])
 
 

@@ -1,4 +1,4 @@
-"""task=report: runs read back from their folders and compared in a table, figures and a page to listen to."""
+"""task=report: runs are read back from their folders and compared in a table, figures and a page to listen to."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gtcrn.reports.runs import read_runs
 
 log = logging.getLogger(__name__)
 
-HEARD = 8  # configurations on the page; more are hard to tell apart, and the page would be large
+ON_PAGE = 8  # configurations; more are hard to tell apart, and the page would be large
 
 
 def run(cfg: DictConfig) -> None:
@@ -26,7 +26,7 @@ def run(cfg: DictConfig) -> None:
 
 
 def report(folders: Sequence[Path], output: Path, metric: str | None = None, page: bool = True) -> list[Path]:
-    """Compare all runs below the folders, print the table and the paths of what was written to `output`.
+    """Compare all runs below the folders, write the report to `output`, print its table, and return the paths written.
 
     Runs that failed are reported like others, also if all of them did. Raises UserError for a folder that is not
     there or holds no runs, a metric that none of the finished runs has, and an output that can't be written to.
@@ -53,21 +53,21 @@ def report(folders: Sequence[Path], output: Path, metric: str | None = None, pag
 
 
 def listening_page(sweep: sweeps.Sweep, path: Path) -> list[Path]:
-    """The page of the best configurations that left audio behind, one run of each; [] if there is nothing to hear."""
+    """Write the page of the best configurations with audio, one run of each, and return its path; [] without audio."""
     from gtcrn.reports.listening import write_page
 
     finished = sweep.runs["state"] == "finished"
     paths = sweep.runs["path"][finished].map(Path).groupby(sweep.configurations).first()
     audible = [kind for kind in sweep.means.index if has_audio(paths[kind])]
-    heard = {sweep.names[kind]: paths[kind] for kind in audible[:HEARD]}
-    if not heard:
+    chosen = {sweep.names[kind]: paths[kind] for kind in audible[:ON_PAGE]}
+    if not chosen:
         return []
     try:
-        return [write_page(heard, path)]
+        return [write_page(chosen, path)]
     except UserError as error:
         log.warning("no page to listen to: %s", error)
         return []
 
 
 def has_audio(folder: Path) -> bool:
-    return any((folder / place).is_dir() for place in ("test/enhanced", "enhanced"))
+    return any((folder / name).is_dir() for name in ("test/enhanced", "enhanced"))

@@ -1,4 +1,4 @@
-"""What configurations ask for as ${name:argument}."""
+"""Resolvers, the functions that configurations call as ${name:argument}."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ from gtcrn.metrics import more_is_better
 
 
 def record_unless_finished(name: str, folder: str) -> str | None:
-    """Return where Hydra records a job's configuration; None, nowhere, for a job whose results are there: they came of
-    the one that is recorded."""
+    """Return the folder where Hydra records a job's configuration; None, which keeps the record, for a finished job."""
     return None if (Path(folder) / "summary.json").is_file() else name
 
 
 def direction(monitor: str) -> str:
-    """Return `max` or `min`: in which direction what is logged as `monitor` becomes better."""
+    """Return `max` or `min`, the direction in which the value logged as `monitor` becomes better."""
     return "max" if more_is_better(monitor) else "min"
 
 

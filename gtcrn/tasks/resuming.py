@@ -1,4 +1,4 @@
-"""What a training goes on with: a run's folder, held against other processes, and a checkpoint in it."""
+"""Resuming a training: find the run's folder, lock it against other processes, and find the checkpoint in it."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from gtcrn.training.datamodule import SpeechDataModule
 
 log = logging.getLogger(__name__)
 
-CHECKPOINTS = "checkpoints"  # folder in that of a run
-SUMMARY = "summary.json"  # in the folder of a run that is finished
-_HPARAMS = "hparams.yaml"  # with what a run was last begun
-_ORPHANS = 15  # s after which the loaders of a killed process have missed it, and ended
+CHECKPOINTS = "checkpoints"  # folder within the folder of a run
+SUMMARY = "summary.json"  # it exists if the run is finished
+_HPARAMS = "hparams.yaml"  # the configuration with which a run was last started
+_ORPHANS = 15  # s within which the loader workers of a killed process notice its end, and end too
 
 
 def find_run(cfg: DictConfig) -> Path:
@@ -62,12 +62,12 @@ def find_run(cfg: DictConfig) -> Path:
 
 
 @contextmanager
-def held(run_dir: Path) -> Iterator[None]:
-    """Keep other processes from training in the folder. A folder that stays empty is removed.
+def locked(run_dir: Path) -> Iterator[None]:
+    """Lock the folder against other trainings. A folder that stays empty is removed.
 
-    Raises UserError if one trains there, or nothing can be written there.
+    Raises UserError if another process trains there, or nothing can be written there.
     """
-    if rank_zero_only.rank:  # of several devices the first process holds it for all
+    if rank_zero_only.rank:  # with several devices the first process locks it for all
         yield
         return
     lock = FileLock(run_dir / ".lock")
@@ -82,21 +82,21 @@ def held(run_dir: Path) -> Iterator[None]:
         yield
     finally:
         with suppress(OSError):
-            os.unlink(lock.lock_file)  # whoever waits for it notices, and takes a new one
+            os.unlink(lock.lock_file)  # a process that waits for it notices, and makes a new one
         lock.release()
         with suppress(OSError):
-            run_dir.rmdir()  # if nothing was begun
+            run_dir.rmdir()  # fails unless the folder is empty
 
 
 def find_checkpoint(cfg: DictConfig, run_dir: Path) -> tuple[Path, dict] | None:
-    """Return the checkpoint to go on from and what is in it, or None where a run begins.
+    """Return the checkpoint to resume from and its content, or None if a new run begins.
 
-    It is `last.ckpt`, or `previous.ckpt` if that is damaged or lacking. Raises UserError if neither can be read, or if
-    it is none of this model, of this way to train it, or of a run that is longer than this one.
+    It is `last.ckpt`, or `previous.ckpt` if that is damaged or missing. Raises UserError if neither can be read, or if
+    it holds another model, was trained in another way, or has trained longer than this run is to.
     """
     if not (cfg.resume or in_sweep()) or not _saved(run_dir):
         return None
-    for partial in (run_dir / CHECKPOINTS).glob(".*.partial"):  # what a killed process was writing
+    for partial in (run_dir / CHECKPOINTS).glob(".*.partial"):  # a killed process may have left them half written
         partial.unlink()
     checkpoint, content = _readable(run_dir, Path(cfg.resume).name if cfg.resume else LAST)
     log.info("resuming %s", checkpoint)
@@ -106,27 +106,27 @@ def find_checkpoint(cfg: DictConfig, run_dir: Path) -> tuple[Path, dict] | None:
 
 
 def finished_before(cfg: DictConfig, run_dir: Path) -> dict | None:
-    """Return the summary of a run that goes on by itself, if there is nothing left to do."""
+    """Return the summary of a run that would be resumed (by a sweep or resume=auto) but is finished, else None."""
     summary = run_dir / SUMMARY
     return json.loads(summary.read_text()) if (in_sweep() or cfg.resume == "auto") and summary.is_file() else None
 
 
 def check_continuation(module: pl.LightningModule, checkpoint: Path, content: dict) -> None:
-    """Raise `UserError` if what trains is not what the checkpoint holds, such as other layers of a distillation."""
-    theirs, ours = (
+    """Raise `UserError` if the module's tensors are not the checkpoint's, e.g. for other layers in a distillation."""
+    stored, here = (
         {key: tuple(value.shape) for key, value in state.items()}
         for state in (content["state_dict"], module.state_dict())
     )
-    if theirs != ours:
-        key = min(dict(theirs.items() ^ ours.items()))
+    if stored != here:
+        key = min(dict(stored.items() ^ here.items()))
         raise UserError(
-            f"resume={checkpoint}: {key} is {theirs.get(key, 'missing')} in it, {ours.get(key, 'missing')} here; "
+            f"resume={checkpoint}: {key} is {stored.get(key, 'missing')} in it, {here.get(key, 'missing')} here; "
             "resume with the same training.*"
         )
 
 
 def comparable(config: Mapping[str, Any]) -> dict:
-    """Return the configuration without what may differ between a run and its continuation."""
+    """Return the configuration without the keys that may differ between a run and its continuation."""
     return {key: value for key, value in config.items() if key not in (*NO_DIFFERENCE, "paths", "cost")}
 
 
@@ -135,7 +135,7 @@ def _saved(run_dir: Path) -> bool:
 
 
 def _is_named(run_dir: Path) -> bool:
-    """Return whether the folder was named, and is not the new one that Hydra makes for every start."""
+    """Return whether the user named the folder, so that it is not the new one that Hydra makes for every start."""
     return not HydraConfig.initialized() or run_dir.resolve() != Path(HydraConfig.get().runtime.output_dir).resolve()
 
 
@@ -150,11 +150,11 @@ def _newest_unfinished(cfg: DictConfig) -> Path | None:
 
 
 def _difference(cfg: DictConfig, run_dir: Path) -> str:
-    """Return what tells the run's configuration from this one, "" if nothing does."""
-    here = OmegaConf.to_container(cfg, resolve=True)
-    theirs, ours = (_flat(comparable(config)) for config in (_record(run_dir), here))
-    keys = sorted(key for key in theirs.keys() | ours.keys() if theirs.get(key) != ours.get(key))
-    return ", ".join(f"{key}={theirs.get(key)} there, {ours.get(key)} here" for key in keys[:2])
+    """Return the first keys in which the run's configuration differs from this one, "" if none does."""
+    configurations = (_record(run_dir), OmegaConf.to_container(cfg, resolve=True))
+    there, here = (_flat(comparable(config)) for config in configurations)
+    keys = sorted(key for key in there.keys() | here.keys() if there.get(key) != here.get(key))
+    return ", ".join(f"{key}={there.get(key)} there, {here.get(key)} here" for key in keys[:2])
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -166,7 +166,7 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _record(run_dir: Path) -> dict:
-    """Return the configuration with which a run was last begun, empty if that is not known."""
+    """Return the configuration with which a run was last started, empty if it is not known."""
     try:
         record = yaml.safe_load((run_dir / _HPARAMS).read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
@@ -192,9 +192,9 @@ def _readable(run_dir: Path, wanted: str) -> tuple[Path, dict]:
 
 
 def _check_kind(cfg: DictConfig, checkpoint: Path, content: dict) -> None:
-    theirs = content.get(RECORD, {}).get("model")
-    if theirs != model_record(cfg):
-        raise UserError(f"resume={checkpoint}: holds another model ({theirs}); resume with the same model= and knobs")
+    stored = content.get(RECORD, {}).get("model")
+    if stored != model_record(cfg):
+        raise UserError(f"resume={checkpoint}: holds another model ({stored}); resume with the same model= and knobs")
     record = _record(checkpoint.resolve().parents[1])
     if not record:
         return

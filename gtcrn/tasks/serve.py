@@ -1,4 +1,4 @@
-"""task=serve: a page in the browser to hear recordings, or yourself, before and after exported models."""
+"""task=serve: a page in the browser plays recordings, or yourself, before and after exported models."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def run(cfg: DictConfig) -> None:
         )
     if cfg.port >= 2**16:
         raise UserError(f"port={cfg.port}: must be a whole number from 0, any free one, to 65535")
-    places = cfg.models if isinstance(cfg.models, ListConfig) else [cfg.models]
-    models = serving.find([expanded(str(place)) for place in places])
+    paths = cfg.models if isinstance(cfg.models, ListConfig) else [cfg.models]
+    models = serving.find([expanded(str(path)) for path in paths])
     serving.install()
     with serving.Server(models, cfg.port) as server:
         log.info("%s shows %s; Ctrl-C ends it", server.url, ", ".join(model["name"] for model in models))
-        if cfg.browser:  # some browsers return only when they are closed
+        if cfg.browser:  # in a thread, because some browsers return only when they are closed
             threading.Thread(target=webbrowser.open, args=(server.url,), daemon=True).start()
         try:
             server.serve_forever()

@@ -1,4 +1,4 @@
-"""Around a multirun: where its jobs go, which of them are still to do, and what is shown when all are done."""
+"""A Hydra callback around multiruns: the folders of the jobs, which jobs are left to do, and the report at the end."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from gtcrn.tasks import FAILURE, runs_beside
 log = logging.getLogger(__name__)
 
 LONGEST_NAME = 200  # characters; file systems allow 255 bytes
-PASTED = re.compile(r"[\w./+-]+", re.ASCII)  # what Hydra's grammar takes as a value without quotes, after ckpt=
+PASTED = re.compile(r"[\w./+-]+", re.ASCII)  # values that Hydra's grammar takes without quotes, after ckpt=
 EXTRAS = {"ray": "ray", "optuna": "optuna"}  # extras of pyproject.toml, by launcher or sweeper; others: sweep
 SQLITE = "sqlite:///"
 RECORD = "multirun.yaml"  # Hydra's own record of a sweep
 
 
 class SweepCallback(Callback):
-    """Hydra calls it before the first job of a sweep and after the last one, in the process that launches them."""
+    """A callback that Hydra calls before the first job of a sweep and after the last, in the launching process."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs) -> None:
-        """Name the jobs' folders by what differs between them, in an earlier sweep's folder if that goes on."""
+        """Name the jobs' folders by the overrides in which they differ, within an earlier sweep if that is resumed."""
         _check_plugins(config)
         storage = config.hydra.sweeper.get("storage")
         if storage and storage.startswith(SQLITE):
@@ -49,17 +49,17 @@ class SweepCallback(Callback):
             folder = Path(config.hydra.sweep.dir)
         with read_write(config.hydra):
             config.hydra.sweep.dir = str(folder)
-            # Hydra composes each job's configuration anew, with what is added here
+            # Hydra composes each job's configuration anew, with the overrides that are added here
             config.hydra.overrides.hydra += [f"hydra.sweep.dir='{folder}'", *_naming(overrides)]
             if config.hydra.sweeper.get("study_name"):
                 check_directions(config)
                 name = config.hydra.sweeper.study_name = study_name(config, overrides)
-                # Hydra 1.4 refuses a job whose sweeper is another than that of the sweep
+                # Hydra 1.4 refuses a job whose sweeper differs from that of the sweep
                 config.hydra.overrides.hydra.append(f"hydra.sweeper.study_name='{name}'")
                 log.info("study %s in %s", config.hydra.sweeper.study_name, storage)
 
     def on_multirun_end(self, config: DictConfig, **kwargs) -> None:
-        """The report of a sweep of trainings; exit code 1 if a job failed."""
+        """Write the report of a sweep of trainings or evaluations, and exit with code 1 if a job failed."""
         folder = Path(config.hydra.sweep.dir)
         if config.task in ("train", "evaluate"):
             from gtcrn.tasks.report import report
@@ -77,7 +77,7 @@ class SweepCallback(Callback):
 
 
 def _check_plugins(config: DictConfig) -> None:
-    """Exit with the command that helps if a launcher or sweeper is not installed."""
+    """Exit with the command that installs the chosen launcher or sweeper if it is missing."""
     for role in ("launcher", "sweeper"):
         module = config.hydra[role]._target_.rpartition(".")[0]
         try:
@@ -89,7 +89,7 @@ def _check_plugins(config: DictConfig) -> None:
 
 
 def _prepare_storage(url: str) -> None:
-    """Make Optuna's database, one process at a time: two that begin together would both make its tables."""
+    """Make Optuna's database under a lock, because two processes that begin together would both make its tables."""
     from optuna.storages import RDBStorage
 
     file = Path(url.removeprefix(SQLITE)).absolute()
@@ -99,7 +99,7 @@ def _prepare_storage(url: str) -> None:
 
 
 def check_directions(config: DictConfig) -> None:
-    """Exit with the line to type if a search would look for the worst of something."""
+    """Exit with the override to type if a search would look for the worst value of an objective."""
     objectives, directions = config.objectives or [], config.hydra.sweeper.direction
     directions = [directions] if isinstance(directions, str) else list(directions)
     wanted = ["maximize" if more_is_better(name) else "minimize" for name in objectives]
@@ -111,8 +111,10 @@ def check_directions(config: DictConfig) -> None:
 
 
 def study_name(config: DictConfig, overrides: list[Override]) -> str:
-    """Return the name of a search's study, which ends with what makes trials comparable: everything that does not
-    differ between them, and the space they are drawn from. Others would be ranked with them otherwise."""
+    """Return the name of a search's study, which ends with a digest of everything that makes trials comparable.
+
+    That is the configuration without the swept keys, and the search space; other trials must not be ranked with them.
+    """
     space = sorted(override.input_line for override in overrides if override.is_sweep_override())
     plain = OmegaConf.to_container(config, resolve=False)
     alike = {key: value for key, value in plain.items() if key not in ("hydra", *NO_DIFFERENCE)}
@@ -122,8 +124,10 @@ def study_name(config: DictConfig, overrides: list[Override]) -> str:
 
 
 def _naming(overrides: list[Override]) -> list[str]:
-    """Overrides of Hydra's own keys after which a job's folder is named by the swept keys alone, so that it can be
-    pasted as ckpt=…: r-8__width_mult-0.5; or by a number where values hold other signs."""
+    """Return overrides of Hydra's keys that name a job's folder by the swept keys alone, e.g. r-8__width_mult-0.5.
+
+    Such a name can be pasted after ckpt=; where values hold other characters, the folder is named by a number.
+    """
     swept = [override for override in overrides if override.is_sweep_override()]
     lines = [override.input_line for override in swept]
     if not swept or len(",".join(lines)) > LONGEST_NAME or not all(map(_pastes, swept)):
@@ -135,10 +139,10 @@ def _naming(overrides: list[Override]) -> list[str]:
 
 
 def _pastes(override: Override) -> bool:
-    """Whether key and values can stand in the name of a folder, on a command line and as a value of Hydra."""
+    """Return whether key and values can be used in the name of a folder, and unquoted on Hydra's command line."""
     if not PASTED.fullmatch(override.get_key_element()):
         return False
-    if not override.is_discrete_sweep() or isinstance(override.value(), Glob):  # numbers of a search, names of choices
+    if not override.is_discrete_sweep() or isinstance(override.value(), Glob):  # drawn numbers, names of choices
         return True
     return all(PASTED.fullmatch(value) and "/" not in value for value in override.sweep_string_iterator())
 
@@ -151,7 +155,7 @@ def _given(resume: str) -> Path:
 
 
 def _last_alike(config: DictConfig) -> Path:
-    """The folder of the newest sweep of the same command, a new one if there is none."""
+    """Return the folder of the newest sweep of the same command, a new one if there is none."""
     new = Path(config.hydra.sweep.dir)
     root = runs_beside(new, config.paths.outputs)
     wanted = _comparable(config.hydra.overrides.task)
@@ -164,5 +168,5 @@ def _last_alike(config: DictConfig) -> Path:
 
 
 def _comparable(overrides: list[str]) -> set[str]:
-    """What was typed, without what may differ between a sweep and its continuation."""
+    """Return the overrides without those that may differ between a sweep and its continuation."""
     return {line for line in overrides if line.partition("=")[0] not in ("sweep.resume", "threads", "logger")}

@@ -1,4 +1,4 @@
-"""task=train: fit, keep the best weights, score them on the test split."""
+"""task=train: fit a model, keep its best weights, and score them on the test split."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from gtcrn.tasks.resuming import (
     find_checkpoint,
     find_run,
     finished_before,
-    held,
+    locked,
 )
 from gtcrn.training.callbacks import DataWait, StepSeeds, ValidationScores
 from gtcrn.training.checkpoints import LAST, BestCheckpoint, LastCheckpoint, WholeFiles, way_on
@@ -55,13 +55,13 @@ INITIAL_WEIGHTS = "initial_weights.md"
 
 
 def run(cfg: DictConfig) -> list[float] | None:
-    """Gives what `objectives=` names of the summary, for a search."""
+    """Train and return the values of the summary that `objectives=` names, for a search."""
     quieten_lightning()
     configure_torch(cfg)
     check_beginning(cfg)
     run_dir = find_run(cfg)
     try:
-        with held(run_dir):
+        with locked(run_dir):
             if summary := finished_before(cfg, run_dir):
                 log.info("finished before: %s", run_dir)
             else:
@@ -76,10 +76,10 @@ def train(cfg: DictConfig, run_dir: Path) -> dict:
     begin = time.perf_counter()
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     resume, content = find_checkpoint(cfg, run_dir) or (None, {})
-    cfg.run_dir, cfg.resume = str(run_dir), resume and str(resume)  # what resume=auto found, for the loggers
+    cfg.run_dir, cfg.resume = str(run_dir), resume and str(resume)  # loggers need what resume=auto found
 
     enhancer = build(cfg.model)
-    if cfg.init_from and not resume:  # what a resumed run goes on from has long been trained
+    if cfg.init_from and not resume:  # a resumed run has trained its own weights since
         begin_from(cfg, enhancer, run_dir)
     cost = measure(enhancer)
     parts = {"loss": build(cfg.loss), "optimizer": build(cfg.optimizer), "scheduler": build(cfg.scheduler)}
@@ -106,7 +106,7 @@ def train(cfg: DictConfig, run_dir: Path) -> dict:
     check_scores(cfg, module, data)
     module.input_level = data.input_level()
     loggers = make_loggers(cfg, run_dir, content.get("global_step", 0))
-    # nothing of W&B is imported where it is not chosen
+    # WandbLogger, not our Dashboard, whose import would import W&B where it is not chosen
     dashboard = next((logger for logger in loggers if isinstance(logger, WandbLogger)), None)
     failed = True
     try:
@@ -120,12 +120,12 @@ def train(cfg: DictConfig, run_dir: Path) -> dict:
             if dashboard and checkpoint:
                 dashboard.use_model(Path(checkpoint))
         if trainer.is_global_zero:
-            (run_dir / SUMMARY).unlink(missing_ok=True)  # of a finished run that is made longer
+            (run_dir / SUMMARY).unlink(missing_ok=True)  # left by a finished run that is now made longer
         fit(trainer, module, SpeechDataModule(data), resume, last.path)
         summary = {
             "cost": summary_of(cost),
             "steps": trainer.global_step,
-            # nothing is logged anew where only the test was left to do
+            # if only the test was left to do, no metric has been logged in this process
             "validation": {name: float(value) for name, value in trainer.callback_metrics.items()} or last.metrics,
             "best": best_values(trainer),
             "data_wait": data_wait.share,
@@ -153,20 +153,18 @@ def train(cfg: DictConfig, run_dir: Path) -> dict:
         failed = False
         return summary
     finally:
-        # within the task, also when it crashes: otherwise the jobs of a sweep run into one W&B run
+        # also after a crash, because otherwise the next job of a sweep would log into the same W&B run
         if dashboard:
             dashboard.finish(failed)
 
 
 def check_trainer(cfg: DictConfig, callbacks: list[Callback]) -> None:
-    """Raise UserError if there is no trainer of these settings, on this machine and with these callbacks: now, and not
-    when the data have been looked at."""
+    """Raise UserError, before the data are scanned, if no trainer can be built from these settings on this machine."""
     build(cfg.trainer, logger=[], callbacks=list(callbacks), plugins=[], default_root_dir=cfg.run_dir)
 
 
 def check_scores(cfg: DictConfig, module: pl.LightningModule, data: SpeechData) -> None:
-    """Raise UserError if clean speech is needed where the data hold none, or at the end a test can't be scored: now
-    and not after hours."""
+    """Raise UserError, before hours are spent, if the training or a metric needs clean speech that the data lack."""
     reference = "clean" in data.dataset("validation")[0]
     if module.needs_clean and not reference:
         raise UserError("these data hold no clean speech, which this training learns from; training=qat needs none")
@@ -179,11 +177,11 @@ def check_scores(cfg: DictConfig, module: pl.LightningModule, data: SpeechData) 
 def fit(
     trainer: pl.Trainer, module: pl.LightningModule, data: SpeechDataModule, resume: Path | None, last: Path
 ) -> None:
-    """Train; raise in one line, which says how to go on, what stopped it and was no fault of this framework."""
+    """Train. Raises UserError or Interrupted in one line that says what stopped the training and how to resume it."""
     try:
-        with logging_redirect_tqdm():  # lines of the log stand above the progress bar
+        with logging_redirect_tqdm():  # so that log lines appear above the progress bar
             trainer.fit(module, datamodule=data, ckpt_path=resume and str(resume), weights_only=True)
-    except (KeyboardInterrupt, SystemExit) as stop:  # Lightning turns Ctrl-C into an exit without a word
+    except (KeyboardInterrupt, SystemExit) as stop:  # Lightning turns Ctrl-C into a silent exit
         message = f"interrupted at step {trainer.global_step}; {way_on(last)}"
         raise Interrupted.by(stop.__context__ or stop, message) from None
     except OSError as error:
@@ -192,7 +190,7 @@ def fit(
         if not str(error).startswith("DataLoader"):
             raise
         for process in multiprocessing.active_children():
-            if process.daemon:  # a loader's: one that is stopped would be waited for at the exit
+            if process.daemon:  # a loader worker: at exit Python would wait for it
                 process.kill()
         reason = str(error).splitlines()[0].split(". ")[0]
         raise UserError(
@@ -202,7 +200,7 @@ def fit(
 
 
 def best_values(trainer: pl.Trainer) -> dict[str, float]:
-    """{what checkpoints are chosen by: its best value}"""
+    """Return {metric that checkpoints are chosen by: its best value}."""
     return {
         callback.monitor: float(callback.best_model_score)
         for callback in trainer.checkpoint_callbacks
@@ -211,7 +209,7 @@ def best_values(trainer: pl.Trainer) -> dict[str, float]:
 
 
 def objectives(cfg: DictConfig, summary: dict) -> list[float] | None:
-    """The values of the summary that `objectives=` names, `section.key`."""
+    """Return the values of the summary that `objectives=` names as `section.key`, None if it names none."""
     if not cfg.objectives:
         return None
     sections = {section: summary.get(section, {}) for section in ("best", "cost", "test")}
@@ -223,7 +221,7 @@ def objectives(cfg: DictConfig, summary: dict) -> list[float] | None:
 
 def check_beginning(cfg: DictConfig) -> None:
     """Raise `UserError` if `init_from=`, `resume=` and `training=` do not go together."""
-    if cfg.init_from and cfg.resume and cfg.resume != "auto":  # auto goes on where there is a run, or begins
+    if cfg.init_from and cfg.resume and cfg.resume != "auto":  # auto may begin a new run
         raise UserError(
             f"init_from={cfg.init_from} with resume={cfg.resume}: resume goes on with a run, init_from begins one; "
             "leave one of them out"
@@ -233,7 +231,7 @@ def check_beginning(cfg: DictConfig) -> None:
 
 
 def begin_from(cfg: DictConfig, enhancer: Enhancer, run_dir: Path) -> None:
-    """Put the weights of `init_from=` into the model, and say in the log and the run's folder what was loaded."""
+    """Load the weights of `init_from=`, and report in the log and the run's folder what was loaded."""
     try:
         checkpoint = open_checkpoint(cfg.init_from, trusted(cfg))
         report = initialise(enhancer, checkpoint)
@@ -243,7 +241,7 @@ def begin_from(cfg: DictConfig, enhancer: Enhancer, run_dir: Path) -> None:
     knobs = differing_knobs(cfg, checkpoint.knobs).items()
     for line in (
         *report.lines(),
-        *(f"  model.{key}={ours} here, {theirs} in the file" for key, (theirs, ours) in knobs),
+        *(f"  model.{key}={chosen} here, {stored} in the file" for key, (stored, chosen) in knobs),
     ):
         log.info(line)
     run_dir.mkdir(parents=True, exist_ok=True)
@@ -251,7 +249,7 @@ def begin_from(cfg: DictConfig, enhancer: Enhancer, run_dir: Path) -> None:
 
 
 def freeze(enhancer: Enhancer, names: list[str]) -> list[Callback]:
-    """The callback that leaves the named parts of the core as they are, if any are named."""
+    """Return the callback that freezes the named parts of the core, if any are named."""
     if not names:
         return []
     before = trained_parameters(enhancer)
@@ -266,54 +264,57 @@ def trained_parameters(enhancer: Enhancer) -> int:
 
 
 def quieten_lightning() -> None:
-    """Leave out what Lightning says about itself; warnings that matter stay."""
+    """Silence Lightning's messages about itself; warnings that matter stay."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     for message in (
-        ".*does not have many workers.*",  # small crops are faster read than workers started
-        ".*dataloader is not resumable.*",  # ours is: see SpeechDataModule
+        ".*does not have many workers.*",  # small crops are read faster than workers start
+        ".*dataloader is not resumable.*",  # it is resumable: see SpeechDataModule
         ".*Checkpoint directory .* exists.*",
         ".*log_every_n_steps.*",
         ".*Experiment logs directory .* exists.*",
         ".*LeafSpec.*",
         ".*anonymous setting.*",
-        ".*module.s. in eval mode at the start.*",  # a float model that integers learn from
+        ".*module.s. in eval mode at the start.*",  # training=qat learns from a float model in eval mode
     ):
         warnings.filterwarnings("ignore", message)
     os.environ.setdefault("WANDB_SILENT", "true")
 
 
 def make_loggers(cfg: DictConfig, run_dir: Path, steps: int) -> list[Logger]:
-    """Return metrics.csv, which is always written, and the chosen one. steps: that a resumed run has behind it."""
+    """Return the logger of metrics.csv, and that of `logger=`. steps: those before a run was resumed."""
     table = MetricsTable(run_dir, steps)
     if not cfg.logger:
         return [table]
     chosen = build(cfg.logger)
     try:
-        _ = chosen.experiment  # begins the run now: a wrong setting should not wait for the first epoch
-    except Exception as error:  # of whatever kind the logger's package raises
+        _ = chosen.experiment  # starts the run now, so that a wrong setting is found before the first epoch
+    except Exception as error:  # each logger's package raises errors of its own
         raise UserError(f"logger: {' '.join(str(error).split())[:200]}") from error
     return [table, chosen]
 
 
 def make_callbacks(cfg: DictConfig, run_dir: Path, logged: Sequence[str]) -> list[Callback]:
-    """logged: what the module itself logs of a validation."""
+    """Return the callbacks of a training. logged: the values that the module itself logs in a validation.
+
+    Raises UserError for unknown metrics, and for a monitor that nothing logs.
+    """
     checkpoints = run_dir / CHECKPOINTS
     check_metrics(cfg.metrics.validation)
     chosen = {f"callbacks.{name}.": callback for name, callback in cfg.callbacks.items() if callback}
-    for place, config in {"": cfg, **chosen}.items():
+    for key, config in {"": cfg, **chosen}.items():
         monitor = config.get("monitor", cfg.monitor)
         if not monitor.startswith("val/") or monitor.removeprefix("val/") not in (*logged, *cfg.metrics.validation):
             own = ", ".join(f"val/{name}" for name in logged)
             raise UserError(
-                f"{place}monitor={monitor}: not logged; use {own} or one of metrics.validation={cfg.metrics.validation}"
+                f"{key}monitor={monitor}: not logged; use {own} or one of metrics.validation={cfg.metrics.validation}"
             )
     callbacks: list[Callback] = [
         ValidationScores(list(cfg.metrics.validation), cfg.metrics.validation_files, cfg.metrics.workers),
         *map(build, chosen.values()),
         BestCheckpoint(checkpoints, "best", cfg.monitor, direction(cfg.monitor)),
         StepSeeds(cfg.seed),
-        TQDMProgressBar(refresh_rate=5 if sys.stderr.isatty() else 0, leave=False),  # a log file wants none
+        TQDMProgressBar(refresh_rate=5 if sys.stderr.isatty() else 0, leave=False),  # no bar in log files
     ]
     if "si_sdr" in cfg.metrics.validation and cfg.monitor != "val/si_sdr":
         callbacks.append(BestCheckpoint(checkpoints, "best_si_sdr", "val/si_sdr", "max"))

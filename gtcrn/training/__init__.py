@@ -1,1 +1,1 @@
-"""Lightning modules that know no architecture, and the callbacks around them."""
+"""Lightning modules that train any architecture, and the callbacks around them."""

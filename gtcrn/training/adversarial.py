@@ -1,4 +1,4 @@
-"""Adversarial training: any enhancer, any loss, and discriminators that learn to tell its output from clean speech."""
+"""Adversarial training: discriminators learn to tell the output of an enhancer from clean speech."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from gtcrn.training.supervised import SupervisedModule, trainable
 
 log = logging.getLogger(__name__)
 
-_DISCRIMINATOR_PREFIX = "discriminator."  # of its tensors among the module's
+_DISCRIMINATOR_PREFIX = "discriminator."  # begins the keys of its tensors in the module's state_dict
 
 
 class AdversarialModule(SupervisedModule):
-    """Supervised training until `start_epoch`; from then on each batch first trains the discriminator on the
-    generator's output, then the generator (the enhancer) on
+    """Adversarial training, which is supervised until `start_epoch`. From then on each batch first trains the
+    discriminator on the generator's output, then the generator (the enhancer) on
 
         loss + adversarial_weight · least squares + feature_matching_weight · feature matching
 
     discriminator: (B, N) -> a list of `Judgement`s. discriminator_optimizer: makes the optimizer of its parameters; its
     learning rate follows a `scheduler` of its own from `start_epoch` to the end of the run.
-    discriminator_from: checkpoint of an adversarial run with whose discriminator this one begins, None for a fresh one.
-    options: those of `SupervisedModule`; gradient clipping holds for both sides.
+    discriminator_from: checkpoint of an adversarial run whose discriminator this one starts from; None for a fresh one.
+    options: those of `SupervisedModule`; gradient clipping applies to both sides.
 
     Raises `UserError` for impossible values, and if the discriminator would never train.
     """
@@ -69,15 +69,15 @@ class AdversarialModule(SupervisedModule):
 
     @property
     def adversarial(self) -> bool:
-        """Whether the discriminator has begun to train."""
+        """Return whether the discriminator has begun to train."""
         return self.current_epoch >= self.start_epoch
 
     def training_step(self, batch: dict, batch_index: int) -> Tensor:
-        """batch: noisy and clean (B, N), name: B file names."""
+        """Train both sides and return the generator's loss. batch: noisy and clean (B, N), name: B file names."""
         estimate = self.estimate(batch["noisy"])
         values = self._train_discriminator(estimate.wave.detach(), batch) if self.adversarial else {}
         total, terms = self._train_generator(estimate, batch)
-        # all at once: of what is logged in several goes, Lightning forgets some on the first batch of an epoch
+        # in one call: Lightning loses some of what several calls log on the first batch of an epoch
         self.log("train/loss", total, prog_bar=True)
         self.log_dict({f"train/{name}": value for name, value in (values | terms).items()})
         return total
@@ -99,10 +99,10 @@ class AdversarialModule(SupervisedModule):
             self._discriminator_norm = self.gradient_norm(optimizer, "training.discriminator_optimizer.lr")
         else:
             super().on_before_optimizer_step(optimizer)
-        self.configure_gradient_clipping(optimizer)  # Lightning leaves it to modules that optimise by themselves
+        self.configure_gradient_clipping(optimizer)  # under manual optimisation Lightning does not clip by itself
 
     def configure_callbacks(self) -> list[pl.Callback]:
-        if self.trainer.accumulate_grad_batches != 1:  # this hook is the only one before Lightning's own words about it
+        if self.trainer.accumulate_grad_batches != 1:  # only this hook runs before Lightning's own, vaguer error
             raise UserError(
                 f"trainer.accumulate_grad_batches={self.trainer.accumulate_grad_batches}: adversarial training cannot "
                 "accumulate gradients; raise data.batch_size instead"
@@ -110,7 +110,7 @@ class AdversarialModule(SupervisedModule):
         return super().configure_callbacks()
 
     def on_train_start(self) -> None:
-        # on either side's turn the other side's weights get no gradients, for which plain DDP would wait
+        # while one side trains the other gets no gradients, and plain DDP would wait for them
         model = self.trainer.model
         if isinstance(model, DistributedDataParallel) and not model.find_unused_parameters:
             raise UserError(
@@ -120,7 +120,7 @@ class AdversarialModule(SupervisedModule):
     def configure_optimizers(self) -> list[dict]:
         """Return the generator's optimizer and scheduler, and the discriminator's."""
         steps = self.trainer.estimated_stepping_batches
-        self.trainer.fit_loop.setup_data()  # tells how many batches an epoch has
+        self.trainer.fit_loop.setup_data()  # sets num_training_batches
         supervised_steps = self.start_epoch * self.trainer.num_training_batches
         if supervised_steps >= steps:
             raise UserError(
@@ -135,23 +135,23 @@ class AdversarialModule(SupervisedModule):
         return [generator, discriminator]
 
     def _train_discriminator(self, estimate: Tensor, batch: dict) -> dict[str, Tensor]:
-        """Gives what is to be logged, by name."""
+        """Train the discriminator on a batch and return the values to log, by name."""
         optimizer = self.optimizers(use_pl_optimizer=False)[1]
         judged, real = ([judgement.score for judgement in side] for side in self._judge(estimate, batch["clean"]))
         terms = {"discriminator_real": least_squares(real, 1), "discriminator_fake": least_squares(judged, 0)}
         total = sum(terms.values())
         self.check_loss(total, terms, batch)
         self.manual_backward(total)
-        # by the strategy: Lightning's own optimiser would count it as a step of the run
+        # through the strategy, because Lightning's own optimizer would count it as a step of the run
         self.trainer.strategy.optimizer_step(optimizer, closure=lambda: None)
         optimizer.zero_grad()
         self.lr_schedulers()[1].step()
         return terms | {"discriminator": total, "discriminator_gradient_norm": self._discriminator_norm}
 
     def _train_generator(self, estimate: Signals, batch: dict) -> tuple[Tensor, dict[str, Tensor]]:
-        """Gives the loss and its terms by name."""
+        """Train the generator on a batch and return the loss, and its terms by name."""
         optimizer = self.optimizers()[0]
-        with self.toggled_optimizer(optimizer):  # no gradients of the discriminator's weights
+        with self.toggled_optimizer(optimizer):  # so that the discriminator's weights get no gradients
             total, terms = self.training_loss(estimate, batch)
             self.check_loss(total, terms, batch)
             self.manual_backward(total)
@@ -161,30 +161,30 @@ class AdversarialModule(SupervisedModule):
         return total, terms
 
     def _judge(self, estimate: Tensor, clean: Tensor) -> tuple[list[Judgement], list[Judgement]]:
-        """Both by the very same weights: spectral norm takes one step of its power iteration for the two."""
+        """Return the judgements of both, by the same weights: spectral norm iterates once for the two."""
         with parametrize.cached():
             return self.discriminator(estimate), self.discriminator(clean)
 
     def _load_discriminator(self, path: str) -> None:
         content = read_checkpoint(path)
-        # beside an average of the weights stand those of the run itself
+        # a run with a moving average keeps its own weights under another key
         state = content.get("current_model_state", content.get("state_dict", {}))
-        theirs = {
+        stored = {
             key.removeprefix(_DISCRIMINATOR_PREFIX): value
             for key, value in state.items()
             if key.startswith(_DISCRIMINATOR_PREFIX)
         }
-        if not theirs:
+        if not stored:
             raise UserError(
                 f"training.discriminator_from={path}: holds no discriminator; name a checkpoint of training=adversarial"
             )
-        ours = self.discriminator.state_dict()
-        for key in sorted(ours.keys() | theirs.keys()):
-            here, there = ("missing" if key not in side else tuple(side[key].shape) for side in (ours, theirs))
+        own = self.discriminator.state_dict()
+        for key in sorted(own.keys() | stored.keys()):
+            here, there = ("missing" if key not in state else tuple(state[key].shape) for state in (own, stored))
             if here != there:
                 raise UserError(
                     f"training.discriminator_from={path}: {key} is {there} there and {here} here; "
                     "set training/discriminator= and its keys as in that run"
                 )
-        self.discriminator.load_state_dict(theirs)
-        log.info("discriminator: %d tensors loaded from %s", len(theirs), path)
+        self.discriminator.load_state_dict(stored)
+        log.info("discriminator: %d tensors loaded from %s", len(stored), path)

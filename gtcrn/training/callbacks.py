@@ -1,4 +1,4 @@
-"""What is looked at while a model trains: audio metrics, and clips one can hear and see."""
+"""Callbacks of a training: audio metrics, clips to hear and see, early stopping, seeds, averages, waiting times."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from gtcrn.plots.tables import summarise_by_snr
 
 log = logging.getLogger(__name__)
 
-_MUCH_WAITING = 0.05
+_MUCH_WAITING = 0.05  # share of the time
 
 
 class ScoreTable(Metric):
-    """Keep rows of scores, and give those of all devices as one table.
+    """A metric that collects rows of scores, and joins those of all devices in one table.
 
-    columns: the numbers of a row, the same on every device. A device may have no row at all.
+    columns: names of the numbers in a row, the same on every device. A device may have no rows.
     """
 
     def __init__(self, columns: Sequence[str]):
@@ -41,7 +41,7 @@ class ScoreTable(Metric):
         self.add_state("rows", default=[], dist_reduce_fx="cat")
 
     def update(self, scores: pd.DataFrame) -> None:
-        """Add a row for each of `scores`, which has all the columns, or is empty."""
+        """Add the rows of `scores`, which has all columns, or is empty."""
         values = scores.reindex(columns=self.columns).to_numpy(np.float32)
         self.rows.append(torch.from_numpy(values).to(self.device))
 
@@ -51,11 +51,11 @@ class ScoreTable(Metric):
 
 
 class ValidationScores(pl.Callback):
-    """Scores validation clips and logs the means as `val/<metric>`, which checkpoints are chosen by, and what the noisy
-    input has as `val/noisy_<metric>`.
+    """A callback that scores validation clips and logs their means as `val/<metric>`, by which checkpoints are chosen,
+    and the means of the noisy input as `val/noisy_<metric>`.
 
-    metrics: names from `gtcrn.metrics`. files: how many clips are scored, the first ones; several devices share them.
-    Files on which a metric is undefined are counted in `val/failures` and left out of its mean.
+    metrics: names from `gtcrn.metrics`. files: so many of the first clips are scored; several devices share them.
+    Files for which a metric is undefined are counted in `val/failures` and left out of its mean.
     """
 
     def __init__(self, metrics: Sequence[str], files: int, workers: int = -1):
@@ -67,7 +67,7 @@ class ValidationScores(pl.Callback):
     def on_validation_batch_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Tensor, batch: dict, batch_index: int, *args
     ) -> None:
-        # every device validates all files, one per batch, and scores its share of them
+        # every device validates all files, one per batch, but scores only its share of them
         if not self.metrics or batch_index >= self.files or batch_index % trainer.world_size != trainer.global_rank:
             return
         clean = batch.get("clean", [None] * len(outputs))
@@ -95,7 +95,7 @@ class ValidationScores(pl.Callback):
         log.info("epoch %d, step %d: %s", trainer.current_epoch, trainer.global_step, line)
 
     def _scores(self, pairs: list[WavePair], module: pl.LightningModule) -> pd.DataFrame:
-        """Return the scores of the pairs of all devices, with `failed` 1 where any has no value, else 0."""
+        """Return the scores of the pairs of all devices; `failed` is 1 where a score is missing, else 0."""
         scores = score_pairs(pairs, self.metrics, module.enhancer.sample_rate, self.workers, progress=False)
         roles = [f"{role}_{metric}" for role in ("noisy", "enhanced") for metric in self.metrics]
         table = ScoreTable(["snr", *roles, "failed"]).to(module.device)
@@ -104,10 +104,10 @@ class ValidationScores(pl.Callback):
 
 
 class ValidationClips(pl.Callback):
-    """Keeps a few fixed validation clips as audio triplets and spectrograms, on disk and in the logger.
+    """A callback that writes a few fixed validation clips as audio and spectrograms, on disk and to the loggers.
 
     The trainer's folder gets `validation/epoch_000/<clip>_{noisy,enhanced,clean}.wav` and `<clip>.png`.
-    count: of clips. every: validations between two looks; the last epoch is always looked at.
+    count: number of clips. every: validations from one writing to the next; the last epoch is always written.
     """
 
     def __init__(self, count: int, every: int):
@@ -121,7 +121,7 @@ class ValidationClips(pl.Callback):
         validations_before = (trainer.current_epoch + 1) // (trainer.check_val_every_n_epoch or 1) - 1
         due = validations_before % self.every == 0 or last
         files = int(trainer.num_val_batches[0])
-        chosen = {round(i * (files - 1) / max(1, self.count - 1)) for i in range(self.count)}  # across the whole set
+        chosen = {round(i * (files - 1) / max(1, self.count - 1)) for i in range(self.count)}  # from the whole set
         if trainer.sanity_checking or not trainer.is_global_zero or not due or batch_index not in chosen:
             return
         rate = module.enhancer.sample_rate
@@ -148,15 +148,15 @@ class ValidationClips(pl.Callback):
                     logger.experiment.add_audio(f"clips/{name}/{role}", wave[None], trainer.global_step, rate)
                 logger.experiment.add_figure(f"spectrograms/{name}", figure, trainer.global_step)
         del figure
-        gc.collect()  # figures lead back to themselves, and would stay in memory, tens of MB each, for many epochs
+        gc.collect()  # figures hold reference cycles, and would stay in memory, tens of MB each, for many epochs
 
 
 class EarlyStopping(pl.callbacks.EarlyStopping):
-    """Ends a run when what it monitors has not become better over some validations.
+    """A callback that ends a run when the monitored value has not improved over some validations.
 
-    monitor: as logged, e.g. `val/loss`. mode: `min` or `max`. patience: validations without progress. min_delta: less
-    is no progress, and a value that is no number is none either. A run that is resumed counts on, with the patience
-    that it has now; had it been ended, it ends at once.
+    monitor: as logged, e.g. `val/loss`. mode: `min` or `max`. patience: validations without progress. min_delta: a
+    smaller improvement is no progress, nor is NaN. A resumed run goes on counting, with the patience of its own
+    configuration; one that was ended ends at once.
     """
 
     def __init__(self, monitor: str, mode: Literal["min", "max"], patience: int = 10, min_delta: float = 0.0):
@@ -174,8 +174,8 @@ class EarlyStopping(pl.callbacks.EarlyStopping):
 
 
 class StepSeeds(pl.Callback):
-    """Makes torch's random numbers of every step, such as those of dropout, a function of (seed, step, device): a run
-    that is resumed has the same ones.
+    """A callback that makes the random numbers of every step, such as those of dropout, a function of (seed, step,
+    device), so that a resumed run draws the same ones.
     """
 
     def __init__(self, seed: int):
@@ -186,10 +186,10 @@ class StepSeeds(pl.Callback):
 
 
 class MovingAverage(WeightAveraging):
-    """An exponential moving average of the weights, in place of which validation and checkpoints see it.
+    """An exponential moving average of the weights, which validation and checkpoints use in place of the weights.
 
-    decay: share of the old average at every step. What does not change stays as it is to the bit, which
-    Lightning's own average of d · x + (1 - d) · x does not grant to frozen weights; integers are counters and follow.
+    decay: share of the old average at every step. Frozen weights stay equal to the bit, which Lightning's own
+    d · x + (1 - d) · x does not guarantee; integers, which are counters, are copied.
     """
 
     def __init__(self, decay: float):
@@ -200,23 +200,23 @@ class MovingAverage(WeightAveraging):
 
 
 class DataWait(pl.Callback):
-    """Measures the share of the time in which training waits for the next batch, and logs it as `train/data_wait`.
+    """A callback that measures the share of time in which training waits for batches, and logs `train/data_wait`.
 
-    It is taken from the end of one batch to that of the next, and the wait from the end to the next beginning. So
-    neither starting the loader's workers before the first batch of an epoch counts, nor validation, nor checkpoints
-    between epochs. What is logged and shown after a batch counts as waiting; it takes about a millisecond.
-    clock: gives seconds.
+    Time runs from the end of one batch to the end of the next, waiting from that end to the beginning of the next.
+    So starting the loader's workers before the first batch of an epoch does not count, nor do validation and
+    checkpoints between epochs. Logging after a batch, about a millisecond, counts as waiting.
+    clock: returns seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter):
         self.clock = clock
         self._begun, self._ended = 0.0, None
-        self._epoch, self._run = np.zeros(2), np.zeros(2)  # s, waited and in all
+        self._epoch, self._run = np.zeros(2), np.zeros(2)  # [waiting, all] time in s
         self._told = False
 
     @property
     def share(self) -> float | None:
-        """Of the epochs so far, 0 to 1; None before two batches have followed one another."""
+        """Return the share over the epochs so far, 0 to 1; None before the first two consecutive batches."""
         waited, seconds = self._run
         return waited / seconds if seconds else None
 
@@ -245,7 +245,7 @@ class DataWait(pl.Callback):
         if not seconds:
             return
         share = {"train/data_wait": waited / seconds, "epoch": trainer.current_epoch}
-        for logger in trainer.loggers:  # at once: what a module logs here is written after the epoch's checkpoint
+        for logger in trainer.loggers:  # what a module logs here comes after the epoch's checkpoint
             logger.log_metrics(share, trainer.global_step - 1)
         if waited / seconds > _MUCH_WAITING and not self._told and trainer.is_global_zero:
             self._told = True
@@ -259,7 +259,7 @@ class DataWait(pl.Callback):
 
 def _log_by_snr(trainer: pl.Trainer, scores: pd.DataFrame) -> None:
     for logger in trainer.loggers:
-        if isinstance(logger, WandbLogger):  # a curve each; for a table W&B would wait for its server
+        if isinstance(logger, WandbLogger):  # one curve each, because a table would make W&B wait for its server
             logger.log_metrics(
                 {f"val_by_snr/{metric} at {snr}": score for (snr, metric), score in scores.stack().items()}
             )

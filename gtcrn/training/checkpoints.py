@@ -1,4 +1,4 @@
-"""Checkpoints of a run: whole on the disk, at points from which it goes on as if it had never stopped."""
+"""Checkpoints of a run are written whole, at points from which it resumes as if it had never stopped."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from gtcrn.errors import Interrupted, Terminated
 from gtcrn.files import whole
 
 LAST = "last.ckpt"
-PREVIOUS = "previous.ckpt"  # the last.ckpt before, should that be damaged
+PREVIOUS = "previous.ckpt"  # the last.ckpt before, in case that is damaged
 
-_METRICS = "metrics"  # key in checkpoints: what was last logged, by name
+_METRICS = "metrics"  # key in checkpoints: the last logged values, by name
 
 
 def way_on(last: Path) -> str:
-    """Return how to go on with the run whose last.ckpt this is, or is not yet."""
+    """Return the advice how to resume the run of this last.ckpt, whether that exists yet or not."""
     return f"go on with resume={last}" if last.is_file() else "nothing was saved yet"
 
 
 class WholeFiles(TorchCheckpointIO):
-    """Writes checkpoints beside their place and then under their name; of a last.ckpt the one before is kept."""
+    """A CheckpointIO that writes each file whole or not at all, and keeps the previous last.ckpt."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Raises UserError if the file can't be written."""
+        """Write a checkpoint. Raises UserError if the file can't be written."""
         path = Path(path)
         content = io.BytesIO()
         torch.save(checkpoint, content)
@@ -45,7 +45,7 @@ class WholeFiles(TorchCheckpointIO):
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """Keeps the checkpoint of the best validation as `folder/name.ckpt`, also where the folder was moved meanwhile."""
+    """A callback that keeps the checkpoint of the best validation as `folder/name.ckpt`, even in a moved folder."""
 
     def __init__(self, folder: Path, name: str, monitor: str, mode: str):
         super().__init__(folder, name, monitor=monitor, mode=mode, enable_version_counter=False)
@@ -59,36 +59,37 @@ class BestCheckpoint(ModelCheckpoint):
 
 
 class LastCheckpoint(Checkpoint):
-    """Writes `path` between two steps every so many minutes, at the end of every epoch, and on Ctrl-C or SIGTERM, after
-    which it ends the run with `Interrupted`. A signal within a validation waits for its end; a second one does not.
+    """A callback that writes `path` between two steps every so many minutes, at the end of every epoch, and on Ctrl-C
+    or SIGTERM, which then ends the run with `Interrupted`. A signal during a validation waits for its end; a second one
+    ends the process at once.
 
-    All that belongs to the steps before is then logged, and nothing of the next one begun: after a validation within
-    an epoch, and where gradients accumulate, the checkpoint waits for the end of the next step. So Lightning's count
-    of batches, rid of the one that is about to begin, is a point that it goes on from exactly.
+    A checkpoint is written when everything of the steps before is logged and the next one has not begun: after a
+    validation within an epoch, and while gradients accumulate, it waits for the end of the next step. Therefore
+    Lightning's count of batches, less the one about to begin, is a point from which it resumes exactly.
 
-    clock: gives seconds.
+    clock: returns seconds.
     """
 
     def __init__(self, path: Path, minutes: float, clock: Callable[[], float] = time.monotonic):
         self.path = path
         self.seconds = 60 * minutes
         self.clock = clock
-        self.metrics: dict[str, float] = {}  # what was last logged, also by the run that this one goes on with
+        self.metrics: dict[str, float] = {}  # last logged values, also those of the run that is resumed
         self._saved = 0.0
-        self._validated = False  # since the step before
+        self._validated = False  # whether a validation ran since the last step
         self._signal: int | None = None
 
     def on_train_start(self, trainer: pl.Trainer, *args) -> None:
         self._saved = self.clock()
         if not trainer.fit_loop.restarted_mid_epoch:
-            # with max_steps Lightning takes every resumed run for one that was stopped within an epoch
+            # with max_steps Lightning believes that every resumed run was stopped within an epoch
             trainer.fit_loop.epoch_loop.restarting = False
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, self._ask)  # in place of Lightning's, which gives back the former ones at the end
+                signal.signal(number, self._ask)  # Lightning restores the handlers at the end
 
     def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, batches: int) -> None:
-        """batches: of this epoch so far."""
+        """Save or end the run if that is due. batches: number of batches of this epoch so far."""
         due = self.clock() - self._saved >= self.seconds
         due, number = trainer.strategy.broadcast((due, self._signal))
         between = batches % trainer.accumulate_grad_batches == 0 and not self._validated
@@ -115,10 +116,10 @@ class LastCheckpoint(Checkpoint):
         checkpoint[_METRICS] = {name: float(value) for name, value in trainer.callback_metrics.items()}
         loop = checkpoint["loops"]["fit_loop"]
         for count in loop["epoch_progress"].values():
-            count["completed"] = count["processed"]  # the epoch is over, though this is a hook of its end
+            count["completed"] = count["processed"]  # Lightning counts the epoch only after this hook, but it is over
         batches = loop["epoch_loop.batch_progress"]
         for count in (batches["total"], batches["current"]):
-            count["ready"] = count["started"]  # without the batch that is about to begin
+            count["ready"] = count["started"]  # the batch that is about to begin does not count
         batches["is_last_batch"] = False
 
     def on_load_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -135,5 +136,5 @@ class LastCheckpoint(Checkpoint):
         if self._signal:
             raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
         self._signal = number
-        # print is not for handlers of signals: the line that they interrupt may be one that is being printed
+        # not print: the signal may have interrupted another print, and print is not reentrant
         os.write(2, b"\nstopping after this step, or this validation; the same again stops at once\n")

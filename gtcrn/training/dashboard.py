@@ -1,4 +1,4 @@
-"""A run on Weights & Biases. What it shows is on disk too, and what goes wrong there never stops a training."""
+"""The logger of Weights & Biases. All that it shows is on disk too, and its errors never stop a training."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ log = logging.getLogger(__name__)
 
 RECORD = "wandb/run.json"  # in the run's folder: its id, its group, and the id under which it was online
 
-_STEP = "trainer/global_step"  # Lightning's name; W&B's own step begins anew when an offline run is resumed
+_STEP = "trainer/global_step"  # Lightning's name; W&B's own step restarts at 0 when an offline run is resumed
 _SECTIONS = ("cost", "best", "test")  # of summary.json
-_ANSWER = 5  # s in which a server must answer at all
-_BEGINNING = 30  # s in which it must have begun a run
+_ANSWER = 5  # s within which the server must answer
+_BEGINNING = 30  # s within which it must have started a run
 _ROLES = ("noisy", "enhanced", "clean")
 
 
 def _dispensable(method: Callable[..., None]) -> Callable[..., None]:
-    """Of the first process only; what goes wrong in it is told in a line, and no reason to end the run."""
+    """Run the method in the first process only, and log its errors in one line instead of ending the run."""
 
     @wraps(method)
     def guarded(self: Dashboard, *arguments: Any, **options: Any) -> None:
@@ -50,32 +50,32 @@ def _dispensable(method: Callable[..., None]) -> Callable[..., None]:
             return
         try:
             method(self, *arguments, **options)
-        except ConnectionError as error:  # to W&B's own process on this machine, which was killed
+        except ConnectionError as error:  # W&B's own process on this machine was killed
             self.ended = True
             log.warning("W&B: %s; it is sent no more of this run, which goes on", _line(error))
             with suppress(Exception):
-                wandb.teardown()  # so that the next run of this process begins with another one
+                wandb.teardown()  # so that the next run in this process starts a new one
         except Exception as error:
-            if method.__name__ not in self._told:
-                self._told.add(method.__name__)
+            if method.__name__ not in self._reported:
+                self._reported.add(method.__name__)
                 log.warning("W&B: %s failed: %s; the run goes on", method.__name__, _line(error))
 
     return rank_zero_only(guarded)
 
 
 class Dashboard(WandbLogger):
-    """Lightning's W&B logger, and what else a run has to show.
+    """Lightning's W&B logger, with the tables, media, artifacts and groups of a run.
 
-    folder: the run's own; W&B's files go to `wandb` in it.
-    mode: online, offline or disabled. An online run that can't begin (no network, no login) is logged offline, which
-        a line says.
-    name: None is the folder's. group: of runs that belong together; None is the name of the sweep, or of a single run
-        its own, which its continuations share. sweep: the folder of the sweep, if the run's is in it.
-    resumed_from: the checkpoint that the run goes on from, if it does. What was online goes on in the same W&B run.
+    folder: that of the run; W&B's files go to `wandb` in it.
+    mode: online, offline or disabled. An online run that can't start (no network, no login) is logged offline, with a
+        warning.
+    name: None for the folder's name. group: common name of runs that belong together; None for the name of the sweep,
+        or of a single run, whose continuations share it. sweep: the folder of the sweep, if there is one.
+    resumed_from: the checkpoint from which the run is resumed. A run that was online continues as the same W&B run.
         Offline, where none can be reopened, a new one of the same group names its predecessor as `resumed_from`.
-    watch: histograms every `watch_every` steps, of gradients, parameters or all; None for none.
-    examples: files of the test that are shown with audio and spectrogram.
-    log_model: the best weights as an artifact. Offline it refers to the file in the run's folder.
+    watch: log histograms of gradients, parameters or all every `watch_every` steps; None for none.
+    examples: number of test files that are shown with audio and spectrogram.
+    log_model: log the best weights as an artifact. Offline it refers to the file in the run's folder.
     upload_seconds: how long the end of a run may wait for uploads.
     """
 
@@ -107,35 +107,35 @@ class Dashboard(WandbLogger):
         self.examples, self.keep_model, self.upload_seconds = examples, log_model, upload_seconds
         run = None
         if rank_zero_only.rank == 0:
-            place = Path(folder).resolve()
-            earlier = _recorded(place) if resumed_from else {}
-            # else the table's sounds would lie in the user's home until an offline run is synchronised
-            os.environ["WANDB_DATA_DIR"] = str(place / "wandb")
+            root = Path(folder).resolve()
+            earlier = _recorded(root) if resumed_from else {}
+            # otherwise the sounds of tables would stay in the user's home until an offline run is synchronised
+            os.environ["WANDB_DATA_DIR"] = str(root / "wandb")
             run = _begin(
                 mode,
                 earlier,
-                name or place.name,
+                name or root.name,
                 {"git": revision(), "host": platform.node()},
                 project=project,
                 dir=folder,
-                group=group or earlier.get("group") or _sweep_of(place, sweep) or name or place.name,
+                group=group or earlier.get("group") or _sweep_of(root, sweep) or name or root.name,
                 job_type=job_type,
                 tags=list(tags),
                 settings=wandb.Settings(
                     init_timeout=_BEGINNING,
                     finish_timeout=upload_seconds,
                     finish_timeout_raises=True,
-                    reinit="finish_previous",  # one that an earlier job of this process may have left
+                    reinit="finish_previous",  # an earlier job in this process may have left a run open
                 ),
             )
             run.define_metric(_STEP)
             run.define_metric("*", step_metric=_STEP, step_sync=True)
             if mode != "disabled":
                 online = earlier.get("online") if run.offline else run.id
-                (place / RECORD).write_text(json.dumps({"run": run.id, "group": run.group, "online": online}))
+                (root / RECORD).write_text(json.dumps({"run": run.id, "group": run.group, "online": online}))
         super().__init__(save_dir=folder, project=project, experiment=run)
         self.ended = False
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
         self._defined: set[str] = set()
 
     @_dispensable
@@ -144,7 +144,7 @@ class Dashboard(WandbLogger):
 
     @_dispensable
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
-        """Lightning's, after which the summary has the best value of each validated metric and loss, not the last."""
+        """Log as Lightning does, but let the summary have the best value of each validated metric and loss."""
         for name in sorted(metrics.keys() - self._defined):
             self._defined.add(name)
             if isinstance(metrics[name], int | float) and (best := _best(name)):
@@ -153,16 +153,16 @@ class Dashboard(WandbLogger):
 
     @_dispensable
     def log_graph(self, model: pl.LightningModule, input_array: Any = None) -> None:
-        """Lightning calls it when training begins."""
-        if self.watched:  # the core, because histograms need the call of a module, and nothing calls the whole one
+        """Watch gradients or parameters. Lightning calls this when training begins."""
+        if self.watched:  # only the core is called as a module, and histograms need that
             self.watch(model.enhancer.core, self.watched, self.watch_every, log_graph=False)
 
     @_dispensable
     def log_scores(self, scores: pd.DataFrame, pairs: Sequence[WavePair], sample_rate: int) -> None:
-        """The test: `test/utterances`, a row per file, and `test_by_snr`, the means and a bar chart of each metric.
+        """Log the test: `test/utterances`, a row per file, and `test_by_snr`, the means and a bar chart of each metric.
 
-        scores: those of the pairs, in their order. Files with audio and spectrogram stand first: the worst, the median
-        and the best one by the first metric, and then others from the worst to the best.
+        scores: those of the pairs, in the same order. Files with audio and spectrogram come first: the worst, the
+        median and the best by the first metric, then others from the worst to the best.
         """
         shown = _examples(scores, self.examples)
         columns = [*scores, *_ROLES, "spectrogram"]
@@ -191,7 +191,7 @@ class Dashboard(WandbLogger):
 
     @_dispensable
     def log_summary(self, summary: Mapping[str, Any]) -> None:
-        """The numbers of summary.json: `cost/…`, `best/…`, `test/…`, and those that stand alone."""
+        """Log the numbers of summary.json: `cost/…`, `best/…`, `test/…`, and those outside a section."""
         numbers = {name: value for name, value in summary.items() if isinstance(value, int | float)}
         for section in _SECTIONS:
             numbers |= {f"{section}/{name}": value for name, value in summary.get(section, {}).items()}
@@ -199,7 +199,7 @@ class Dashboard(WandbLogger):
 
     @_dispensable
     def log_model(self, checkpoint: Path, config: Mapping[str, Any], metadata: Mapping[str, Any]) -> None:
-        """The weights as an artifact with the alias `best`. config: what tells runs apart, kept as a hash."""
+        """Log the weights as an artifact with the alias `best`. config: what distinguishes runs, logged as a hash."""
         if self.keep_model:
             digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode()).hexdigest()
             facts = {"config_sha256": digest, "git": revision(), **metadata}
@@ -207,9 +207,9 @@ class Dashboard(WandbLogger):
 
     @_dispensable
     def use_model(self, checkpoint: Path) -> None:
-        """Draws the lineage from a checkpoint that this run builds on, a run's of ours or a published one.
+        """Draw the lineage from a checkpoint that this run builds on, of an earlier run or a published one.
 
-        W&B takes it online only, and waits for the server, which training doesn't.
+        W&B accepts it online only, and waits for its server; the training does not.
         """
         if not self.experiment.offline and checkpoint.is_file():
             artifact = _model(checkpoint)
@@ -217,7 +217,7 @@ class Dashboard(WandbLogger):
 
     @_dispensable
     def finish(self, failed: bool) -> None:
-        """End the W&B run. What is not sent within `upload_seconds` stays on disk, which a line says."""
+        """End the W&B run. Whatever is not sent within `upload_seconds` stays on disk, with a warning."""
         try:
             self.experiment.finish(exit_code=int(failed))
         except TimeoutError:
@@ -228,7 +228,7 @@ class Dashboard(WandbLogger):
             )
 
     def _send(self, call: Callable[..., Any], *arguments: Any, **options: Any) -> None:
-        """Online W&B asks its server before it takes a table or a file; a dead one must not hold up the run's end."""
+        """Call a W&B function that may wait for its server. Raises TimeoutError after `upload_seconds`."""
         sending = _beside(call, *arguments, **options)
         if not wait([sending], timeout=self.upload_seconds).done:
             raise TimeoutError(f"no answer within {self.upload_seconds} s")
@@ -236,13 +236,13 @@ class Dashboard(WandbLogger):
 
 
 def _begin(mode: str, *run: Any, **arguments: Any) -> wandb.Run:
-    """`_start`, which falls back from online to offline."""
+    """Start a W&B run as `_start` does, offline if it can't start online."""
     if mode != "online":
         return _start(mode, *run, **arguments)
     try:
         _check_server()
         return _start(mode, *run, **arguments)
-    except Exception as error:  # of whatever kind: the training matters more
+    except Exception as error:  # any error, because the training matters more
         reason = _line(error)
     begun = _start("offline", *run, **arguments)
     log.warning(
@@ -252,7 +252,7 @@ def _begin(mode: str, *run: Any, **arguments: Any) -> wandb.Run:
 
 
 def _start(mode: str, earlier: Mapping[str, str], name: str, config: dict, **arguments: Any) -> wandb.Run:
-    """`wandb.init`: online the W&B run that `earlier` was online as, otherwise a new one that names its predecessor."""
+    """Call `wandb.init`: online for the same W&B run as `earlier`, else for a new one that names its predecessor."""
     same = earlier.get("online") if mode == "online" else None
     if earlier and not same:
         name, config = f"{name} (resumed)", config | {"resumed_from": earlier["run"]}
@@ -260,9 +260,9 @@ def _start(mode: str, earlier: Mapping[str, str], name: str, config: dict, **arg
 
 
 def _check_server() -> None:
-    """Raise what keeps an online run from beginning.
+    """Raise ConnectionError if an online run can't start: without a login, or without an answer of the server.
 
-    W&B itself would ask for the login on the terminal, and a server that does not answer keeps it busy at its end.
+    W&B itself would ask for the login on the terminal, and wait long for a dead server at the end of the run.
     """
     if not wandb.login(prompt=False, verify=False):
         raise ConnectionError("no login (wandb login makes one)")
@@ -270,13 +270,13 @@ def _check_server() -> None:
     try:
         requests.head(server, timeout=_ANSWER)
     except requests.exceptions.SSLError:
-        pass  # it answers; which certificates are good is W&B's to decide
+        pass  # it answers; W&B itself judges the certificate
     except requests.RequestException:
         raise ConnectionError(f"{server} does not answer") from None
 
 
 def _best(name: str) -> str | None:
-    """W&B's word for the best value of what is logged under this name; None where the last one says more."""
+    """Return which value of a metric W&B's summary has, `max` or `min`; None for the last one."""
     folder, _, metric = name.partition("/")
     if folder != "val" or metric == "failures":
         return None
@@ -289,12 +289,12 @@ def _recorded(folder: Path) -> dict[str, str]:
 
 
 def _sweep_of(folder: Path, sweep: str | None) -> str | None:
-    place = Path(sweep).resolve() if sweep else None
-    return place.name if place in folder.parents else None
+    root = Path(sweep).resolve() if sweep else None
+    return root.name if root in folder.parents else None
 
 
 def _examples(scores: pd.DataFrame, count: int) -> list[int]:
-    """Rows of the worst, the median and the best file by the first metric, then others across the whole range."""
+    """Return rows of the worst, the median and the best file by the first metric, then others from the whole range."""
     column = next(column for column in scores if column.startswith("enhanced_"))
     metric = METRICS[column.removeprefix("enhanced_")]
     ranked = metric.goodness(scores[column]).sort_values(na_position="first").index
@@ -311,19 +311,19 @@ def _media(pair: WavePair, sample_rate: int) -> dict[str, Any]:
 
 
 def _model(checkpoint: Path, metadata: Mapping[str, Any] | None = None) -> wandb.Artifact:
-    """Named after the W&B run that the checkpoint is of, else after the file.
+    """Return the artifact of a checkpoint, named after the W&B run that wrote it, else after the file.
 
-    Equal files of one name are one version to W&B: so what a run logs and what a later one uses are the same.
+    W&B takes equal files of one name for one version, so that a later run uses the artifact that an earlier one logged.
     """
     run = _recorded(checkpoint.resolve().parent.parent).get("run")
     name = f"model-{run}" if run else re.sub(r"[^\w.-]", "-", checkpoint.stem)
     artifact = wandb.Artifact(name, "model", metadata=dict(metadata or {}))
-    artifact.add_file(str(checkpoint), policy="immutable")  # no second copy in the user's home
+    artifact.add_file(str(checkpoint), policy="immutable")  # makes no second copy in the user's home
     return artifact
 
 
 def _beside(call: Callable[..., Any], *arguments: Any, **options: Any) -> Future:
-    """`call` in a thread that the process does not wait for at its end, other than an executor's."""
+    """Run `call` in a thread for which, unlike an executor's, the process does not wait at its end."""
     future: Future = Future()
 
     def work() -> None:

@@ -1,4 +1,4 @@
-"""The Lightning face of `gtcrn.data.SpeechData`."""
+"""A LightningDataModule around `gtcrn.data.SpeechData`."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from gtcrn.data.speech import SpeechData
 
 
 class SpeechDataModule(pl.LightningDataModule):
-    """Hands SpeechData's loaders to a Trainer; a run resumed anywhere gets the items it had not seen."""
+    """A LightningDataModule of SpeechData's loaders; a run resumed anywhere gets the items it had not seen."""
 
     def __init__(self, data: SpeechData):
         super().__init__()
         self.data = data
-        self._position = {"epoch": 0, "batches": 0}  # where a resumed run goes on
+        self._position = {"epoch": 0, "batches": 0}  # where the training resumes
 
     def train_dataloader(self) -> DataLoader:
         return self.data.train_loader(
@@ -25,9 +25,9 @@ class SpeechDataModule(pl.LightningDataModule):
         )
 
     def state_dict(self) -> dict[str, int]:
-        """Return the next batch to train on, as `epoch` and `batches`, those of it that were trained on.
+        """Return the position of the next batch: `epoch`, and in it the `batches` already trained on.
 
-        It is exact wherever a checkpoint is saved: loader processes fetch from there before they hear of an epoch.
+        It is exact wherever a checkpoint is saved: resumed loader workers fetch from here before `set_epoch` is called.
         """
         loop = self.trainer.fit_loop
         epochs, batches = loop.epoch_progress.current, loop.epoch_loop.batch_progress.current.processed

@@ -1,4 +1,4 @@
-"""Distillation: a small student learns from the clean speech and from a larger teacher, its output and its features."""
+"""Distillation: a small student learns from clean speech, and from the output and features of a larger teacher."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from gtcrn.training.freezing import submodule
 from gtcrn.training.supervised import SupervisedModule
 
 MATCHES = ("l2", "attention")
-_PROBE_HOPS = 101  # of a signal that tells the layers' shapes: no usual number of channels or bands
+_PROBE_HOPS = 101  # hops of a signal that reveals the layers' time axis: unlike any usual number of channels or bands
 
 
 class FeatureMatch(nn.Module):
-    """A distance between what a layer of the student and one of the teacher put out.
+    """A distance between the outputs of a layer of the student and a layer of the teacher.
 
-    student, teacher: names of submodules of the cores. weight: of the distance in the total, at least 0.
+    student, teacher: names of submodules of the cores. weight: factor of the distance in the total, at least 0.
     match: `l2`, the mean squared difference after a learned 1×1 projection of the student's channels to the
-    teacher's; or `attention` (Zagoruyko and Komodakis, Paying more attention to attention, 2017): of the sum over
-    channels of squared activations, as a map of unit length per utterance, the squared difference, from 0 to 2.
+    teacher's; or `attention` (Zagoruyko and Komodakis, Paying more attention to attention, 2017), the
+    squared difference, 0 to 2, of the sums over channels of squared activations, each map scaled to unit length.
 
     Both are (B, C, T, F) with the same T; where F differs, the student's is interpolated.
     """
@@ -45,12 +45,12 @@ class FeatureMatch(nn.Module):
         self.projection = nn.Identity()
 
     def connect(self, student_channels: int, teacher_channels: int) -> None:
-        """Make what is learned for layers of this many channels."""
+        """Make the learned projection for layers of this many channels, if `match` needs one."""
         if self.match == "l2":
             self.projection = nn.Conv2d(student_channels, teacher_channels, 1)
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """(B, C, T, F), (B, C', T, F') -> a scalar, in float32 whatever the precision of the models."""
+        """Return the distance of (B, C, T, F) and (B, C', T, F'), a scalar, always computed in float32."""
         with torch.autocast(student.device.type, enabled=False):
             student, teacher = student.float(), teacher.float()
             if self.match == "l2":
@@ -61,14 +61,15 @@ class FeatureMatch(nn.Module):
 
 
 class Layers:
-    """What some layers of an enhancer's core put out, as feature maps (B, C, T, F).
+    """The outputs of some layers of an enhancer's core, as feature maps (B, C, T, F).
 
-    names: of submodules. Raises `UserError` if one does not exist, or puts out anything but (B, C, T, F), (B, C, T)
-    or (B, T, C), T the frames of the core's input; of a layer's (output, state) the output counts, of a list its last.
+    names: submodules of the core. Raises `UserError` if one does not exist, or its output is not (B, C, T, F),
+    (B, C, T) or (B, T, C), with T frames as in the core's input. Of (output, state) the output counts, of a list the
+    last element.
     """
 
     def __init__(self, enhancer: Enhancer, names: Iterable[str], wave: Tensor):
-        """wave: (2, N), tried to see the layers' shapes; its frames should be as many as nothing else."""
+        """Run `wave`, (2, N), to learn the layers' shapes; no other dimension should equal its number of frames."""
         self.layers = {name: submodule(enhancer.core, name, "training.features") for name in names}
         self.frames = enhancer.core_input(wave).shape[2]
         training = enhancer.training
@@ -80,7 +81,7 @@ class Layers:
 
     @contextmanager
     def maps(self) -> Iterator[dict[str, Tensor]]:
-        """Filled by the forward pass within: the maps by name, of a layer that runs more than once the last."""
+        """Yield a dict that the forward pass within fills with the maps by name; a repeated layer leaves its last."""
         maps: dict[str, Tensor] = {}
         with self._outputs() as outputs:
             yield maps
@@ -116,26 +117,27 @@ def _time_dimension(name: str, output: Tensor | None, frames: int) -> int:
 
 
 def _map(output: Tensor, time: int) -> Tensor:
-    """(B, C, T, F)"""
+    """Return the output as (B, C, T, F)."""
     if output.dim() == 4:
         return output
     return (output.transpose(1, 2) if time == 1 else output)[..., None]
 
 
 def _with_bands(features: Tensor, like: Tensor) -> Tensor:
-    """(B, C, T, F) -> (B, C, T, F of `like`)"""
+    """Interpolate (B, C, T, F) to the F of `like`."""
     if features.shape[3] == like.shape[3]:
         return features
     return F.interpolate(features, size=like.shape[2:], mode="bilinear")
 
 
 class DistillationModule(SupervisedModule):
-    """supervised_weight · loss(student, clean) + output_weight · loss(student, teacher) + Σ weight · feature match.
+    """Training that minimises
 
-    teacher: a checkpoint that `gtcrn.load` reads, of the student's sample rate. It may look ahead where the student
-    must not, is given what the student is without masks, and stays out of the student's checkpoints. trust: see
-    `gtcrn.load`.
-    features: by name, in the order they are logged. options: those of SupervisedModule.
+        supervised_weight · loss(student, clean) + output_weight · loss(student, teacher) + Σ weight · feature match
+
+    teacher: a checkpoint that `gtcrn.load` reads, of the student's sample rate. It may look ahead even if the student
+    must not, gets the student's input without masks, and is not saved with the student. trust: see `gtcrn.load`.
+    features: feature matches by name, in the order they are logged. options: those of SupervisedModule.
     """
 
     def __init__(
@@ -160,14 +162,14 @@ class DistillationModule(SupervisedModule):
         self.features = nn.ModuleDict(dict(features or {}))
         if not (output_weight or any(feature.weight for feature in self.features.values())):
             raise UserError("training: output_weight and all features' weights are 0, so nothing is distilled")
-        # the ends of an utterance are padded as the student's; in a tuple it is none of this module's own parts
+        # padded at the ends like the student; a tuple keeps it from being a submodule of this module
         self._teacher = (load(teacher, enhancer.padding, trust).requires_grad_(False),)
         if self.teacher.sample_rate != enhancer.sample_rate:
             raise UserError(
                 f"training.teacher={teacher}: is for {self.teacher.sample_rate} Hz, but the student "
                 f"for {enhancer.sample_rate} Hz; take a teacher of the same rate"
             )
-        # a spectrum of other frames or of none cannot be compared: the teacher's waveform is analysed as the target's
+        # where the frames differ spectra can't be compared, so the teacher's waveform is analysed like the target's
         self._same_frames = all(isinstance(model, SpectralEnhancer) for model in (self.teacher, enhancer)) and (
             self.teacher.window_length,
             self.teacher.hop_length,
@@ -198,11 +200,11 @@ class DistillationModule(SupervisedModule):
 
     def training_loss(self, estimate: Signals, batch: dict) -> tuple[Tensor, dict[str, Tensor]]:
         supervised, terms = super().training_loss(estimate, batch)
-        target, teacher_maps = self._taught(batch["noisy"])
+        target, teacher_maps = self._teach(batch["noisy"])
         output, _ = self.loss(estimate, target)
         total = self.supervised_weight * supervised + self.output_weight * output
         terms = terms | {"output": output.detach()}
-        student_maps, self._student_maps = self._student_maps, {}  # they hold the graph
+        student_maps, self._student_maps = self._student_maps, {}  # they keep the autograd graph alive
         for name, match in self.features.items():
             distance = match(student_maps[match.student], teacher_maps[match.teacher])
             total = total + match.weight * distance
@@ -210,8 +212,8 @@ class DistillationModule(SupervisedModule):
         return total, terms
 
     @torch.no_grad()
-    def _taught(self, noisy: Tensor) -> tuple[Signals, dict[str, Tensor]]:
-        """What the teacher makes of (B, N): the signals to come close to, and its feature maps."""
+    def _teach(self, noisy: Tensor) -> tuple[Signals, dict[str, Tensor]]:
+        """Return the teacher's output for (B, N), which is the target, and its feature maps."""
         with self._teacher_layers.maps() as maps:
             wave, spec = self.teacher.estimate(noisy)
         return Signals(wave, spec) if self._same_frames else self.target(wave), maps

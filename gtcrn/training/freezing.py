@@ -1,4 +1,4 @@
-"""Parts of a model that training leaves as they are."""
+"""Freezing: named parts of a model that training does not change."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from gtcrn.errors import UserError
 
 
 class Frozen(pl.Callback):
-    """Frozen parts: no gradients, hence not in the optimiser, their normalisation statistics fixed, dropout off.
+    """A callback that freezes parts: no gradients, fixed normalisation statistics, dropout off.
 
-    core: of the enhancer. names: of submodules, as in the keys of its state_dict. Raises `UserError` if one does not
+    core: that of the enhancer. names: submodules, as in the keys of its state_dict. Raises `UserError` if one does not
     exist or has nothing that trains, or if nothing else is left to train.
     """
 
@@ -28,7 +28,7 @@ class Frozen(pl.Callback):
         if not _trains(core):
             raise UserError(f"freeze=[{','.join(names)}]: nothing is left to train; leave a part out")
         modules = {module for part in parts.values() for module in part.modules()}
-        # cuDNN computes gradients through a recurrent layer in training mode alone, of which dropout is all it does
+        # cuDNN needs recurrent layers in training mode for gradients; all that this mode does there is dropout
         recurrent = {module for module in modules if isinstance(module, nn.RNNBase)}
         for module in recurrent:
             module.dropout = 0.0
@@ -40,7 +40,7 @@ class Frozen(pl.Callback):
 
 
 def submodule(core: nn.Module, name: str, key: str) -> nn.Module:
-    """The part of `core` with this dotted name. Raises `UserError` that names `key` and the parts there are."""
+    """Return the part of `core` with this dotted name. Raises `UserError` with `key` and the parts there are."""
     parts = dict(core.named_modules())
     if name and name in parts:
         return parts[name]

@@ -7,10 +7,10 @@ from torch import Tensor
 
 
 class SpectrumMasks:
-    """Zeroes random bands of frames and of bins of the noisy spectrum (Park et al., Interspeech 2019).
+    """Masks that zero random bands of frames and of bins of the noisy spectrum (Park et al., Interspeech 2019).
 
-    time_masks, freq_masks: how many of each. max_frames, max_bins: the widest. The masks are a pure
-    function of (seed, step), so that a resumed run goes on with the same ones.
+    time_masks, freq_masks: number of masks. max_frames, max_bins: largest width. The masks are a pure function of
+    (seed, step), so that a resumed run draws the same ones.
     """
 
     def __init__(
@@ -21,7 +21,7 @@ class SpectrumMasks:
         self.seed = seed
 
     def __call__(self, spec: Tensor, step: int) -> Tensor:
-        """(B, 2, T, F) -> the same with bands set to zero, other ones for every item."""
+        """Return (B, 2, T, F) with bands set to zero, drawn for every item by itself."""
         generator = torch.Generator().manual_seed(hash((self.seed, step)) % 2**63)
         frames = self._keep(spec.shape[0], spec.shape[2], self.time_masks, self.max_frames, generator)
         bins = self._keep(spec.shape[0], spec.shape[3], self.freq_masks, self.max_bins, generator)
@@ -29,7 +29,7 @@ class SpectrumMasks:
 
     @staticmethod
     def _keep(batch: int, length: int, masks: int, widest: int, generator: torch.Generator) -> Tensor:
-        """(B, length) bool: False inside a band."""
+        """Return (B, length) bool, False inside a band."""
         width = torch.rand(batch, masks, 1, generator=generator) * min(widest, length)
         begin = torch.rand(batch, masks, 1, generator=generator) * (length - width)
         position = torch.arange(length)

@@ -1,4 +1,4 @@
-"""Quantization-aware training: a network in integers learns to give what its own float model gives."""
+"""Quantization-aware training: a network in integers learns to reproduce the output of its own float model."""
 
 from __future__ import annotations
 
@@ -21,22 +21,23 @@ from gtcrn.training.supervised import SupervisedModule, trainable
 
 _BITS = 8
 _ZERO_POINTS = (-128.0, 127.0)
-_QUIETEST = 1e-5  # rms and peak of a crop that is brought to a level: silence stays silence
+_QUIETEST = 1e-5  # least rms and peak by which a crop is scaled, so that silence stays silence
 
 
 class QuantizationModule(SupervisedModule):
-    """The loss between the simulated integers' output and the float model's; no clean speech is used.
+    """Training that minimises the loss between the output of simulated integers and the float model's output.
 
-    Learnt are weights, biases and slopes of the network in integers, and the scale and zero point of every tensor but
-    the input. They begin with ranges calibrated on the first batches. The float model stays as it is, in evaluation
-    mode, and goes into the checkpoints: `gtcrn.load` gives it, `gtcrn.quantization.checkpoint` the integers.
+    No clean speech is needed. It learns weights, biases and slopes of the network in integers, and the scale and zero
+    point of every tensor but the input, starting from ranges calibrated on the first batches. The float model stays
+    unchanged, in evaluation mode, and is saved too: `gtcrn.load` returns it, `gtcrn.quantization.checkpoint` the
+    integers.
 
-    enhancer: the trained float model, one that has a form in integers. loss: compares (integers, float).
-    scale_lr: learning rate of the logarithm of the scales. zero_point_lr: of the zero points. That of the optimizer is
-    for weights, biases and slopes, which are normalised to about one. All three rise and fall alike.
-    level: dBFS, range of the random rms of training crops. input_peak: largest band that the input's range holds.
-    rho: steps of the input's residual in one of its own. calibration_batches: that ranges begin with.
-    seed: of the levels. options: those of `SupervisedModule`.
+    enhancer: the trained float model, which must have an integer form. loss: compares (integers, float).
+    scale_lr, zero_point_lr: learning rates of the logarithms of the scales and of the zero points. The optimizer's is
+    for weights, biases and slopes, which are normalised to about one. All three follow the same scheduler.
+    level: range in dBFS of the random rms of training crops. input_peak: largest band that the input's range holds.
+    rho: steps of the input's residual in one step of the input. calibration_batches: batches that set the first ranges.
+    seed: seed of the levels. options: those of `SupervisedModule`.
 
     Raises UserError for impossible values, and for a model that looks ahead or has no form in integers.
     """
@@ -84,7 +85,7 @@ class QuantizationModule(SupervisedModule):
         for ranges in (self.network.log_scale, self.network.zero):
             ranges["bands"].requires_grad_(False)
         self.register_buffer("calibrated", torch.tensor(False))
-        # in a tuple its parts are not counted twice
+        # a tuple keeps its parts, shared with the others, from being registered twice
         self._simulation = (simulation(enhancer, self.network),)
 
     def train(self, mode: bool = True) -> QuantizationModule:
@@ -93,25 +94,25 @@ class QuantizationModule(SupervisedModule):
         return self
 
     def on_fit_start(self) -> None:
-        """Raises UserError if the first batches are silent, or numbers are rounded otherwise than in the integers."""
+        """Calibrate. Raises UserError if the first batches are silent, or the precision is not float32."""
         if self.trainer.precision != "32-true":
             raise UserError(f"trainer.precision={self.trainer.precision}: integers are simulated in 32-true")
         if not self.calibrated:
             self.calibrate()
-            # each device has seen batches of its own
+            # each device has calibrated on other batches
             self.load_state_dict(self.trainer.strategy.broadcast(self.state_dict()))
 
     @torch.no_grad()
     def calibrate(self) -> None:
-        """Sets the ranges by the first training batches, and the parameters to about one."""
+        """Set the ranges by the first training batches, and normalise the parameters to about one."""
         self.trainer.fit_loop.setup_data()
         loader = self.trainer.train_dataloader
-        # a loader of its own: processes that outlive an epoch give each batch once
+        # with a loader of its own, because persistent workers would not give these batches again
         first = islice(DataLoader(loader.dataset, batch_sampler=loader.batch_sampler), self.calibration_batches)
         waves = [batch["noisy"].to(self.device) for batch in first]
         if not any(noisy.any() for noisy in waves):
             raise UserError("the first training batches are silent: there is nothing to calibrate the integers by")
-        # all at one level: among several the loud ones alone would choose the ranges
+        # all at one level, because otherwise the loudest alone would set the ranges
         level = torch.tensor(sum(self.level) / 2, device=self.device)
         simulated = self._simulation[0]
         batches = [simulated.core.network_input(simulated.spectra(_at_level(noisy, level))) for noisy in waves]
@@ -121,17 +122,17 @@ class QuantizationModule(SupervisedModule):
         self.calibrated.fill_(True)
 
     def at_random_levels(self, noisy: Tensor) -> Tensor:
-        """(B, N), each at a level of its own: a function of (seed, step, device)."""
+        """Return (B, N), each crop at a random level that is a function of (seed, step, device)."""
         generator = torch.Generator().manual_seed(hash((self.seed, self.global_step, self.global_rank)) % 2**63)
         low, high = self.level
         return _at_level(noisy, low + (high - low) * torch.rand(len(noisy), 1, generator=generator).to(noisy))
 
     def training_step(self, batch: dict, batch_index: int) -> Tensor:
-        """batch: noisy (B, N), name: B file names."""
+        """Return the loss of a batch at random levels. batch: noisy (B, N), name: B file names."""
         return super().training_step(batch | {"noisy": self.at_random_levels(batch["noisy"])}, batch_index)
 
     def estimate(self, noisy: Tensor) -> Signals:
-        """What the integers make of (B, N)."""
+        """Return the integers' output for (B, N)."""
         return Signals(*self._simulation[0].estimate(noisy))
 
     def training_loss(self, estimate: Signals, batch: dict) -> tuple[Tensor, dict[str, Tensor]]:
@@ -142,7 +143,7 @@ class QuantizationModule(SupervisedModule):
         return Signals(*self.enhancer.estimate(noisy))
 
     def validation_step(self, batch: dict, batch_index: int) -> Tensor:
-        """Gives the integers' waveform (B, N) to the callbacks; val/snr is that of it to the float one, in dB."""
+        """Return the integers' waveform (B, N), for callbacks; log val/snr, its SNR to the float output in dB."""
         estimate, target = self.estimate(batch["noisy"]), self.float_output(batch["noisy"])
         values = {"val/loss": self.loss(estimate, target)[0], "val/snr": output_snr(estimate.wave, target.wave).mean()}
         self.log_dict(values, batch_size=len(batch["noisy"]), sync_dist=True)
@@ -164,7 +165,7 @@ class QuantizationModule(SupervisedModule):
                 zero_point.clamp_(*_ZERO_POINTS)
 
     def on_train_batch_end(self, *args: Any) -> None:
-        # Lightning validates a run that ends within an epoch if it is told to stop, not at its last step
+        # a run that ends within an epoch is validated by Lightning only if it is told to stop
         self.trainer.should_stop |= self.trainer.global_step == self.trainer.max_steps
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
@@ -172,11 +173,11 @@ class QuantizationModule(SupervisedModule):
         checkpoint[RECORD][INTEGERS] = self.integers
 
     def trained(self, checkpoint: str | Path) -> Enhancer:
-        """The integers, not the float model they come from."""
+        """Return the simulated integers of a checkpoint, not the float model."""
         return load_simulation(checkpoint, trust=self.model_record["build"])
 
 
 def _at_level(noisy: Tensor, level: Tensor) -> Tensor:
-    """Return (B, N) with this rms in dBFS, its offset left aside, or as loud as its peak allows."""
+    """Return (B, N) scaled to this rms in dBFS, measured without the mean, or as loud as its peak allows."""
     rms, peak = noisy.std(1, correction=0, keepdim=True), noisy.abs().amax(1, keepdim=True)
     return noisy * torch.minimum(10 ** (level / 20) / rms.clamp(min=_QUIETEST), 1 / peak.clamp(min=_QUIETEST))

@@ -1,4 +1,4 @@
-"""Learning rates over a run: each is made of an optimizer, and stepped after each of its steps."""
+"""Learning-rate schedulers, each made for an optimizer and stepped after each of its steps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Supervised training: noisy in, clean out, any enhancer, any loss."""
+"""Supervised training of any enhancer with any loss: noisy speech in, clean speech out."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from gtcrn.training.schedulers import warmup_cosine
 
 
 class SupervisedModule(pl.LightningModule):
-    """Minimise a loss between the enhanced and the clean speech.
+    """Training that minimises a loss between the enhanced and the clean speech.
 
-    enhancer, loss: the parts that are swapped. optimizer: makes one of the parameters that train. scheduler: makes, of
-    an optimizer, what sets its learning rate after every step; one that takes `total_steps` is told the run's.
+    optimizer: makes the optimizer of the parameters that train. scheduler: makes the scheduler of an optimizer, which
+    sets its learning rate after every step; if it has a parameter `total_steps`, it gets the length of the run.
     gradient_clip_norm: norm to which larger gradients are scaled down, None for no limit.
     ema_decay: validate and keep an exponential moving average of the weights, None for the weights themselves.
     masks: SpecAugment-style masks on the noisy spectrum while training, None for none.
-    model_record: what rebuilds the enhancer, written into every checkpoint for `gtcrn.load`.
+    model_record: record from which `gtcrn.load` rebuilds the enhancer, written into every checkpoint.
     """
 
     needs_clean = True
-    logged = ("loss",)  # as `val/<name>` at every validation, beside the scores of callbacks
+    logged = ("loss",)  # values logged as `val/<name>` in every validation, besides the scores of callbacks
 
     def __init__(
         self,
@@ -62,10 +62,10 @@ class SupervisedModule(pl.LightningModule):
         self.ema_decay = ema_decay
         self.masks = masks
         self.model_record = model_record
-        self.input_level: float | None = None  # of what it is trained on, see `Enhancer`; also for `gtcrn.load`
+        self.input_level: float | None = None  # dBFS of the training data, see `Enhancer`
 
     def training_step(self, batch: dict, batch_index: int) -> Tensor:
-        """batch: noisy and clean (B, N), name: B file names."""
+        """Return the loss of a batch. batch: noisy and clean (B, N), name: B file names."""
         total, terms = self.training_loss(self.estimate(batch["noisy"]), batch)
         self.check_loss(total, terms, batch)
         self.log("train/loss", total, prog_bar=True)
@@ -73,19 +73,19 @@ class SupervisedModule(pl.LightningModule):
         return total
 
     def estimate(self, noisy: Tensor) -> Signals:
-        """The enhanced (B, N), masked as it is while training."""
+        """Return the enhanced (B, N), whose spectrum is masked as in training."""
         masks = partial(self.masks, step=self.global_step) if self.masks else None
         return Signals(*self.enhancer.estimate(noisy, masks))
 
     def training_loss(self, estimate: Signals, batch: dict) -> tuple[Tensor, dict[str, Tensor]]:
-        """The scalar to minimise, and its terms by name, detached."""
+        """Return the scalar to minimise, and its terms by name, detached."""
         return self.loss(estimate, self.target(batch["clean"]))
 
     def target(self, clean: Tensor) -> Signals:
         return Signals(clean, self.enhancer.spectra(clean))
 
     def check_loss(self, total: Tensor, terms: dict[str, Tensor], batch: dict) -> None:
-        """Raise `UserError`, naming the files, if the loss is no number."""
+        """Raise `UserError`, naming the files, if the loss is NaN or infinite."""
         if not torch.isfinite(total):
             parts = ", ".join(f"{name}={value:.3g}" for name, value in terms.items())
             raise UserError(
@@ -94,7 +94,7 @@ class SupervisedModule(pl.LightningModule):
             )
 
     def validation_step(self, batch: dict, batch_index: int) -> Tensor:
-        """Gives the enhanced waveform (B, N) to the callbacks that score and show it."""
+        """Return the enhanced waveform (B, N), for the callbacks that score and show it."""
         estimate = Signals(*self.enhancer.estimate(batch["noisy"]))
         total, terms = self.loss(estimate, self.target(batch["clean"]))
         values = {"val/loss": total} | {f"val/{name}": value for name, value in terms.items()}
@@ -105,10 +105,10 @@ class SupervisedModule(pl.LightningModule):
         self.log("train/gradient_norm", self.gradient_norm(optimizer))
 
     def gradient_norm(self, optimizer: Optimizer, key: str = "optimizer.lr") -> Tensor:
-        """Of what `optimizer` trains. Raises `UserError`, naming the `key` to lower, if it is no number."""
+        """Return the norm of the optimizer's gradients. Raises `UserError`, naming the `key`, if it is not finite."""
         parameters = (p for group in optimizer.param_groups for p in group["params"])
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        if not torch.isfinite(norm) and self.trainer.precision != "16-mixed":  # whose scaler skips such steps
+        if not torch.isfinite(norm) and self.trainer.precision != "16-mixed":  # there the scaler skips such steps
             raise UserError(
                 f"gradient norm is {norm.item()} at step {self.global_step}, though the loss is finite; "
                 f"lower {key}, or try trainer.precision=32-true"
@@ -125,19 +125,19 @@ class SupervisedModule(pl.LightningModule):
         return self.scheduled(self.optimizer(trainable(self)), self.trainer.estimated_stepping_batches)
 
     def scheduled(self, optimizer: Optimizer, steps: float) -> dict:
-        """Return an optimizer, which is to take so many steps, and its scheduler as Lightning wants them.
+        """Return Lightning's dict of an optimizer, which will take so many steps, and its scheduler.
 
-        Raises UserError if the scheduler has to know the steps, and they are infinite.
+        Raises UserError if the scheduler needs the number of steps and it is infinite.
         """
         total_steps = inspect.signature(self.scheduler).parameters.get("total_steps")
-        told = {"total_steps": steps} if total_steps and total_steps.default in (inspect.Parameter.empty, None) else {}
-        if told and steps == math.inf:
+        known = {"total_steps": steps} if total_steps and total_steps.default in (inspect.Parameter.empty, None) else {}
+        if known and steps == math.inf:
             raise UserError("the length of the run is unknown: set trainer.max_epochs or trainer.max_steps")
-        scheduler = self.scheduler(optimizer, **told)
+        scheduler = self.scheduler(optimizer, **known)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def check_optimizer(self, make: Callable[..., Optimizer], key: str) -> None:
-        """Raise UserError, which names the `key`, if optimizer and scheduler can't be made: now, not after the data."""
+        """Raise UserError, naming the `key`, before the data are read if optimizer or scheduler can't be made."""
         try:
             optimizer = make([nn.Parameter(torch.zeros(1))])
             if optimizer.defaults["lr"] <= 0:
@@ -150,7 +150,7 @@ class SupervisedModule(pl.LightningModule):
         checkpoint[RECORD] = {"model": self.model_record, "input_level": self.input_level}
 
     def trained(self, checkpoint: str | Path) -> Enhancer:
-        """What a checkpoint of this training is worth: the model to score."""
+        """Return the trained model of a checkpoint, the one to score."""
         return load(checkpoint, trust=self.model_record["build"])
 
 

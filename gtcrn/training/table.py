@@ -1,4 +1,4 @@
-"""metrics.csv: every logged value."""
+"""The logger of metrics.csv, which holds every logged value."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from gtcrn.files import unwritable, whole
 
 
 class MetricsTable(Logger):
-    """Writes `metrics.csv`, a row whenever something is logged, and `hparams.yaml`, with what the run was begun.
+    """A logger that writes `metrics.csv`, a row per call, and `hparams.yaml`, the configuration of the run.
 
-    Lightning's own deletes the rows of a run that is resumed, and all of them if it is killed while a column is added.
+    Lightning's CSVLogger deletes the rows of a resumed run, and all rows if it is killed while a column is added.
 
-    folder: of the run. steps: that a resumed run has behind it. Rows of later ones, counted from 0, are logged again.
+    folder: that of the run. steps: those before the run was resumed; rows of later steps, counted from 0, are dropped.
 
-    Raises UserError if something can't be written.
+    Raises UserError if a file can't be written.
     """
 
     def __init__(self, folder: Path, steps: int = 0):
@@ -63,7 +63,7 @@ class MetricsTable(Logger):
 
     @rank_zero_only
     def _begin(self, rows: list[dict[str, Any]]) -> None:
-        """Write the file anew, with all columns that the rows have."""
+        """Write the file again, with all columns that the rows have."""
         self.columns = sorted({column for row in rows for column in row})
         if not rows:
             self.path.unlink(missing_ok=True)

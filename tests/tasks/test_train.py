@@ -182,14 +182,14 @@ def test_a_run_goes_on_only_if_there_is_something_left(earlier):
 
 def test_one_process_trains_in_a_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(resuming, "_ORPHANS", 0.1)
-    with resuming.held(tmp_path / "run"):
+    with resuming.locked(tmp_path / "run"):
         (tmp_path / "run" / "metrics.csv").write_text("")
-        told = refusal(resuming.held(tmp_path / "run").__enter__)
+        told = refusal(resuming.locked(tmp_path / "run").__enter__)
         assert told == f"{tmp_path / 'run'}: another process is training this run; wait for it, or end it"
-    with resuming.held(tmp_path / "run"):
+    with resuming.locked(tmp_path / "run"):
         pass
-    with resuming.held(tmp_path / "nothing"):
+    with resuming.locked(tmp_path / "nothing"):
         pass
     assert not (tmp_path / "nothing").exists()
     (tmp_path / "file").write_text("")
-    assert "can't be written (Not a directory; " in refusal(resuming.held(tmp_path / "file" / "run").__enter__)
+    assert "can't be written (Not a directory; " in refusal(resuming.locked(tmp_path / "file" / "run").__enter__)
