@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from fixtures.systems import exported, noisy, system  # noqa: F401  fixtures of all tests
+from fixtures.commands import command, perform  # noqa: F401  fixtures of all tests
+from fixtures.systems import exported, noisy, system  # noqa: F401
 from hypothesis import HealthCheck, settings
 
 # two threads for matrices this small wait for each other, many times longer than one works

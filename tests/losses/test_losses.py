@@ -1,12 +1,11 @@
 """Every loss of conf/loss: published values, hostile inputs, and the terms' own properties."""
 
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
+from fixtures.commands import CONF, compose
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torchmetrics.functional.audio import scale_invariant_signal_distortion_ratio
@@ -14,16 +13,13 @@ from torchmetrics.functional.audio import scale_invariant_signal_distortion_rati
 from gtcrn.errors import UserError
 from gtcrn.losses import L1, SISDR, SNR, CompressedComplex, CompressedMagnitude, Loss, MultiResolutionSTFT, Signals
 
-CONF = Path(__file__).parents[2] / "conf"
 NAMES = sorted(path.stem for path in (CONF / "loss").glob("*.yaml"))
 WINDOW = torch.hann_window(512, dtype=torch.float64).sqrt()
 
 
 @cache
 def loss_config(name: str) -> DictConfig:
-    with initialize_config_dir(str(CONF), version_base=None):
-        loss = compose(f"loss/{name}").loss
-    return OmegaConf.create({"model": {"sample_rate": 16000}, "loss": loss}).loss
+    return compose(f"loss={name}").loss
 
 
 def load(name: str) -> Loss:

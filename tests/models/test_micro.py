@@ -1,11 +1,11 @@
 """GTCRN-Micro: its knobs, and what makes it fit for microcontrollers."""
 
 import copy
-from pathlib import Path
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
+from fixtures.commands import compose
+from fixtures.systems import wake
 from hydra.utils import instantiate
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -14,8 +14,6 @@ import gtcrn
 from gtcrn.errors import UserError
 from gtcrn.models import micro
 from gtcrn.models.pretrained import to_official
-
-CONF = str(Path(__file__).parents[2] / "conf")
 
 # aten operators of the traced network -> what they become in a .tflite file, all of it in TFLite Micro
 TFLITE_MICRO = {
@@ -40,8 +38,7 @@ TFLITE_MICRO = {
 
 
 def configured(name: str):
-    with initialize_config_dir(CONF, version_base="1.3"):
-        return instantiate(compose("config", [f"model={name}"]).model)
+    return instantiate(compose(f"model={name}").model)
 
 
 @pytest.mark.parametrize(
@@ -94,11 +91,7 @@ def test_doubled_bands_stand_where_the_halved_ones_came_from(transposed):
 
 @pytest.mark.parametrize("name", ["micro", "micro_int8"])
 def test_batch_norm_folds_into_the_convolution_before_it(name):
-    enhancer = configured(name).double().eval().requires_grad_(False)
-    for module in enhancer.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.normal_(module.running_mean, 0, 0.1)
-            nn.init.uniform_(module.running_var, 0.5, 1.5)
+    enhancer = wake(configured(name)).double().eval().requires_grad_(False)
     folded = copy.deepcopy(enhancer)
     for block in folded.modules():
         before = None

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from hydra import compose, initialize_config_dir
+from fixtures.commands import CONF, compose
+from fixtures.systems import wake
 from hydra.utils import instantiate
-from torch.nn.utils import parametrize
 
 from gtcrn.errors import UserError
 from gtcrn.profiling.cost import count_macs
@@ -20,7 +20,6 @@ from gtcrn.streaming import flatten
 
 pytestmark = pytest.mark.slow
 
-CONF = Path(__file__).parents[2] / "conf"
 # Minutes of the costliest restorer would take hours, and gigabytes at 48 kHz. What a stream can get wrong, it does
 # from one call to the next, and all that it remembers but for recurrent states is shorter than one.
 CHEAP = 400e6  # MACs per second of audio up to which a model gets a minute, and ten minutes
@@ -28,13 +27,8 @@ LONGEST = 5e9  # MACs of what a costlier one gets in place of the minute; ten ti
 SECTIONS = 20  # into which the minute is cut, if it has as many hops
 
 
-def model_config(name: str, *overrides: str):
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("config", [f"model={name}", *overrides]).model
-
-
 def is_model(path: Path) -> bool:
-    return model_config(path.stem).get("_target_", "").startswith("gtcrn.models.")
+    return compose(f"model={path.stem}").model.get("_target_", "").startswith("gtcrn.models.")
 
 
 MODELS = sorted(path.stem for path in (CONF / "model").glob("*.yaml") if is_model(path))
@@ -50,23 +44,7 @@ def no_gradients():
 @pytest.fixture(scope="module", params=MODELS)
 def enhancer(request):
     torch.manual_seed(0)
-    enhancer = instantiate(model_config(request.param))
-    _wake(enhancer)
-    return enhancer.eval()
-
-
-def _wake(enhancer) -> None:
-    """Statistics, biases and gains as in a trained network: fresh ones would hide a mistake in their order, or
-    change the output by less than what the tests allow."""
-    for module in enhancer.modules():
-        if parametrize.is_parametrized(module):
-            module.parametrizations.weight.original0.mul_(2)
-        if hasattr(module, "residual_scale"):
-            torch.nn.init.ones_(module.residual_scale)
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.running_mean.normal_(0, 0.1)
-            module.running_var.uniform_(0.5, 1.5)
-            torch.nn.init.normal_(module.bias, 0, 0.1)
+    return wake(instantiate(compose(f"model={request.param}").model)).eval()
 
 
 @pytest.fixture(scope="module")
@@ -216,7 +194,7 @@ def test_wrong_input_is_named(enhancer):
 
 @pytest.mark.parametrize("name", ["gtcrn", "light_v3"])
 def test_offline_variant_refuses_to_stream(name):
-    enhancer = instantiate(model_config(name, "streaming=offline")).eval()
+    enhancer = instantiate(compose(f"model={name}", "streaming=offline").model).eval()
     with pytest.raises(UserError, match=r"layer 'encoder.2.\w+' looks 1 frame\(s\) ahead"):
         enhancer.initial_state(1)
     with pytest.raises(UserError, match="cannot stream"):
@@ -226,7 +204,7 @@ def test_offline_variant_refuses_to_stream(name):
 def test_lookahead_of_light_v3_offline_is_22_frames():
     """As measured: the 22nd frame from now still matters, the 23rd does not at all."""
     torch.manual_seed(0)
-    core = instantiate(model_config("light_v3", "streaming=offline")).eval().core
+    core = instantiate(compose("model=light_v3", "streaming=offline").model).eval().core
     assert core.total_lookahead() == 22
     spec = torch.randn(1, 2, 80, 257, requires_grad=True)
     with torch.enable_grad():

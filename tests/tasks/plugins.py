@@ -1,19 +1,13 @@
 """Launchers and searches in environments of their own: `make test-plugins` runs this file, `make test` does not."""
 
-import os
 import subprocess
-import sys
 from pathlib import Path
 
-RUN = Path(__file__).parents[2] / "run.py"
+from fixtures.commands import start_command
 
 
 def sweep(folder: Path, *overrides: str) -> subprocess.Popen:
-    command = [sys.executable, str(RUN), "-m", "model=light_v3", *overrides]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    return start_command(folder, "-m", "model=light_v3", *overrides, stderr=subprocess.STDOUT)
 
 
 def test_ray_runs_what_can_run_and_tells_what_failed(tmp_path):

@@ -1,12 +1,11 @@
 """`model=` beside `ckpt=`: allowed if it names what is in the file, refused by the knob that differs."""
 
-from pathlib import Path
+from functools import partial
 
 import pytest
 import pytorch_lightning as pl
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.core.hydra_config import HydraConfig
+from fixtures.commands import CONF
 from omegaconf import OmegaConf
 
 from gtcrn import tasks
@@ -15,21 +14,10 @@ from gtcrn.models import dtln, gtcrn, light_v3, micro
 from gtcrn.models.pretrained import load, to_official
 from gtcrn.tasks.building import build, load_or_build
 
-CONF = Path(__file__).parents[2] / "conf"
-
 
 @pytest.fixture
-def composed():
-    """Composes a configuration as a process with these overrides would see it."""
-
-    def make(*overrides):
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            cfg = compose("config", ["task=profile", *overrides], return_hydra_config=True)
-        HydraConfig.instance().set_config(cfg)
-        return cfg
-
-    yield make
-    HydraConfig.instance().cfg = None
+def composed(command):
+    return partial(command, "task=profile")
 
 
 @pytest.fixture

@@ -1,25 +1,15 @@
 """run.py as a user meets it: each test is a process in a folder that is not the repository's."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import soundfile
+from fixtures.commands import run_command
 
 pytestmark = pytest.mark.slow
-
-RUN = Path(__file__).parents[2] / "run.py"
-
-
-def run(folder: Path, *overrides: str, python_options: tuple[str, ...] = ()) -> subprocess.CompletedProcess:
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "WANDB_SILENT": "true"}
-    command = [sys.executable, *python_options, str(RUN), *overrides]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
 
 
 def only(folder: Path, pattern: str) -> Path:
@@ -28,7 +18,7 @@ def only(folder: Path, pattern: str) -> Path:
 
 
 def test_help_needs_no_torch(tmp_path):
-    result = run(tmp_path, "--help", python_options=("-X", "importtime"))
+    result = run_command(tmp_path, "--help", python_options=("-X", "importtime"))
     assert result.returncode == 0
     imported = {line.rsplit("|", 1)[-1].strip() for line in result.stderr.splitlines()}
     assert "hydra" in imported and "torch" not in imported
@@ -58,7 +48,7 @@ def test_help_needs_no_torch(tmp_path):
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
 def test_mistakes_are_told_in_a_line(tmp_path, overrides, message):
-    result = run(tmp_path, *overrides)
+    result = run_command(tmp_path, *overrides)
     assert result.returncode != 0
     assert message in result.stderr + result.stdout
     assert "Traceback" not in result.stderr + result.stdout
@@ -77,7 +67,7 @@ TOLERANCE = {"pesq_wb": 0.005, "stoi": 0.001, "estoi": 0.001, "si_snr": 0.02}
 
 @pytest.mark.parametrize("file", PUBLISHED)
 def test_evaluate_gives_the_published_scores(tmp_path, references, recordings, file):
-    result = run(
+    result = run_command(
         tmp_path,
         "task=evaluate",
         f"ckpt={references / file}",
@@ -100,18 +90,18 @@ def test_evaluate_gives_the_published_scores(tmp_path, references, recordings, f
 
 def test_evaluate_refuses_what_the_checkpoint_decides(tmp_path, references):
     ckpt = f"ckpt={references / 'gtcrn/dns3_epoch87.tar'}"
-    result = run(tmp_path, "task=profile", ckpt, "model=light_v3")
+    result = run_command(tmp_path, "task=profile", ckpt, "model=light_v3")
     assert "holds GTCRN, but model=light_v3 is LightV3" in result.stderr
-    result = run(tmp_path, "task=profile", ckpt, "model=gtcrn", "model.channels=8")
+    result = run_command(tmp_path, "task=profile", ckpt, "model=gtcrn", "model.channels=8")
     assert "model.channels=8: has no effect" in result.stderr
 
 
 def test_evaluate_finished_audio(tmp_path, recordings):
     pairs = recordings / "vctk_demand_mini"
     (tmp_path / "pairs.txt").write_text(f"{pairs / 'noisy/p287_001.wav'} {pairs / 'clean/p287_001.wav'}\n")
-    by_list = run(tmp_path, "task=evaluate", "pairs=pairs.txt", "metrics.test=[stoi]", "run_dir=by_list")
+    by_list = run_command(tmp_path, "task=evaluate", "pairs=pairs.txt", "metrics.test=[stoi]", "run_dir=by_list")
     assert by_list.returncode == 0, by_list.stderr
-    by_folder = run(
+    by_folder = run_command(
         tmp_path,
         "task=evaluate",
         f"enhanced={pairs / 'noisy'}",
@@ -147,7 +137,7 @@ def test_training_leaves_everything_on_disk_and_resumes(tmp_path, recordings):
         "callbacks.clips.every=2",
         "trainer.max_epochs=3",
     )
-    result = run(tmp_path, *overrides)
+    result = run_command(tmp_path, *overrides)
     assert result.returncode == 0, result.stderr
     folder = only(tmp_path, "outputs/*/*_train_light_v3_sisdr_mag")
     summary = json.loads((folder / "summary.json").read_text())
@@ -178,10 +168,10 @@ def test_training_leaves_everything_on_disk_and_resumes(tmp_path, recordings):
 
     # as if the machine had died before the summary: the same command goes on where it stopped
     (folder / "summary.json").unlink()
-    resumed = run(tmp_path, *overrides, "resume=auto")
+    resumed = run_command(tmp_path, *overrides, "resume=auto")
     assert resumed.returncode == 0, resumed.stderr
     assert f"resuming {folder / 'checkpoints/last.ckpt'}" in resumed.stdout
     assert json.loads((folder / "summary.json").read_text())["steps"] == 6
     assert len(pd.read_csv(folder / "metrics.csv")) >= len(metrics)
-    anew = run(tmp_path, *overrides, "resume=auto", "trainer.max_epochs=1", "evaluate=false")
+    anew = run_command(tmp_path, *overrides, "resume=auto", "trainer.max_epochs=1", "evaluate=false")
     assert "no unfinished run of this configuration" in anew.stdout

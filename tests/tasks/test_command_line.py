@@ -1,17 +1,15 @@
 """Command lines that Hydra can't read: each is told in a line that says how to type it."""
 
 import shlex
-from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
+from fixtures.commands import compose
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given, seed, settings
 from hypothesis import strategies as st
 
 from gtcrn.tasks.command_line import errors_told, in_quotes
 
-CONF = Path(__file__).parents[2] / "conf"
 READER = OverridesParser.create()
 UNREADABLE = ("a=b/c.wav", "take (2).wav", "[old]/x.wav", "{a/b", "#1.wav", "süß.wav", "it's.wav", 'the "best"', "a~b")
 
@@ -37,8 +35,8 @@ def test_any_text_can_be_typed(text):
 @pytest.mark.parametrize("typed", ["+experiment=gtcrn_dns3", "+debug=limit", "+hparams_search=optuna"])
 def test_a_plus_that_is_not_needed(capsys, monkeypatch, typed):
     monkeypatch.setattr("sys.argv", ["run.py", "seed=2", typed])
-    with initialize_config_dir(str(CONF), version_base="1.3"), pytest.raises(SystemExit, match="2"), errors_told():
-        compose("config", ["seed=2", typed])
+    with pytest.raises(SystemExit, match="2"), errors_told():
+        compose("seed=2", typed)
     assert capsys.readouterr().err == f"error: {typed}: leave the plus out: {typed[1:]}\n"
 
 

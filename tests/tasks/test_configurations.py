@@ -1,23 +1,15 @@
 """Every choice of every group composes, experiments into a model, a loss and a way to train, with published numbers."""
 
-from pathlib import Path
-
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
+from fixtures.commands import CONF, compose
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import get_object
 
 from gtcrn.tasks.building import build
 from gtcrn.tasks.checking import check
 
-CONF = Path(__file__).parents[2] / "conf"
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
-
-
-def composed(*overrides: str, hydra: bool = False):
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("config", list(overrides), return_hydra_config=hydra)
 
 
 # What else a choice of these groups needs to be a part of the configuration
@@ -109,7 +101,7 @@ WEIGHTS = {
 
 @pytest.mark.parametrize("name", WEIGHTS)
 def test_weights_of_a_loss(name):
-    terms = composed(f"loss={name}").loss.terms
+    terms = compose(f"loss={name}").loss.terms
     assert {term: keys.weight for term, keys in terms.items()} == WEIGHTS[name]
     assert list(terms) == list(WEIGHTS[name])
 
@@ -139,20 +131,20 @@ def test_parts_can_be_built(command, name):
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_value_of_a_sweep_composes(name):
-    cfg = composed(f"experiment={name}", hydra=True)
+    cfg = compose(f"experiment={name}", with_hydra=True)
     for key, values in (cfg.hydra.sweeper.get("params") or {}).items():
         override = OverridesParser.create().parse_override(f"{key}={values}")
         assert override.is_sweep_override(), "a sweep of one value is none"
         for value in override.sweep_string_iterator():
-            composed(f"experiment={name}", f"{key}={value}")
+            compose(f"experiment={name}", f"{key}={value}")
 
 
 def test_several_experiments_at_once():
-    cfg = composed("experiment=[gtcrn_vctk_demand,light_v3_vctk_demand]")  # the later one wins
+    cfg = compose("experiment=[gtcrn_vctk_demand,light_v3_vctk_demand]")  # the later one wins
     assert (cfg.trainer.max_epochs, cfg.scheduler.warmup_steps, cfg.model.causal) == (100, 2500, False)
 
 
 @pytest.mark.parametrize("name", ["gtcrn_vctk_demand", "dtln_dns", "timbre_48k"])
 def test_limit_comes_last(name):
-    cfg = composed(f"experiment={name}", "debug=limit")
+    cfg = compose(f"experiment={name}", "debug=limit")
     assert (cfg.trainer.max_epochs, cfg.data.batch_size, cfg.metrics.test_files) == (1, 2, 4)

@@ -2,14 +2,12 @@
 
 import json
 import logging
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from fixtures.commands import run_command
 from omegaconf import OmegaConf
 
 import gtcrn
@@ -19,7 +17,6 @@ from gtcrn.errors import UserError
 from gtcrn.metrics import DNSMOS_METRICS
 from gtcrn.tasks.evaluate import computable, evaluate_split, finished_pairs
 
-RUN = Path(__file__).parents[2] / "run.py"
 SNRS = (0, 5, 10, 15)
 
 
@@ -79,9 +76,7 @@ def test_train_with_a_blind_test_set_and_evaluate_on_pairs(tmp_path, corpus, bli
         "metrics.workers=1",
         "run_dir=train",
     )
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(RUN), *overrides]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)
+    done = run_command(tmp_path, *overrides)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "no clean reference: left out pesq_wb, pesq_nb, stoi, estoi," in done.stdout
     summary = json.loads((tmp_path / "train" / "summary.json").read_text())

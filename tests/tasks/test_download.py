@@ -2,26 +2,20 @@
 
 import functools
 import io
-import os
 import re
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import zipfile
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
-from hydra import compose, initialize_config_dir
+from fixtures.commands import compose, start_command
 
 from gtcrn.data.vctk_demand import VctkDemand
 from gtcrn.errors import UserError
-
-RUN = Path(__file__).parents[2] / "run.py"
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -51,15 +45,7 @@ def address(tmp_path):
 
 
 def start(folder, *overrides):
-    return subprocess.Popen(
-        [sys.executable, str(RUN), "task=download", *overrides],
-        cwd=folder,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored where tests run in the background
-    )
+    return start_command(folder, "task=download", *overrides)
 
 
 def unknown(*names):
@@ -127,8 +113,7 @@ def test_an_interruption_is_told_in_a_line(tmp_path):
 
 
 def test_the_published_archives_are_well_formed():
-    with initialize_config_dir(str(RUN.parent / "conf"), version_base="1.3"):
-        archives = compose("config", ["task=download"]).download.archives
+    archives = compose("task=download").download.archives
     assert all(re.fullmatch("[0-9a-f]{32}", archive.md5) for archive in archives.values())
     for key in ("md5", "url"):
         assert len({archive[key] for archive in archives.values()}) == len(archives) == 7

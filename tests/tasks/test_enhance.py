@@ -3,17 +3,15 @@
 import copy
 import os
 import resource
-import subprocess
-import sys
 import tracemalloc
 from contextlib import contextmanager
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import pytest
 import soundfile
 import torch
-from hydra import compose, initialize_config_dir
+from fixtures.commands import compose, run_command
 
 import gtcrn
 from gtcrn.data import audio
@@ -24,7 +22,6 @@ from gtcrn.tasks import enhance
 from gtcrn.tasks.enhance import enhance_file, find_jobs
 
 PUBLISHED = "gtcrn/dns3_epoch87.tar"
-RUN = Path(__file__).parents[2] / "run.py"
 
 
 @pytest.fixture(scope="module")
@@ -71,9 +68,7 @@ def test_runtimes_equal_pytorch(tmp_path, references, speech, name, rate, channe
     np.testing.assert_array_equal(outputs[2], outputs[1])
 
 
-def configure(*overrides):
-    with initialize_config_dir(str(RUN.parent / "conf"), version_base="1.3"):
-        return compose("config", ["task=enhance", *overrides])
+configure = partial(compose, "task=enhance")
 
 
 def test_runtime_task(tmp_path, references, speech):
@@ -366,12 +361,8 @@ def test_bad_files_do_not_stop_the_others(tmp_path, references, speech):
     soundfile.write(inputs / "nan.wav", np.full(9000, np.nan), 16000, subtype="FLOAT")
     (inputs / "garbage.wav").write_bytes(b"no audio")
     (inputs / "notes.txt").write_text("not audio, and not asked to be")
-    result = subprocess.run(
-        [sys.executable, RUN, "task=enhance", f"ckpt={references / PUBLISHED}", f"input={inputs}", "output=out"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
+    keys = (f"ckpt={references / PUBLISHED}", f"input={inputs}", "output=out")
+    result = run_command(tmp_path, "task=enhance", *keys)
     assert result.returncode == 2
     assert "3 file(s) or folder(s) failed" in result.stderr and "Traceback" not in result.stderr
     for name in ("empty.wav", "nan.wav", "garbage.wav"):

@@ -1,24 +1,19 @@
 """task=evaluate of finished audio: what belongs together, and how it is named."""
 
 import os
-from pathlib import Path
 
 import numpy as np
 import pytest
-from hydra import compose, initialize_config_dir
+from fixtures.commands import compose
 
 from gtcrn.data import audio
 from gtcrn.errors import UserError
 from gtcrn.metrics import score_pairs
 from gtcrn.tasks.evaluate import finished_pairs
 
-CONF = Path(__file__).parents[2] / "conf"
-
 
 def found(*overrides):
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("config", ["task=evaluate", *overrides])
-    return finished_pairs(cfg)
+    return finished_pairs(compose("task=evaluate", *overrides))
 
 
 @pytest.fixture

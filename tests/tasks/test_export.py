@@ -4,8 +4,6 @@ import hashlib
 import json
 import os
 import re
-import subprocess
-import sys
 import zipfile
 from collections import Counter
 from errno import ENOSPC
@@ -16,7 +14,7 @@ import onnxruntime
 import pytest
 import soundfile
 import torch
-from hydra import compose, initialize_config_dir
+from fixtures.commands import compose, run_command
 
 from gtcrn.errors import Interrupted, Terminated, UserError
 from gtcrn.export import exporting
@@ -32,7 +30,6 @@ from gtcrn.runtime.facts import Integers, ModelFacts, Signal
 from gtcrn.tasks import enhance, evaluate
 from gtcrn.tasks.export import run, show
 
-RUN = Path(__file__).parents[2] / "run.py"
 TINY = dict(channels=4, stacks=1, blocks=1, erb_low_bins=9, erb_bands=8, n_fft=64, hop_length=32)
 SIZES = dict(lstm_size=8, layers=1, basis_size=12, n_fft=64, hop_length=16)
 
@@ -64,9 +61,7 @@ def folder(tmp_path_factory):
 @pytest.mark.slow
 def test_a_file_and_its_card(folder):
     told = ("licence=CC0", "origin=made up", "name=mine", "output=out")
-    command = [sys.executable, RUN, "task=export", "ckpt=dtln.ckpt", "format=onnx_wave", "audio=noise.wav", *told]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
+    done = run_command(folder, "task=export", "ckpt=dtln.ckpt", "format=onnx_wave", "audio=noise.wav", *told)
     assert done.returncode == 0 and done.stderr == ""
     for line in (
         "1/3 writing mine_wave.onnx",
@@ -117,10 +112,8 @@ def test_integers(folder, monkeypatch, caplog, reads):
     monkeypatch.chdir(folder)
     keys = "ckpt=micro.ckpt format=litert quantize=int8 calibration=heard audio=noise.wav output=integers strict=true"
     keys += " device_files=true"
-    with initialize_config_dir(str(RUN.parent / "conf"), version_base="1.3"):
-        cfg = compose("config", ["task=export", "run_dir=run", *keys.split()])
     with caplog.at_level("INFO"):
-        run(cfg)
+        run(compose("task=export", "run_dir=run", *keys.split()))
     assert reads == read_once("micro.ckpt")
     assert sorted(os.listdir("integers")) == [
         "micro_int8.tflite",
@@ -182,8 +175,7 @@ def learnt(folder):
 
 
 def export_in(folder, *keys):
-    with initialize_config_dir(str(RUN.parent / "conf"), version_base="1.3"):
-        run(compose("config", ["task=export", "run_dir=run", "format=litert", "audio=noise.wav", *keys]))
+    run(compose("task=export", "run_dir=run", "format=litert", "audio=noise.wav", *keys))
 
 
 def test_learnt_integers_need_no_calibration(folder, learnt, monkeypatch, reads):
@@ -215,12 +207,10 @@ def test_learnt_integers_are_scored_but_not_streamed_in_pytorch(folder, learnt, 
     monkeypatch.setattr(evaluate, "evaluate_split", lambda enhancer, *_, **__: scored.append(enhancer))
     mini = recordings / "vctk_demand_mini"
     keys = ["data=vctk_demand", f"data.root={mini}", "data.validation_files=[p287_005]", "data.test=validation"]
-    with initialize_config_dir(str(RUN.parent / "conf"), version_base="1.3"):
-        evaluate.run(compose("config", ["task=evaluate", "run_dir=run", f"ckpt={learnt}", *keys]))
-        streamed = compose("config", ["task=enhance", "run_dir=run", f"ckpt={learnt}", "input=noise.wav", "output=x"])
+    evaluate.run(compose("task=evaluate", "run_dir=run", f"ckpt={learnt}", *keys))
     assert isinstance(scored[0].core, checkpoint.Simulation) and reads == read_once(learnt)
     with pytest.raises(UserError, match="ckpt=qat.ckpt: holds integers, which run from a file: task=export"):
-        enhance.run(streamed)
+        enhance.run(compose("task=enhance", "run_dir=run", f"ckpt={learnt}", "input=noise.wav", "output=x"))
 
 
 @pytest.mark.parametrize(("stop", "code"), [(KeyboardInterrupt, 130), (Terminated, 143)])
@@ -276,8 +266,7 @@ def test_an_interruption_leaves_no_file(folder, tmp_path, monkeypatch, stop, cod
 def test_mistakes_are_told_in_a_line_before_the_work(folder, monkeypatch, overrides, complaint):
     monkeypatch.chdir(folder)
     monkeypatch.setattr(onnx, "write", None)  # the work
-    with initialize_config_dir(str(RUN.parent / "conf"), version_base="1.3"):
-        cfg = compose("config", ["task=export", "run_dir=run", *overrides.split()])
+    cfg = compose("task=export", "run_dir=run", *overrides.split())
     with pytest.raises(UserError, match=re.escape(complaint)) as told:
         run(cfg)
     assert "\n" not in str(told.value)

@@ -7,11 +7,11 @@ import sys
 import threading
 import time
 import types
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import pytest
-from hydra import compose, initialize_config_dir
+from fixtures.commands import compose
 
 from gtcrn.errors import UserError
 from gtcrn.runtime.framing import STFTStep, Stream
@@ -19,7 +19,6 @@ from gtcrn.runtime.resampling import Resampled
 from gtcrn.tasks import live
 from gtcrn.tasks.live import Callback, choose, switch
 
-RUN = Path(__file__).parents[2] / "run.py"
 RATE, HOP = 16000, 256
 FINE = types.SimpleNamespace(input_overflow=False, output_underflow=False)
 LOST = types.SimpleNamespace(input_overflow=True, output_underflow=True)
@@ -235,9 +234,7 @@ class Playing:
         self.closed = True
 
 
-def configure(*overrides):
-    with initialize_config_dir(str(RUN.parent / "conf"), version_base="1.3"):
-        return compose("config", ["task=live", *overrides])
+configure = partial(compose, "task=live")
 
 
 @pytest.fixture

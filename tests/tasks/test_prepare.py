@@ -3,20 +3,16 @@
 import csv
 import json
 import logging
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import matplotlib.image
 import numpy as np
 import pytest
 import soundfile
+from fixtures.commands import run_command
 
 from gtcrn.data.manifest import open_manifest
 from gtcrn.errors import UserError
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -143,10 +139,8 @@ def test_input_and_output_lie_apart(run, folder, output):
 @pytest.mark.slow
 def test_the_command(folder):
     """The step chosen on the command line, in processes of its own, with its exit code."""
-    command = [sys.executable, str(ROOT / "run.py"), "task=prepare", "prepare=resample"]
-    command += ["input=corpus", "output=out", "cache_dir=cache", "workers=2"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    overrides = ["input=corpus", "output=out", "cache_dir=cache", "workers=2"]
+    result = run_command(folder, "task=prepare", "prepare=resample", *overrides)
     assert result.returncode == 2 and "Traceback" not in result.stderr
     assert result.stderr.splitlines()[-1].startswith("error: 3 of no use, the first: ")
     assert len(open_manifest(folder / "out", "input", None)) == 3

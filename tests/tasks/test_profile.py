@@ -2,20 +2,16 @@
 
 import json
 from functools import partial
-from pathlib import Path
 
 import pytest
 import soundfile
-from hydra import compose, initialize_config_dir
+from fixtures.commands import CONF, compose
 
 from gtcrn.errors import Interrupted, UserError
 from gtcrn.profiling import cost
 from gtcrn.profiling.throughput import LoaderThroughput, TableCost, Throughput
 from gtcrn.tasks import profile
 from gtcrn.tasks.building import build
-
-CONF = Path(__file__).parents[2] / "conf"
-
 
 # trainable and all parameters, exact and thop MMACs/s
 COSTS = {
@@ -33,8 +29,7 @@ TIMBRE = {"timbre": 8_929_987, "timbre_balanced": 5_026_323, "timbre_light": 380
 WITHOUT_TIMBRE = [f"~model.rows.{name}" for name in TIMBRE]
 
 
-def composed(*overrides: str):
-    return compose("config", ["task=profile", *overrides])
+composed = partial(compose, "task=profile")
 
 
 @pytest.fixture
@@ -134,8 +129,7 @@ def test_the_table_of_all_models(profiled, untimed, tmp_path, capsys, caplog):
 
 def test_published_figures_are_ours_or_explained():
     """What the table has under `published` is what we count, in its authors' rounding, or its note says why not."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        rows = composed("model=all").model.rows
+    rows = composed("model=all").model.rows
     published = {name: (row.get("published_parameters"), row.get("published_macs")) for name, row in rows.items()}
     trainable, everything, _, _ = COSTS["gtcrn"]
     assert published.pop("gtcrn") == (f"{trainable / 1e3:.2f} K / {everything / 1e3:.1f} K", "33.0 M")
@@ -150,12 +144,9 @@ def test_published_figures_are_ours_or_explained():
 
 
 def test_every_model_has_a_row():
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        rows = composed("model=all").model.rows
-        parameters = {
-            name: sum(p.numel() for p in build(composed(f"model={name}").model).parameters()) for name in TIMBRE
-        }
-        plain = build(composed("model=timbre", "model.weight_norm=false").model)
+    rows = composed("model=all").model.rows
+    parameters = {name: sum(p.numel() for p in build(composed(f"model={name}").model).parameters()) for name in TIMBRE}
+    plain = build(composed("model=timbre", "model.weight_norm=false").model)
     assert {path.stem for path in (CONF / "model").glob("*.yaml")} - {"all"} <= set(rows)
     assert list(rows) == [*COSTS, *TIMBRE] and parameters == TIMBRE
     assert TIMBRE["timbre"] - sum(p.numel() for p in plain.parameters()) == 4_993 and "4,993" in rows.timbre.note

@@ -6,12 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from hydra import compose, initialize_config_dir
+from fixtures.commands import compose
 
 from gtcrn.errors import UserError
 from gtcrn.tasks import report
-
-CONF = Path(__file__).parents[2] / "conf"
 
 
 def write_run(folder: Path, r: int, pesq: float | None) -> None:
@@ -31,9 +29,7 @@ def write_run(folder: Path, r: int, pesq: float | None) -> None:
 
 
 def reported(*overrides: str) -> None:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("config", ["task=report", *overrides])
-    report.run(cfg)
+    report.run(compose("task=report", *overrides))
 
 
 @pytest.fixture

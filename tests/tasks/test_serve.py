@@ -2,17 +2,15 @@
 
 import signal
 import subprocess
-import sys
 import urllib.request
 from pathlib import Path
 
 import onnx
 import pytest
+from fixtures.commands import start_command
 from onnx import TensorProto, helper
 
 from gtcrn.web import serving
-
-RUN = Path(__file__).parents[2] / "run.py"
 
 
 @pytest.fixture
@@ -27,15 +25,7 @@ def model(tmp_path) -> Path:
 
 
 def start(folder: Path, *overrides: str) -> subprocess.Popen:
-    command = [sys.executable, str(RUN), "task=serve", "browser=false", *overrides]
-    return subprocess.Popen(
-        command,
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored where tests run in the background
-    )
+    return start_command(folder, "task=serve", "browser=false", *overrides, stderr=subprocess.STDOUT)
 
 
 def test_from_the_command_to_ctrl_c(tmp_path, model):

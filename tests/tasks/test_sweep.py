@@ -1,29 +1,19 @@
 """A multirun as a user meets it: names, failures, going on, launchers."""
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
+from fixtures.commands import compose, run_command
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import open_dict, read_write
 
 from gtcrn.tasks.sweep import _naming, check_directions, study_name
 
-RUN = Path(__file__).parents[2] / "run.py"
-
 
 def sweep(folder: Path, *overrides: str) -> subprocess.CompletedProcess:
-    return run(folder, "-m", *overrides)
-
-
-def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(RUN), *arguments]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+    return run_command(folder, "-m", *overrides)
 
 
 @pytest.fixture
@@ -81,7 +71,7 @@ def test_failure_is_told_and_only_what_is_missing_runs_again(training, tmp_path)
     assert json.loads((done["model.width_mult-0.5"] / "summary.json").read_text())["steps"] == 2
     assert {file: file.read_bytes() for file in record} == record, "results keep the record of what they came of"
 
-    pasted = run(tmp_path, "task=profile", f"ckpt={finished.relative_to(tmp_path)}")  # a run's folder, without quotes
+    pasted = run_command(tmp_path, "task=profile", f"ckpt={finished.relative_to(tmp_path)}")  # without quotes
     assert pasted.returncode == 0, pasted.stderr
 
 
@@ -104,7 +94,7 @@ def test_missing_plugin_is_named(tmp_path):
 
 @pytest.mark.slow
 def test_a_run_that_fails_at_once_leaves_nothing(tmp_path):
-    result = run(tmp_path, "model=light_v3", "model.width_mult=0.1")
+    result = run_command(tmp_path, "model=light_v3", "model.width_mult=0.1")
     assert result.returncode == 2 and "model.width_mult=0.1: must lie between" in result.stderr
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
@@ -136,9 +126,8 @@ SEARCH = ["hparams_search=optuna", "model=light_v3", "model.r=range(4,24)"]
 
 
 def searched(*overrides: str):
-    with initialize_config_dir(str(RUN.parent / "conf"), version_base="1.3"):
-        typed = [override for override in overrides if not parsed(override)[0].is_sweep_override()]
-        return compose("config", typed, return_hydra_config=True)
+    typed = [override for override in overrides if not parsed(override)[0].is_sweep_override()]
+    return compose(*typed, with_hydra=True)
 
 
 def name_of_study(*overrides: str) -> str:

@@ -2,12 +2,12 @@
 
 import logging
 import shutil
-from pathlib import Path
+from functools import partial
 
 import pytest
 import torch
 import yaml
-from hydra import compose, initialize_config_dir
+from fixtures.commands import compose
 from omegaconf import OmegaConf
 
 from gtcrn.errors import UserError
@@ -16,12 +16,7 @@ from gtcrn.models.pretrained import open_checkpoint, read_checkpoint, to_officia
 from gtcrn.tasks import resuming, train
 from gtcrn.tasks.building import build, model_record
 
-CONF = Path(__file__).parents[2] / "conf"
-
-
-def composed(*overrides):
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("config", ["task=train", "run_dir=new", *overrides])
+composed = partial(compose, "task=train", "run_dir=new")
 
 
 def module_of(cfg):

@@ -9,19 +9,17 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import soundfile
-from hydra import compose, initialize_config_dir
+from fixtures.commands import compose
 
 from gtcrn.errors import UserError
 
-CONF = Path(__file__).parents[2] / "conf"
 MODEL = ["model=dtln", "model.lstm_size=8", "model.basis_size=12", "model.n_fft=64", "model.hop_length=32"]
 SMALL = ["data.train_files=2", "data.validation_files=1", "data.test_files=1", "data.num_workers=0", "logger=csv"]
 SCORES = ["metrics.validation=[si_sdr]", "metrics.test=[si_sdr]", "monitor=val/si_sdr", "metrics.workers=1"]
 
 
 def run(folder: Path, task: str, *overrides: str) -> None:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("config", [f"task={task}", f"run_dir='{folder}'", "run_name=test", *overrides])
+    cfg = compose(f"task={task}", f"run_dir='{folder}'", "run_name=test", *overrides)
     importlib.import_module(f"gtcrn.tasks.{task}").run(cfg)
 
 

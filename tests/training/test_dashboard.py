@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 import wandb
 import yaml
-from hydra import compose, initialize_config_dir
+from fixtures.commands import CONF, RUN, compose, run_command
 from wandb.proto import wandb_internal_pb2 as proto
 from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
@@ -27,7 +27,6 @@ from gtcrn.training.dashboard import Dashboard
 
 pytestmark = pytest.mark.slow
 
-REPOSITORY = Path(__file__).parents[2]
 BLOCK = 32768
 
 
@@ -125,9 +124,7 @@ def training(recordings, tmp_path_factory) -> Path:
         "logger.watch_every=1",
         "logger.examples=1",
     )
-    command = [sys.executable, str(REPOSITORY / "run.py"), *overrides]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    result = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, timeout=600)
+    result = run_command(place, *overrides)
     assert result.returncode == 0, result.stderr
     assert "W&B" not in result.stdout + result.stderr
     (folder,) = place.glob("outputs/*/*_train_light_v3_sisdr_mag")
@@ -361,8 +358,8 @@ def test_examples_begin_with_worst_median_and_best():
 
 
 def test_wandb_sweep_gives_run_py_what_it_takes():
-    sweep = yaml.safe_load((REPOSITORY / "conf" / "wandb_sweep.yaml").read_text())
-    assert (REPOSITORY / sweep["program"]).is_file() and sweep["command"][-1] == "${args_no_hyphens}"
+    sweep = yaml.safe_load((CONF / "wandb_sweep.yaml").read_text())
+    assert (RUN.parent / sweep["program"]).is_file() and sweep["command"][-1] == "${args_no_hyphens}"
     literal = [part for part in sweep["command"] if not part.startswith("${")]
     for end in (0, -1):
         chosen = {
@@ -370,8 +367,7 @@ def test_wandb_sweep_gives_run_py_what_it_takes():
             for key, space in sweep["parameters"].items()
         }
         arguments = create_sweep_command_args({"args": chosen})["args_no_hyphens"]
-        with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
-            cfg = compose("config", overrides=[*literal, *arguments])
+        cfg = compose(*literal, *arguments)
         assert cfg.model.width_mult == chosen["model.width_mult"]["value"]
         assert cfg.training.ema_decay == chosen["training.ema_decay"]["value"]
         assert cfg.optimizer.lr == pytest.approx(chosen["optimizer.lr"]["value"])

@@ -2,13 +2,13 @@
 
 import copy
 from functools import partial
-from pathlib import Path
 
 import pytest
 import pytorch_lightning as pl
 import soundfile
 import torch
-from hydra import compose, initialize_config_dir
+from fixtures.commands import compose
+from fixtures.systems import wake
 from torch.optim import Adam
 from torch.utils.data import DataLoader
 
@@ -28,18 +28,13 @@ from gtcrn.training.qat import QuantizationModule
 from gtcrn.training.schedulers import warmup_cosine
 from gtcrn.training.supervised import SupervisedModule
 
-CONF = Path(__file__).parents[2] / "conf"
 KNOBS = {"channels": 4, "stacks": 1, "blocks": 1}
 RECORD = {"build": "gtcrn.models.micro.build", "knobs": KNOBS}
 
 
 def module(weights=0, **options):
     torch.manual_seed(weights)
-    enhancer = micro.build(**KNOBS)
-    for layer in enhancer.modules():
-        if isinstance(layer, torch.nn.BatchNorm2d):  # statistics as of a trained model
-            layer.running_mean.normal_(0, 0.1)
-            layer.running_var.uniform_(0.5, 2)
+    enhancer = wake(micro.build(**KNOBS))
     options = {
         "optimizer": partial(Adam, lr=6e-4),
         "scheduler": partial(warmup_cosine, warmup_steps=2, final_lr=0.0),
@@ -233,9 +228,7 @@ def test_checkpoints_without_integers_are_named(tmp_path):
     assert "\n" not in str(error.value)
 
 
-def composed(*overrides):
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("config", ["task=train", "training=qat", *overrides])
+composed = partial(compose, "task=train", "training=qat")
 
 
 def test_steps_are_steps_whatever_the_corpus():
