@@ -1,4 +1,4 @@
-"""Fixtures shared by all tests: where the reference material and the small recordings are."""
+"""Settings and fixtures that all tests share, such as the folders of reference material and small recordings."""
 
 import os
 from pathlib import Path
@@ -9,7 +9,7 @@ from fixtures.commands import command, perform  # noqa: F401  fixtures of all te
 from fixtures.systems import exported, noisy, system  # noqa: F401
 from hypothesis import HealthCheck, settings
 
-# two threads for matrices this small wait for each other, many times longer than one works
+# with matrices this small, two threads wait for each other many times longer than one works
 torch.set_num_threads(1)
 
 # the same examples in every run and on every machine, however slow it is, and none kept on disk
@@ -29,11 +29,11 @@ def _folder_from(variable: str, what: str) -> Path:
 
 @pytest.fixture(scope="session")
 def references() -> Path:
-    """Published checkpoints and the outputs their authors' code gives."""
+    """Return the folder of published checkpoints and the outputs of their authors' code."""
     return _folder_from("GTCRN_REFERENCES", "published checkpoints and golden outputs")
 
 
 @pytest.fixture(scope="session")
 def recordings() -> Path:
-    """Small real recordings."""
+    """Return the folder of small real recordings."""
     return _folder_from("GTCRN_DATA", "small real recordings")

@@ -1,4 +1,4 @@
-"""`model=` beside `ckpt=`: allowed if it names what is in the file, refused by the knob that differs."""
+"""Building from a configuration: `model=` beside `ckpt=`, wrong values, missing values and empty paths."""
 
 from functools import partial
 
@@ -91,7 +91,7 @@ def test_a_choice_that_builds_nothing_is_named(composed, checkpoint):
 
 
 def test_values_of_the_wrong_type_are_named_in_bases_too(composed):
-    """A module hands on what its base takes."""
+    """A module passes arguments on to its base class."""
     cfg = composed("task=train", "training=distillation", "training.teacher=any", "training.ema_decay=slow")
     with pytest.raises(UserError, match="training.ema_decay=slow: must be a number"):
         build(cfg.training)
@@ -103,7 +103,7 @@ def test_values_of_the_wrong_type_are_named_in_bases_too(composed):
     ids=["distil_gtcrn_light_v3", "distil_light_v3_micro"],
 )
 def test_experiments_are_complete(composed, checkpoint, experiment, core, layers):
-    """Of the teacher nothing is missing, of the student neither."""
+    """Neither the teacher nor the student lacks a layer that the experiment names."""
     path = checkpoint(layers(causal=False)).removeprefix("ckpt=")
     cfg = composed("task=train", f"experiment={experiment}", f"training.teacher={path}")
     enhancer = build(cfg.model)
@@ -120,7 +120,7 @@ def test_experiment_without_its_teacher(composed):
 
 
 def test_what_a_user_adds_to_a_list_comes_after_the_tasks_own(composed):
-    """`+trainer.callbacks=[…]`, beside the callbacks that every run has."""
+    """The list is `+trainer.callbacks=[…]`, beside the callbacks that every run has."""
     added = "+trainer.callbacks=[{_target_: pytorch_lightning.callbacks.Timer, duration: '00:00:00:01'}]"
     own = pl.callbacks.TQDMProgressBar()
     trainer = build(composed(added).trainer, logger=[], callbacks=[own], default_root_dir="")

@@ -1,4 +1,4 @@
-"""run.py as a user meets it: each test is a process in a folder that is not the repository's."""
+"""run.py as a user runs it: each test is a process in a folder outside the repository."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Command lines that Hydra can't read: each is told in a line that says how to type it."""
+"""Command lines that Hydra can't read are answered with one line that says how to type them."""
 
 import shlex
 

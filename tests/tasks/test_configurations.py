@@ -12,7 +12,7 @@ from gtcrn.tasks.checking import check
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 
 
-# What else a choice of these groups needs to be a part of the configuration
+# {group: override without which the group is no part of the configuration}
 BESIDE = {
     "data/denoiser": ["data=timbre"],
     "data/recipe": ["data=dns"],
@@ -23,7 +23,7 @@ BESIDE = {
     "profile": ["task=profile"],
     "training/discriminator": ["training=adversarial"],
 }
-# of Hydra's plugins, which may be missing; and what is no choice: it belongs to the corpora that name it
+# files of Hydra's plugins, which may be missing, and files that only other files include
 APART = ("hydra", "data/loading")
 CHOICES = sorted(
     (str(path.parent.relative_to(CONF)), path.stem)
@@ -85,7 +85,7 @@ def test_schedules_are_those_that_results_were_found_with(command, overrides):
         assert (other["lr"], other["betas"], other["weight_decay"]) == (1e-4, (0.8, 0.99), 0.01)
 
 
-# The weights of the named losses, whose terms have files of their own
+# {loss: {term: weight}}
 WEIGHTS = {
     "hybrid": {"complex": 30, "magnitude": 70, "sisdr": 0.1},
     "mag": {"magnitude": 70},

@@ -22,7 +22,7 @@ SNRS = (0, 5, 10, 15)
 
 @pytest.fixture
 def corpus(tmp_path, recordings):
-    """Eight files of 2 s by four readers, as the synthesiser names them."""
+    """Write eight files of 2 s by four readers, named as the challenge's synthesiser does, and return the folder."""
     speech, rate = audio.read(recordings / "dns_mini" / "clean" / "clean_fileid_0.wav")
     noise, _ = audio.read(recordings / "dns_mini" / "noise" / "noise_fileid_0.wav")
     root = tmp_path / "corpus"
@@ -45,7 +45,7 @@ def blind(tmp_path, recordings):
 
 
 def evaluated(enhancer, test_root: Path, test: str, metrics: list[str], folder: Path) -> pd.DataFrame:
-    """scores.csv of the test set."""
+    """Evaluate on the test set and return its scores.csv."""
     loading = dict(sample_rate=16000, segment_seconds=1.0, batch_size=1, num_workers=0, seed=0, cache_dir=folder)
     data = dns_pairs(None, str(test_root), test, 0.5, **loading)
     data.setup(("test",))

@@ -1,4 +1,4 @@
-"""task=download as a user meets it, against Python's own web server on this machine."""
+"""task=download as a user runs it, against Python's own web server on this machine."""
 
 import functools
 import io
@@ -25,7 +25,7 @@ class Quiet(SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def address(tmp_path):
-    """Of a server of the test set, with two utterances of 18 s, and its log."""
+    """Yield the address of a server of the test set, with two utterances of 18 s, and its log."""
     folder = tmp_path / "server"
     folder.mkdir()
     for name in ("clean_testset_wav", "noisy_testset_wav"):
@@ -49,7 +49,7 @@ def start(folder, *overrides):
 
 
 def unknown(*names):
-    """Overrides: these are not the published archives."""
+    """Return overrides that drop the known sizes and checksums of these archives."""
     return [f"download.archives.{name}.{key}=null" for name in names for key in ("bytes", "md5", "files")]
 
 
@@ -101,7 +101,7 @@ def test_what_is_wrong_is_named(perform, tmp_path, address, overrides, message):
 
 
 def test_an_interruption_is_told_in_a_line(tmp_path):
-    """Ctrl-C while a server, one that takes the connection and never speaks, is waited for."""
+    """Ctrl-C is pressed while the task waits for a server that accepts the connection and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         process = start(tmp_path, "output=corpus", f"download.url=http://127.0.0.1:{silent.getsockname()[1]}")
         connection, _ = silent.accept()

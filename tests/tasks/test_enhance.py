@@ -1,4 +1,4 @@
-"""task=enhance: what goes in comes out, enhanced, whatever its rate, channels and length."""
+"""task=enhance: files come out enhanced, whatever their rate, channels and length."""
 
 import copy
 import os
@@ -37,7 +37,7 @@ def speech(recordings):
 
 @pytest.mark.parametrize("file", [PUBLISHED, "light_v3/best_model_078.tar"])
 def test_file_equals_the_library(tmp_path, monkeypatch, references, speech, file):
-    """Streamed, or in overlapping segments where the model looks ahead (six of them here)."""
+    """Files are streamed, or enhanced in overlapping segments, here six, if the model looks ahead."""
     monkeypatch.setattr(enhance, "SEGMENT_SECONDS", 10)
     enhancer = gtcrn.load(references / file)
     wave = np.resize(speech, 60 * 16000 + 77)
@@ -55,7 +55,7 @@ def test_file_equals_the_library(tmp_path, monkeypatch, references, speech, file
     [("a.wav", 16000, 1, 40001), ("b.wav", 44100, 2, 90000), ("c.wav", 8000, 3, 1)],
 )
 def test_runtimes_equal_pytorch(tmp_path, references, speech, name, rate, channels, frames):
-    """Every sample of every channel, whatever the rate; and again, since nothing is left of the file before."""
+    """They do so for every sample of every channel at any rate, and a second file is not affected by the first."""
     wave = np.stack([np.roll(speech, 9000 * i)[:frames] for i in range(channels)], axis=1)
     soundfile.write(tmp_path / name, wave, rate, subtype="FLOAT")
     denoiser = Denoiser(references / "gtcrn/gtcrn_simple.onnx")
@@ -205,7 +205,7 @@ def test_what_the_model_spoils_is_not_written(tmp_path, causal, speech):
 
 @contextmanager
 def room_for(size):
-    """Files of this process can't grow beyond so many bytes: what a full disk does, without one."""
+    """Keep files of this process from growing beyond so many bytes, which simulates a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -216,7 +216,7 @@ def room_for(size):
 
 @pytest.mark.parametrize("suffix", [".wav", ".flac", ".ogg", ".mp3"])
 def test_a_full_disk_is_told_and_leaves_nothing(tmp_path, causal, speech, suffix):
-    """Whether it has no room for the last bytes, which libsndfile passes over, or for the samples that wait."""
+    """The disk has no room for the last bytes, a failure that libsndfile ignores, or for the temporary samples."""
     complaint = rf"out{suffix}: can't be written \(File too large; .* GB free\)$"
     wave = speech[:32000]
     soundfile.write(tmp_path / "in.wav", wave, 16000)
@@ -251,7 +251,7 @@ def test_ctrl_c_leaves_what_is_done(tmp_path, references, speech, monkeypatch):
 def test_soft_files_are_told_and_are_enhanced_as_well_as_others_when_normalised(
     tmp_path, references, recordings, caplog
 ):
-    """Published Light v3 does much worse on soft speech; brought to its own level it does what it does to any."""
+    """Published Light v3 does much worse on soft speech, unless this is brought to its trained level."""
     (tmp_path / "in").mkdir()
     clean, rate = audio.read(recordings / "vctk_demand_mini/clean/p287_001.wav")
     noisy, _ = audio.read(recordings / "vctk_demand_mini/noisy/p287_001.wav")
@@ -284,7 +284,7 @@ def test_a_level_that_is_not_known_is_told(references):
 
 
 def test_resampled_audio_stays_aligned(tmp_path, speech):
-    """With a model that passes everything, 44.1 kHz in and out differ by resampling alone."""
+    """With a model that changes nothing, input and output at 44.1 kHz differ by resampling alone."""
 
     class Passing(torch.nn.Module):
         sample_rate, hop_length, latency = 16000, 256, 256

@@ -1,4 +1,4 @@
-"""task=evaluate of finished audio: what belongs together, and how it is named."""
+"""task=evaluate of finished audio: which files belong together, and their names."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""task=export as a user meets it: a file that is proved, or one line and no trace."""
+"""task=export as a user runs it: it writes a proved file, or fails with one line and writes nothing."""
 
 import hashlib
 import json
@@ -35,7 +35,7 @@ SIZES = dict(lstm_size=8, layers=1, basis_size=12, n_fft=64, hop_length=16)
 
 
 def save(path, build, **knobs):
-    """A checkpoint of ours with random weights."""
+    """Write a checkpoint of this framework with random weights."""
     torch.manual_seed(0)
     weights = {f"enhancer.core.{key}": value for key, value in build(**knobs).core.state_dict().items()}
     record = {"model": {"build": f"{build.__module__}.build", "knobs": knobs}}
@@ -44,7 +44,7 @@ def save(path, build, **knobs):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Checkpoints, and recordings good and bad."""
+    """Return a folder of checkpoints, and of good and bad recordings."""
     folder = tmp_path_factory.mktemp("export")
     save(folder / "dtln.ckpt", dtln.build, **SIZES)
     save(folder / "ahead.ckpt", light_v3.build, causal=False)
@@ -81,7 +81,7 @@ def test_a_file_and_its_card(folder):
 
 @pytest.fixture
 def reads(monkeypatch):
-    """How often each checkpoint has been read so far: whole by torch, its bytes for a digest, its bytes otherwise."""
+    """Return counts of how often each checkpoint was read: by torch, for its digest, and as bytes."""
     counts = Counter()
 
     def counted(owner, name):
@@ -107,7 +107,7 @@ def read_once(name):
 
 @pytest.mark.slow
 def test_integers(folder, monkeypatch, caplog, reads):
-    """The file runs, and what it cost is told: never as if it were exact."""
+    """The file runs, and the log and the card state how far it is from the float model."""
     pytest.importorskip("ai_edge_litert")
     monkeypatch.chdir(folder)
     keys = "ckpt=micro.ckpt format=litert quantize=int8 calibration=heard audio=noise.wav output=integers strict=true"
@@ -151,7 +151,7 @@ def test_integers_that_are_far_off_are_no_secret(caplog, snr, advice):
 
 
 def test_what_is_advised_can_be_had(caplog):
-    """Training is for GTCRN-Micro alone."""
+    """training=qat is advised for GTCRN-Micro alone."""
     facts = stating("wave", Integers("int8", share=0.25, snr=8.0, left={"GRU": "no kernel"}))
     show(Exported(Path("x"), 1, facts, Proof(0.1, 9, 1, 1, 8.0), Path("card")))
     assert "quantize=dynamic" in caplog.text and "qat" not in caplog.text
@@ -160,7 +160,7 @@ def test_what_is_advised_can_be_had(caplog):
 
 @pytest.fixture(scope="module")
 def learnt(folder):
-    """A checkpoint as training=qat leaves it, with ranges that no calibration would give."""
+    """Return a checkpoint as training=qat writes it, with ranges that no calibration would choose."""
     save(folder / "qat.ckpt", micro.build, **TINY)
     content = torch.load(folder / "qat.ckpt")
     content["gtcrn"][checkpoint.INTEGERS] = {"bits": 8, "rho": 16}
@@ -215,7 +215,7 @@ def test_learnt_integers_are_scored_but_not_streamed_in_pytorch(folder, learnt, 
 
 @pytest.mark.parametrize(("stop", "code"), [(KeyboardInterrupt, 130), (Terminated, 143)])
 def test_an_interruption_leaves_no_file(folder, tmp_path, monkeypatch, stop, code):
-    """At a place of the test's choosing: a signal to a process that exports comes down anywhere, in other code too."""
+    """The test interrupts at a fixed place, because a signal to an exporting process could arrive in any code."""
 
     def write(graph, path, metadata):
         path.write_text("half of it")

@@ -1,4 +1,4 @@
-"""task=inspect on real recordings: what it writes is what a model would get, and it names every mistake."""
+"""task=inspect on real recordings: it writes the items that a model would get, and names every mistake."""
 
 import logging
 from pathlib import Path
@@ -27,7 +27,7 @@ def wave(folder: Path, name: str) -> np.ndarray:
 
 @pytest.fixture
 def mixtures(recordings, tmp_path):
-    """Overrides for mixtures, one of whose speech files is garbage."""
+    """Return overrides for mixtures; one of their speech files is garbage."""
     speech = tmp_path / "speech"
     speech.mkdir()
     for path in (recordings / "dns_mini" / "extra_clean").glob("*.wav"):

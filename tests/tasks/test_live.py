@@ -1,4 +1,4 @@
-"""task=live, with a sound card that is made up: what it calls, what it loses, how it ends."""
+"""task=live with a simulated sound card: its calls, losses, failures and end."""
 
 import io
 import os
@@ -25,7 +25,7 @@ LOST = types.SimpleNamespace(input_overflow=True, output_underflow=True)
 
 
 class Half:
-    """A step that lowers by 6 dB."""
+    """A step that attenuates by 6 dB."""
 
     def __call__(self, x):
         return x / 2
@@ -35,7 +35,7 @@ class Half:
 
 
 class Failing(Half):
-    """One that fails at a loud hop."""
+    """A step that fails at a loud hop."""
 
     def __call__(self, x):
         if np.abs(x).max() > 0.99:
@@ -48,7 +48,7 @@ def make(step=None, block_length=1):
 
 
 def call(callback, wave, lengths, status=FINE, channels=2):
-    """Block by block, as a sound card does: (N,) -> (N, channels)."""
+    """Pass (N,) through the callback block by block, as a sound card does, and return (N, channels)."""
     outputs = []
     for block in np.split(wave, np.cumsum(lengths)[:-1]):
         out = np.full((len(block), channels), np.nan, np.float32)
@@ -176,7 +176,7 @@ class PortAudioError(Exception):
 
 
 class Card:
-    """A made-up package sounddevice: two cards, and a thread that calls for blocks until something happens."""
+    """A simulated package sounddevice: three devices, and a thread that calls back for a number of blocks."""
 
     PortAudioError = PortAudioError
     DEVICES = (

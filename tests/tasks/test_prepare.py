@@ -1,4 +1,4 @@
-"""task=prepare as a user meets it."""
+"""task=prepare as a user runs it."""
 
 import csv
 import json
@@ -17,7 +17,7 @@ from gtcrn.errors import UserError
 
 @pytest.fixture
 def folder(recordings, tmp_path):
-    """A corpus with three good files and three that are of no use."""
+    """Return a folder with a corpus of three good and three useless files."""
     corpus = tmp_path / "corpus"
     (corpus / "sub").mkdir(parents=True)
     for number, path in enumerate(sorted((recordings / "dns_mini" / "extra_clean").glob("*.wav"))[:3]):
@@ -31,7 +31,7 @@ def folder(recordings, tmp_path):
 
 @pytest.fixture
 def run(perform):
-    """The task in this process, on `folder/corpus` into `folder/<step>` unless told otherwise."""
+    """Return a function that runs a step in this process, from `folder/corpus` into `folder/<step>` by default."""
 
     def prepare(folder, step, *overrides):
         places = [f"cache_dir={folder}/cache", f"data.cache_dir={folder}/cache", "workers=1"]
@@ -138,7 +138,7 @@ def test_input_and_output_lie_apart(run, folder, output):
 
 @pytest.mark.slow
 def test_the_command(folder):
-    """The step chosen on the command line, in processes of its own, with its exit code."""
+    """The step of the command line runs in processes of its own, and exits with code 2 for bad files."""
     overrides = ["input=corpus", "output=out", "cache_dir=cache", "workers=2"]
     result = run_command(folder, "task=prepare", "prepare=resample", *overrides)
     assert result.returncode == 2 and "Traceback" not in result.stderr

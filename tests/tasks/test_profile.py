@@ -1,4 +1,4 @@
-"""task=profile: what it prints and writes."""
+"""task=profile: the tables that it prints and the files that it writes."""
 
 import json
 from functools import partial
@@ -39,7 +39,7 @@ def profiled(perform):
 
 @pytest.fixture
 def measured(monkeypatch):
-    """The clock and the memory of this machine are not what is tested."""
+    """Replace measurements of this machine's time and memory by constants."""
     alone = Throughput(items_per_second=25.0, real_time=100.0, decoding=0.25, mixing=0.5, over_decoding=4.0)
     table = TableCost(
         1_000_000, 2.5, {"rss": 501.0, "pss": 400.0, "uss": 300.0}, {"rss": 99.0, "pss": 50.0, "uss": 20.0}
@@ -68,7 +68,7 @@ def untimed(monkeypatch):
 
 
 def lines_of(screen: str) -> dict[str, list[str]]:
-    """{quantity: [value, target]}"""
+    """Return {quantity: [value, target]} of a printed table."""
     rows = (line.strip().split("  ") for line in screen.splitlines())
     return {row[0]: [cell.strip() for cell in row[1:] if cell.strip()] for row in rows}
 
@@ -128,7 +128,7 @@ def test_the_table_of_all_models(profiled, untimed, tmp_path, capsys, caplog):
 
 
 def test_published_figures_are_ours_or_explained():
-    """What the table has under `published` is what we count, in its authors' rounding, or its note says why not."""
+    """Published figures equal the counted ones in their authors' rounding, or the note says why not."""
     rows = composed("model=all").model.rows
     published = {name: (row.get("published_parameters"), row.get("published_macs")) for name, row in rows.items()}
     trainable, everything, _, _ = COSTS["gtcrn"]
@@ -258,7 +258,7 @@ def test_mistakes_about_latency_are_named(profiled, latency, override, message):
 
 @pytest.fixture
 def quantization(references, recordings, tmp_path):
-    """Of the published Micro, over one short recording."""
+    """Return overrides for the published Micro and one short recording."""
     noisy, clean = (tmp_path / "pairs" / role / "one.wav" for role in ("noisy", "clean"))
     for path in (noisy, clean):
         path.parent.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""task=report as a user meets it; the numbers are tested in tests/analysis."""
+"""task=report as a user runs it; the numbers are tested in tests/reports."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ from gtcrn.tasks import report
 
 
 def write_run(folder: Path, r: int, pesq: float | None) -> None:
-    """A finished run with audio, or a failed one."""
+    """Write a finished run with audio, or a failed one if there is no score."""
     (folder / ".hydra").mkdir(parents=True)
     config = f"task: train\nrun_dir: ${{hydra:runtime.output_dir}}\nmodel:\n  r: {r}\nseed: 1\n"
     (folder / ".hydra/config.yaml").write_text(config)

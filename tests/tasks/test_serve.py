@@ -1,4 +1,4 @@
-"""task=serve as a user meets it: from the command to Ctrl-C."""
+"""task=serve as a user runs it, from the command to Ctrl-C."""
 
 import signal
 import subprocess
@@ -15,7 +15,7 @@ from gtcrn.web import serving
 
 @pytest.fixture
 def model(tmp_path) -> Path:
-    """A wave file that gives what it gets."""
+    """Return a wave model file whose output equals its input."""
     x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 160]) for name in ("input", "output"))
     graph = helper.make_graph([helper.make_node("Identity", ["input"], ["output"])], "same", [x], [y])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)

@@ -1,4 +1,4 @@
-"""A multirun as a user meets it: names, failures, going on, launchers."""
+"""Multiruns as a user runs them: names of folders, failures, resuming, launchers, studies."""
 
 import json
 import subprocess
@@ -18,7 +18,7 @@ def sweep(folder: Path, *overrides: str) -> subprocess.CompletedProcess:
 
 @pytest.fixture
 def training(recordings):
-    """Two steps on real pairs."""
+    """Return overrides of a training of two steps on real pairs."""
     return [
         "data=vctk_demand",
         f"data.root={recordings / 'vctk_demand_mini'}",
@@ -39,7 +39,7 @@ def training(recordings):
 
 
 def jobs(folder: Path) -> dict[str, Path]:
-    """{name: folder} of the only sweep in `folder`."""
+    """Return {name: folder} of the jobs of the only sweep in `folder`."""
     (record,) = folder.glob("outputs/*/*/multirun.yaml")
     return {path.parent.name: path.parent for path in record.parent.glob("*/.hydra")}
 

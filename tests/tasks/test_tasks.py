@@ -1,4 +1,4 @@
-"""What the machine does to a task is told in a line; what nobody foresaw keeps its traceback."""
+"""Faults of the machine are printed in one line; unforeseen errors keep their traceback in a file."""
 
 import errno
 import importlib

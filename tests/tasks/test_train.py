@@ -1,4 +1,4 @@
-"""What a run begins with and goes on from, told before anything is spent on it."""
+"""How a training begins and resumes; mistakes are found before the work."""
 
 import logging
 import shutil
@@ -25,14 +25,14 @@ def module_of(cfg):
 
 @pytest.fixture
 def published(tmp_path):
-    """A published Light v3, with one dual-path block and not causal."""
+    """Return the checkpoint of an offline Light v3 with one dual-path block, in the published format."""
     torch.save({"model": to_official(light_v3.build(use_two_dpgrnn=False, causal=False))}, tmp_path / "light.tar")
     return tmp_path / "light.tar"
 
 
 @pytest.fixture
 def earlier(tmp_path):
-    """Leaves what a stopped run of these overrides leaves, and gives its last checkpoint."""
+    """Return a function that writes what a stopped run of these overrides leaves, and returns its last checkpoint."""
 
     def leave(*overrides):
         cfg = composed(*overrides)
@@ -99,7 +99,7 @@ def test_what_is_frozen_is_counted(caplog):
 
 
 def found(cfg):
-    """The checkpoint that the configuration goes on from."""
+    """Return the checkpoint from which this configuration resumes."""
     return resuming.find_checkpoint(cfg, resuming.find_run(cfg))[0]
 
 
@@ -162,7 +162,7 @@ def test_only_the_last_checkpoint_is_resumed_from(earlier):
 
 
 def test_a_run_goes_on_only_if_there_is_something_left(earlier):
-    """One epoch of it is over, in twelve steps."""
+    """The earlier run has trained one epoch, twelve steps."""
     last = earlier()
     assert found(composed(f"resume={last}", "trainer.max_epochs=1")) == last
     told = refusal(found, composed(f"resume={last}", "trainer.max_epochs=0"))

@@ -1,4 +1,4 @@
-"""A model that is code outside this framework: trained and tested without a word of trust, read back with it alone."""
+"""A model outside this framework is trained and tested without trust=true, but read back only with it."""
 
 import importlib
 import json
@@ -25,7 +25,7 @@ def run(folder: Path, task: str, *overrides: str) -> None:
 
 @pytest.mark.slow
 def test_a_model_outside_the_framework(tmp_path, monkeypatch, caplog):
-    """One test, since what is read back must be trained first."""
+    """This is one test because the checkpoint must be trained before it can be read back."""
     (tmp_path / "my_se.py").write_text("from gtcrn.models.dtln import build as tiny\n")
     monkeypatch.syspath_prepend(tmp_path)
     theirs = [*MODEL, "model._target_=my_se.tiny"]

@@ -1,4 +1,4 @@
-"""What runs train on here."""
+"""The data on which the trainings of these tests run."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from gtcrn.data.speech import SpeechData, vctk_demand
 
 @pytest.fixture
 def mini_data(recordings, tmp_path):
-    """A function that makes five real pairs to train on, in batches of two: epochs of three steps; one validates."""
+    """Return a function that makes data: five real pairs to train on, three steps an epoch, and one to validate."""
 
     def make(num_workers: int = 0, worker_timeout: float = 120.0) -> SpeechData:
         data = vctk_demand(

@@ -1,4 +1,4 @@
-"""One process of a run on several devices; test_several_devices.py starts as many as it wants. See its arguments."""
+"""One process of a run on several devices, which test_several_devices.py starts; see its arguments there."""
 
 import json
 import sys
@@ -18,9 +18,9 @@ from gtcrn.training.supervised import SupervisedModule
 
 
 class Journal(pl.Callback):
-    """Statistics of BatchNorm stay as they are; writes down the items and gradients of every step.
+    """A callback that records the items and gradients of every step, and keeps BatchNorm's statistics fixed.
 
-    The second validation clip becomes silent, so that it has no score.
+    It silences the second validation clip, so that this has no score.
     """
 
     def __init__(self):

@@ -1,4 +1,4 @@
-"""Adversarial training: who learns when, what counts as a step, that a run goes on as if never stopped, refusals."""
+"""Adversarial training: who learns when, what counts as a step, exact resuming, and refused values."""
 
 import logging
 from functools import partial
@@ -31,7 +31,7 @@ ADVERSARIAL = {"train/adversarial", "train/feature_matching", "train/discriminat
 
 
 class Journal(pl.Callback):
-    """Keeps what was logged of every step, and copies of the discriminator's weights before each epoch."""
+    """A callback that keeps the values logged at every step, and the discriminator's weights before each epoch."""
 
     def __init__(self):
         self.rows, self.discriminators = [], []
@@ -45,7 +45,7 @@ class Journal(pl.Callback):
 
 
 class SaveAt(pl.callbacks.Checkpoint):
-    """Saves `step_<n>.ckpt` after these steps, as the last callback."""
+    """A callback, the last one, that saves `step_<n>.ckpt` after these steps."""
 
     def __init__(self, steps, folder):
         self.steps, self.folder = steps, folder
@@ -86,7 +86,7 @@ def items(count=6, length=4096):
 
 
 def fit(module, data=None, **options):
-    """Trains in batches of two, three an epoch; returns the trainer and a Journal."""
+    """Train in batches of two, three an epoch, and return the trainer and a Journal."""
     journal = Journal()
     callbacks = [*options.pop("callbacks", []), *([journal] if isinstance(module, AdversarialModule) else [])]
     trainer = make_trainer(callbacks, **options)
@@ -225,7 +225,7 @@ def test_checkpoint_is_the_generator(tmp_path, ema_decay):
 
 
 def resumable(data, callbacks, ckpt_path=None, ema_decay=None):
-    """Three epochs of three steps; the discriminator begins with the second."""
+    """Run three epochs of three steps; the discriminator begins with the second."""
     module = make_module(ema_decay=ema_decay)
     trainer = make_trainer(callbacks, max_epochs=3, num_sanity_val_steps=0, use_distributed_sampler=False)
     trainer.fit(module, datamodule=SpeechDataModule(data), ckpt_path=ckpt_path, weights_only=True)
@@ -234,7 +234,7 @@ def resumable(data, callbacks, ckpt_path=None, ema_decay=None):
 
 @pytest.mark.parametrize(("stops", "ema_decay"), [((2, 3, 5), None), ((7,), 0.9)], ids=["weights", "ema"])
 def test_resumed_run_equals_uninterrupted_one(mini_data, tmp_path, stops, ema_decay):
-    """Stopped before the discriminator begins, right then, and later."""
+    """The run is stopped before the discriminator begins, at that step, and later."""
     expected, whole = resumable(mini_data(), [SaveAt(stops, tmp_path)], ema_decay=ema_decay)
     for stop in stops:
         path = str(tmp_path / f"step_{stop}.ckpt")

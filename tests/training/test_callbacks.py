@@ -1,4 +1,4 @@
-"""What callbacks do, by a clock that the dataset and the model turn."""
+"""Callbacks, timed by a clock that the dataset and the model advance."""
 
 import copy
 import gc
@@ -16,7 +16,7 @@ from gtcrn.training.callbacks import DataWait, MovingAverage, StepSeeds, Validat
 
 
 class Clock:
-    """Seconds that pass only when something says that it took some."""
+    """A clock that advances only when a part of the training says so."""
 
     def __init__(self):
         self.now = 0.0
@@ -38,7 +38,7 @@ class Items:
 
 
 class Module(pl.LightningModule):
-    """A step takes 1 s, a validation batch 50 s."""
+    """A module whose steps take 1 s, and validation batches 50 s."""
 
     def __init__(self, clock):
         super().__init__()
@@ -56,7 +56,7 @@ class Module(pl.LightningModule):
 
 
 def fit(seconds, first_seconds=0.0, epochs=2, **options):
-    """Returns the callback and the epochs' logged values."""
+    """Train, and return the callback and the values that the epochs logged."""
     clock = Clock()
     wait, logged = DataWait(clock), []
 

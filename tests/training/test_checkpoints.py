@@ -1,4 +1,4 @@
-"""When a run is saved, and what is left on the disk whatever happens."""
+"""Checkpoints: when a run is saved, and that the files stay whole whatever happens."""
 
 import errno
 import os
@@ -15,7 +15,7 @@ from gtcrn.training.checkpoints import BestCheckpoint, LastCheckpoint, WholeFile
 
 
 class Clock:
-    """Seconds that pass only when a step takes one."""
+    """A clock that advances only when a step takes a second."""
 
     now = 0.0
 
@@ -24,7 +24,7 @@ class Clock:
 
 
 class Module(pl.LightningModule):
-    """A step takes 1 s."""
+    """A module whose steps take 1 s."""
 
     def __init__(self, clock):
         super().__init__()
@@ -42,7 +42,7 @@ class Module(pl.LightningModule):
 
 
 class Manual(Module):
-    """A module that steps its optimiser itself."""
+    """A module under manual optimization."""
 
     def __init__(self, clock):
         super().__init__(clock)
@@ -54,7 +54,7 @@ class Manual(Module):
 
 
 def fit(path, kind=Module, minutes=4 / 60, callbacks=(), **options):
-    """Six steps an epoch."""
+    """Train with six steps an epoch."""
     clock = Clock()
     trainer = pl.Trainer(
         accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False, plugins=[WholeFiles()],
@@ -68,7 +68,7 @@ def step(path):
 
 
 class Steps(pl.Callback):
-    """Writes down the steps of last.ckpt when one begins; sends a signal from within a hook of a step."""
+    """A callback that records the step of last.ckpt before every step, and sends a signal from a hook of a step."""
 
     def __init__(self, path, hook=None, at=None, number=signal.SIGTERM):
         self.path, self.seen = path, []

@@ -1,4 +1,4 @@
-"""W&B offline, read back from what it wrote; and W&B that can't be reached, or goes away."""
+"""W&B offline, whose files are read back, and W&B that can't be reached or goes away."""
 
 import json
 import os
@@ -31,7 +31,10 @@ BLOCK = 32768
 
 
 def records(file: Path) -> Iterator[proto.Record]:
-    """Of LevelDB's log format behind W&B's 7 bytes: blocks of pieces (checksum, length, kind), 1 and 4 end a record."""
+    """Yield the records of a .wandb file: 7 bytes, then LevelDB's log format.
+
+    That is blocks of pieces (checksum, length, kind), of which the kinds 1 and 4 end a record.
+    """
     data, position, whole = file.read_bytes(), 7, b""
     while position + 7 <= len(data):
         if (left := BLOCK - position % BLOCK) < 7:
@@ -52,7 +55,7 @@ def items(updates) -> dict:
 
 
 class Logged:
-    """What an offline run wrote."""
+    """The records and files of an offline run."""
 
     def __init__(self, folder: Path):
         (file,) = folder.glob("*.wandb")
@@ -74,12 +77,12 @@ class Logged:
                 self.artifacts.append(record.artifact)
 
     def stored(self, key: str) -> dict[str, Path]:
-        """The files of a table's artifact, by their paths in it."""
+        """Return the files of a table's artifact, by their paths in it."""
         (artifact,) = [artifact for artifact in self.artifacts if f"-{key.replace('/', '')}-" in artifact.name]
         return {entry.path: Path(entry.local_path) for entry in artifact.manifest.contents}
 
     def table(self, key: str) -> pd.DataFrame:
-        """As the artifact has it; the copy among the files knows no sounds."""
+        """Return the table as the artifact has it; the copy among the files has no sounds."""
         assert any(f"{key}/path" in row for row in self.history)
         table = json.loads(self.stored(key)[f"{key}.table.json"].read_text())
         return pd.DataFrame(table["data"], columns=table["columns"])
@@ -87,7 +90,7 @@ class Logged:
 
 @pytest.fixture
 def quiet(monkeypatch, tmp_path):
-    """No account, no home, and W&B's settings read anew."""
+    """Leave W&B without an account and a home, so that it reads its settings again."""
     for name in [name for name in os.environ if name.startswith("WANDB_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("WANDB_SILENT", "true")
@@ -99,7 +102,7 @@ def quiet(monkeypatch, tmp_path):
 
 @pytest.fixture(scope="module")
 def training(recordings, tmp_path_factory) -> Path:
-    """Two epochs of two steps; the folder of the run."""
+    """Train two epochs of two steps, and return the folder of the run."""
     place = tmp_path_factory.mktemp("training")
     overrides = (
         "data=vctk_demand",
@@ -253,7 +256,7 @@ def test_runs_of_a_sweep_and_continuations_fall_together(quiet, tmp_path):
 
 
 def test_an_online_run_goes_on_as_itself(quiet, tmp_path):
-    """Also after a session without a network in between."""
+    """It does so even after a session without a network in between."""
     begun = []
     quiet.setattr(dashboard, "_check_server", lambda: None)
     real = wandb.init
@@ -278,7 +281,7 @@ def test_an_online_run_goes_on_as_itself(quiet, tmp_path):
 
 @pytest.fixture
 def silent_server():
-    """Takes every connection and never says a word."""
+    """Return the address of a server that accepts every connection and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield f"http://127.0.0.1:{server.getsockname()[1]}"
 

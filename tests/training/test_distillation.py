@@ -1,4 +1,4 @@
-"""A student learns from a teacher's output and features; parts stay frozen; both resume exactly."""
+"""Distillation from a teacher's output and features, and frozen parts; both resume exactly."""
 
 import copy
 from functools import partial
@@ -23,7 +23,7 @@ from gtcrn.training.supervised import SupervisedModule
 
 @pytest.fixture
 def teacher(tmp_path):
-    """Writes a model of random weights as a checkpoint."""
+    """Return a function that writes a model of random weights as a checkpoint."""
 
     def write(enhancer):
         torch.save({"model": to_official(enhancer)}, tmp_path / "teacher.tar")
@@ -50,7 +50,7 @@ def matches():
 
 
 def maps_of(enhancer, name, noisy):
-    """(B, C, T, F) of an encoder's or a dual path's block, by hand."""
+    """Return (B, C, T, F), the output of an encoder's or a dual path's block, computed by hand."""
     kept = []
     handle = enhancer.core.get_submodule(name).register_forward_hook(
         lambda layer, inputs, output: kept.append(output[0])
@@ -142,7 +142,7 @@ def test_other_numbers_of_bands_are_interpolated(teacher):
 
 
 def test_frame_models_teach_and_learn(teacher):
-    """Their features are (B, T, C), their output has no spectrum, and their frames are not the spectral models'."""
+    """Such models have features (B, T, C), no spectrum, and other frames than the spectral models."""
     features = {
         "basis": FeatureMatch("encoder", "encoder"),
         "mask": FeatureMatch("basis_separation", "basis_separation.lstm"),
@@ -207,7 +207,7 @@ class Stop(Exception):
 
 
 class Journal(pl.callbacks.Checkpoint):
-    """After `stop_after` steps saves, as the last callback, and stops."""
+    """A callback, the last one, that saves and stops the run after `stop_after` steps."""
 
     def __init__(self, stop_after, folder):
         self.stop_after, self.folder = stop_after, folder
@@ -236,7 +236,7 @@ def run(module, data, callbacks=(), ckpt_path=None):
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("ema_decay", [None, 0.9], ids=["weights", "ema"])
 def test_resumed_run_equals_uninterrupted_one(data, teacher, tmp_path, ema_decay):
-    """Projections included, and a teacher that looks ahead. Epochs of three steps: stopped within the second."""
+    """This includes projections, and a teacher that looks ahead. The run stops in the second epoch of three steps."""
     path = teacher(light_v3.build(causal=False))
 
     def module():
@@ -278,7 +278,7 @@ def test_resumed_run_equals_uninterrupted_one(data, teacher, tmp_path, ema_decay
     ids=["light_v3", "light_v3, average", "micro", "dtln"],
 )
 def test_frozen_parts_stay_bit_equal_and_the_others_train(data, enhancer, names, ema_decay):
-    """Batch statistics and validation between epochs included."""
+    """This includes batch statistics, and validation between epochs."""
     torch.manual_seed(0)
     module = SupervisedModule(enhancer(), loss(), scheduler=partial(warmup_cosine, warmup_steps=1), ema_decay=ema_decay)
     core = module.enhancer.core

@@ -1,4 +1,4 @@
-"""Loader processes that are killed or stopped end a training in a line, and a killed run ends as if undisturbed."""
+"""Killed or hanging loader workers end a training with one line; a killed run resumes exactly."""
 
 import multiprocessing
 import os
@@ -62,7 +62,7 @@ def test_a_loader_process_that_ends_or_hangs_ends_the_run_in_a_line(mini_data, t
 
 @pytest.mark.slow
 def test_killed_trainings_end_as_undisturbed_ones():
-    """A short form of the campaign: two kills, of the training that counts in steps and calibrates first."""
+    """This is a short form of the benchmark: two kills of a training that counts in steps and calibrates first."""
     scenario = "kind='qat', workers=2, schedule='short'"
     command = [sys.executable, ROOT / "benchmarks/kills.py", "--kills", "2", "--only", scenario]
     done = subprocess.run(command, capture_output=True, text=True, timeout=500)

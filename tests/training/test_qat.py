@@ -1,4 +1,4 @@
-"""Integers learn to give what their float model gives; they resume exactly, and a checkpoint holds them to the bit."""
+"""Quantization-aware training lowers the loss, resumes exactly, and its checkpoints hold the integers to the bit."""
 
 import copy
 from functools import partial
@@ -66,7 +66,7 @@ def data(mini_data):
 
 
 def snr(trained, wave):
-    """dB of the integers' output to the float one's."""
+    """Return the output SNR in dB of the integers against the float model."""
     with torch.no_grad():
         return output_snr(trained.estimate(wave).wave, trained.float_output(wave).wave).mean().item()
 
@@ -85,7 +85,7 @@ def test_integers_come_nearer_to_the_float_model_which_stays(data):
 
 @pytest.mark.filterwarnings("ignore")
 def test_calibration_takes_no_batches_from_training(mini_data):
-    """Loader processes that outlive an epoch, of three steps, begin it anew."""
+    """Persistent workers begin the epoch, of three steps, again."""
     assert fit(module(calibration_batches=2), SpeechDataModule(mini_data(num_workers=1))).global_step == 3
 
 
@@ -94,7 +94,7 @@ class Stop(Exception):
 
 
 class Journal(pl.callbacks.Checkpoint):
-    """After `stop_after` steps saves, as the last callback, and stops."""
+    """A callback, the last one, that saves and stops the run after `stop_after` steps."""
 
     def __init__(self, stop_after, folder):
         self.stop_after, self.folder = stop_after, folder
@@ -108,7 +108,7 @@ class Journal(pl.callbacks.Checkpoint):
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("ema_decay", [None, 0.9], ids=["weights", "ema"])
 def test_resumed_run_equals_uninterrupted_one(data, tmp_path, ema_decay):
-    """Ranges included, and levels. Epochs of three steps: stopped within the second."""
+    """This includes ranges and levels. The run stops in the second epoch of three steps."""
     whole, stopped = module(ema_decay=ema_decay), module(ema_decay=ema_decay)
     fit(whole, SpeechDataModule(data), callbacks=[pl.callbacks.Checkpoint()], max_epochs=2)
     with pytest.raises(Stop):
@@ -235,7 +235,7 @@ def test_steps_are_steps_whatever_the_corpus():
     cfg = composed("data=dns", "steps=7")
     assert (cfg.trainer.max_steps, cfg.trainer.max_epochs, cfg.monitor) == (7, -1, "val/snr")
     assert list(cfg.loss.terms) == ["output_snr"]
-    # the schedule of the corpus is none for this
+    # the corpus's schedule does not apply to this training
     assert (cfg.optimizer.lr, cfg.scheduler.warmup_steps) == (6e-4, 20)
     assert composed("optimizer.lr=1e-3").optimizer.lr == 1e-3
 

@@ -1,4 +1,4 @@
-"""A run that stops anywhere and goes on from its last checkpoint ends as one that never stopped, to the bit."""
+"""A run that stops anywhere and resumes from its last checkpoint ends like one that never stopped, to the bit."""
 
 import csv
 from contextlib import nullcontext
@@ -28,7 +28,7 @@ class Stop(Exception):
 
 
 class Journal(pl.callbacks.Checkpoint):
-    """Writes down what each step was trained on and what was validated; stops at a point, after so many steps."""
+    """A callback that records the items of every step and validation, and stops at a given hook after so many steps."""
 
     def __init__(self, point=None, steps=None):
         self.point, self.steps = point, steps
@@ -91,7 +91,7 @@ def run(data, journal, folder, length, minutes, ema_decay=None, callbacks=()):
 
 
 def outcome(folder: Path) -> dict:
-    """Everything in the checkpoints that says where the run is, and the rows of its table."""
+    """Return everything in the checkpoints that depends on the course of the run, and the rows of its table."""
     content = {name: torch.load(folder / name, weights_only=True) for name in ("last.ckpt", "best.ckpt")}
     with (folder / "metrics.csv").open(newline="") as file:
         return flat(content | {"rows": list(csv.DictReader(file))}, str(folder))
@@ -120,7 +120,7 @@ BY_STEPS = [("after the epoch's checkpoint", 3), ("in the validation", 4), ("bef
     ],
 )
 def test_resumed_run_equals_uninterrupted_one(mini_data, tmp_path, length, stops, minutes, workers, ema_decay):
-    """Five files in batches of two: epochs of three steps."""
+    """Five files in batches of two make epochs of three steps."""
     for name in ("whole", "stopped"):
         (tmp_path / name).mkdir()
     whole, seen = Journal(), []
@@ -141,7 +141,7 @@ def test_resumed_run_equals_uninterrupted_one(mini_data, tmp_path, length, stops
 
 @pytest.mark.filterwarnings("ignore")
 def test_early_stopping_counts_on(mini_data, tmp_path):
-    """After the first validation nothing is progress: patience for two more ends the run after three epochs."""
+    """Nothing improves after the first validation, so a patience of two ends the run after three epochs."""
 
     def go(*point, patience=2):
         journal = Journal(*point)

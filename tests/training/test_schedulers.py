@@ -1,4 +1,4 @@
-"""Learning rates over a run, and who is told how long it is."""
+"""Learning rates over a run, and which schedulers get its length."""
 
 from functools import partial
 from math import inf, pi
@@ -62,7 +62,7 @@ def test_who_asks_is_told_how_long_the_run_is():
 
 
 def test_adam_is_adamw_without_decay():
-    """The published recipes name Adam; their results here were found with the other."""
+    """Published recipes name Adam; results here that name Adam were found with AdamW without decay."""
     ends = []
     for make in (partial(Adam, weight_decay=0.0), partial(AdamW, weight_decay=0.0)):
         weight = torch.nn.Parameter(torch.linspace(-1, 1, 7))

@@ -1,4 +1,4 @@
-"""Two nodes that share the batch do what one process does with the whole of it."""
+"""Two nodes that share a batch compute the same as one process with the whole batch."""
 
 import json
 import os
@@ -16,7 +16,7 @@ SCRIPT = Path(__file__).with_name("several_devices.py")
 
 
 def begin(root: Path, folder: Path, nodes: int, rank: int, port: int) -> subprocess.Popen:
-    """A process that stands for a node; gloo joins them on loopback."""
+    """Start a process in the role of a node; gloo joins the nodes on loopback."""
     place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "NODE_RANK": str(rank), "LOCAL_RANK": "0"}
     environment = os.environ | (place if nodes > 1 else {}) | {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, SCRIPT, root, folder / "cache", folder / f"{nodes}_{rank}", str(nodes)]
@@ -25,7 +25,7 @@ def begin(root: Path, folder: Path, nodes: int, rank: int, port: int) -> subproc
 
 @pytest.fixture
 def results(recordings, tmp_path):
-    """What one process and each of two wrote: (weights and gradients, items and metrics)."""
+    """Return (weights and gradients, items and metrics) of one process, and of each of two."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

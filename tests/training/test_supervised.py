@@ -1,4 +1,4 @@
-"""What stops a training run, and what its checkpoints hold."""
+"""Supervised training: errors that stop a run, and the content of its checkpoints."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""metrics.csv keeps what was logged, whatever happens to the run."""
+"""metrics.csv keeps all logged values, whatever happens to the run."""
 
 import errno
 import os
