@@ -1,4 +1,4 @@
-"""What an exported file says of itself: dataclasses here, strings only in the file.
+"""Facts that an exported file states about itself: dataclasses here, strings only in the file.
 
 ONNX has pairs of strings for it, other formats a `metadata.json`, see `gtcrn.runtime.integrity`. Needs no package.
 """
@@ -18,7 +18,7 @@ LIMITS = {"sample_rate": (1000, 768000), "n_fft": (1, 2**16), "hop_length": (1, 
 
 @dataclass(frozen=True)
 class Signal:
-    """What a stream through a model has to know of it.
+    """The facts about a model that a stream through it needs.
 
     kind: of its first input, one of `KINDS`; `BANDS` is of integers between ERB bands and mask. sample_rate: Hz.
     n_fft, hop_length, latency: samples; the latency is that of the output, the wait for a complete hop not included.
@@ -61,7 +61,7 @@ class Signal:
 
 @dataclass(frozen=True)
 class BandCodes:
-    """How the bands that go into a network in integers are coded, and its mask is decoded.
+    """The coding of the bands that go into a network in integers, and of the mask that it gives.
 
     bits: of a code of the bands. residual_gain: by which what rounding leaves is multiplied before it is rounded too.
     low_bins: how many bins are bands of their own. quantization: scale and zero point by the name of the tensor.
@@ -81,7 +81,7 @@ class BandCodes:
 
 @dataclass(frozen=True)
 class Integers:
-    """What a file says of the integers in it; None for what does not apply to it.
+    """The facts that a file states about its integers; None for what does not apply to it.
 
     quantize: the key of task=export that they are of. codes, bands: of a file of kind `BANDS`, and the number of its
     bands. operators: how many of each kind. int16_macs: the share of multiplications with 16-bit activations.
@@ -121,7 +121,7 @@ class Integers:
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What an exported file says of itself.
+    """All facts that an exported file states about itself.
 
     system: as its authors call it. window: `hann_sqrt`, `rectangular`, or `none` without frames. states: their shapes
     by their names, in the order of the inputs after the first. licence, origin: of the weights. revision: of the code

@@ -47,11 +47,11 @@ STRICTER = {
 }
 
 
-class Sweep(Section):
+class SweepKeys(Section):
     resume: bool | str
 
 
-class Paths(Section):
+class PathsKeys(Section):
     outputs: str
     cache: str | None
     vctk_demand: Any
@@ -61,7 +61,7 @@ class Paths(Section):
     dns_rir: Any
 
 
-class Metrics(Section):
+class MetricsKeys(Section):
     validation: list[str]
     validation_files: Count
     test: list[str]
@@ -69,13 +69,13 @@ class Metrics(Section):
     workers: int
 
 
-class Rows(Section):
+class RowsKeys(Section):
     rows: dict
     causal: bool
 
 
 class Keys(Section):
-    """What every task has."""
+    """The keys that every task has."""
 
     task: str
     model: Choices
@@ -94,18 +94,18 @@ class Keys(Section):
     trust: bool
     run_dir: str
     run_name: str
-    paths: Paths
-    sweep: Sweep
+    paths: PathsKeys
+    sweep: SweepKeys
 
 
-class Train(Keys):
+class TrainKeys(Keys):
     model: Model
     loss: Annotated[dict, Built("gtcrn.losses.Loss")]
     data: Data
     training: Annotated[dict, Built("gtcrn.training.supervised.SupervisedModule")]
     optimizer: Annotated[dict, Built("torch.optim.Optimizer")]
     scheduler: Annotated[dict, Built("torch.optim.lr_scheduler.LRScheduler")]
-    metrics: Metrics
+    metrics: MetricsKeys
     trainer: Annotated[dict, Built("pytorch_lightning.Trainer")]
     callbacks: dict[str, Annotated[dict, Built("pytorch_lightning.Callback")] | None]
     logger: Annotated[dict, Built("pytorch_lightning.loggers.Logger")] | None
@@ -118,10 +118,10 @@ class Train(Keys):
     objectives: list[str] | None
 
 
-class Evaluate(Keys):
+class EvaluateKeys(Keys):
     model: Model
     data: Data
-    metrics: Metrics
+    metrics: MetricsKeys
     ckpt: str | None
     enhanced: str | None
     clean: str | None
@@ -131,7 +131,7 @@ class Evaluate(Keys):
     forget_every: Count | None
 
 
-class Enhance(Keys):
+class EnhanceKeys(Keys):
     ckpt: str
     runtime: Literal["torch", "onnx", "litert"]
     level: Literal["as_is", "normalise"]
@@ -140,7 +140,7 @@ class Enhance(Keys):
     device: str
 
 
-class Export(Keys):
+class ExportKeys(Keys):
     ckpt: str
     format: str
     quantize: str | None
@@ -154,14 +154,14 @@ class Export(Keys):
     origin: str | None
 
 
-class Profile(Keys):
-    model: Model | Rows
-    metrics: Metrics
+class ProfileKeys(Keys):
+    model: Model | RowsKeys
+    metrics: MetricsKeys
     profile: Annotated[dict, Built("")]
     ckpt: str | None
 
 
-class Prepare(Keys):
+class PrepareKeys(Keys):
     data: Data
     prepare: Annotated[dict, Built("")]
     input: str | None
@@ -176,7 +176,7 @@ class Prepare(Keys):
     cache_dir: str | None
 
 
-class Inspect(Keys):
+class InspectKeys(Keys):
     data: Data
     split: Literal["train", "validation", "test"]
     n: Count
@@ -184,25 +184,25 @@ class Inspect(Keys):
     index: Index | list[Index]
 
 
-class Download(Keys):
+class DownloadKeys(Keys):
     download: Annotated[dict, Built("gtcrn.data.download.CorpusDownload")]
     output: str
 
 
-class Report(Keys):
+class ReportKeys(Keys):
     runs: str | list[str] | None
     metric: str | None
     output: str | None
     page: bool
 
 
-class Serve(Keys):
+class ServeKeys(Keys):
     models: str | list[str] | None
     port: Index
     browser: bool
 
 
-class Live(Keys):
+class LiveKeys(Keys):
     ckpt: str | None
     devices: Literal["list"] | None
     input_device: int | str | None
@@ -215,5 +215,6 @@ class Live(Keys):
 
 def declared(task: str) -> dict[str, Any]:
     """Return the types of a task's keys, by name; {} if there is no such task."""
-    section = globals().get(task.capitalize())
+    sections = {section.__name__.removesuffix("Keys").lower(): section for section in Keys.__subclasses__()}
+    section = sections.get(task)
     return get_type_hints(section, include_extras=True) if section else {}

@@ -36,12 +36,12 @@ def quantize(source: Path, target: Path, quantize: str, waves: Sequence[np.ndarr
         raise UserError(f"quantize={quantize}: needs recordings by which the ranges are chosen; name calibration=DIR")
     else:
         seen = look(source, file, waves)
-        Rewriting(file, Scales(file, widths(file, quantize, seen), seen)).run()
+        IntegerRewriter(file, Scales(file, widths(file, quantize, seen), seen)).run()
     file.prune()
     file.write(target)
 
 
-class Rewriting:
+class IntegerRewriter:
     """Operators of so many bits take and give tensors of so many bits; where these change, they are converted."""
 
     def __init__(self, file: File, scales: Scales):

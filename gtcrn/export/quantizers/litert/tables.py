@@ -53,7 +53,7 @@ class File:
 
     @property
     def signal(self) -> Signal:
-        """What a stream through the file has to know. Raises UserError if its metadata does not state it."""
+        """Return the facts that a stream through the file needs. Raises UserError if its metadata does not state it."""
         return Signal.read(self.metadata)
 
     def floats(self, number: int) -> list[int]:
