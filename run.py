@@ -6,7 +6,7 @@ import hydra
 from omegaconf import DictConfig
 
 import gtcrn.tasks
-from gtcrn.tasks.command_line import errors_told
+from gtcrn.tasks.command_line import one_line_errors
 
 
 @hydra.main(config_path="conf", config_name="config", version_base="1.3")
@@ -15,5 +15,5 @@ def main(cfg: DictConfig) -> Any:
 
 
 if __name__ == "__main__":
-    with errors_told():
+    with one_line_errors():
         main()

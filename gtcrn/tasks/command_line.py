@@ -18,23 +18,23 @@ from gtcrn.files import unwritable
 
 
 @contextmanager
-def errors_told() -> Iterator[None]:
+def one_line_errors() -> Iterator[None]:
     """Print what Hydra finds wrong with a command line, without a traceback, and exit with code 2."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that Hydra raises its errors instead of printing them
     try:
         yield
     except OverrideParseException as error:
-        sys.exit(_told(f"{error.override}: {advice(error.override) or error.message}"))
+        sys.exit(_show(f"{error.override}: {advice(error.override) or error.message}"))
     except ConfigCompositionException as error:
-        sys.exit(_told(_without_plus(str(error)) or str(error)))
+        sys.exit(_show(_without_plus(str(error)) or str(error)))
     except (HydraException, OmegaConfBaseException) as error:  # their few lines list the choices
-        sys.exit(_told("\n".join(map(str, filter(None, (error, error.__cause__))))))
+        sys.exit(_show("\n".join(map(str, filter(None, (error, error.__cause__))))))
     except OSError as error:  # Hydra makes the run's folder; the error of a full disk names no file
-        told = unwritable(error.filename, error) if error.filename else f"the run's folder: {error.strerror}"
-        sys.exit(_told(f"{told}; name another folder with hydra.run.dir="))
+        reason = unwritable(error.filename, error) if error.filename else f"the run's folder: {error.strerror}"
+        sys.exit(_show(f"{reason}; name another folder with hydra.run.dir="))
     except ValueError as error:  # raised for a group that is null, without its name
         nulls = ", ".join(word for word in sys.argv[1:] if word.endswith("=null"))
-        sys.exit(_told(f"{nulls}: {error}" if nulls else str(error)))
+        sys.exit(_show(f"{nulls}: {error}" if nulls else str(error)))
     except KeyboardInterrupt:
         print("error: interrupted", file=sys.stderr)
         sys.exit(130)
@@ -47,7 +47,7 @@ def _without_plus(message: str) -> str | None:
     return typed and f"{typed}: leave the plus out: {typed[1:]}"
 
 
-def _told(message: str) -> int:
+def _show(message: str) -> int:
     print(f"error: {message}", file=sys.stderr)
     return 2
 

@@ -111,8 +111,8 @@ def draw(items: dict[int, ExplainedItem], table: pd.DataFrame, sample_rate: int,
 
 def title(index: int, row: pd.Series) -> str:
     """Return e.g. `003  000003_LJ001-0008    SNR 12.3 dB    RMS -25.1 dBFS    room rir2    target early`."""
-    told = [words.format(cell(row[key])) for key, words in TITLE.items() if key in row and not pd.isna(row[key])]
-    return "    ".join([f"{index:03d}  {row['name']}", *told])
+    known = [words.format(cell(row[key])) for key, words in TITLE.items() if key in row and not pd.isna(row[key])]
+    return "    ".join([f"{index:03d}  {row['name']}", *known])
 
 
 def cell(value: str | float) -> str:

@@ -33,8 +33,8 @@ def report(folders: Sequence[Path], output: Path, metric: str | None = None, pag
     """
     runs = read_runs(*folders)
     if runs.empty:
-        places = ", ".join(map(str, folders))
-        raise UserError(f"runs={places}: no training or evaluation run in or below it; name a folder of outputs/")
+        names = ", ".join(map(str, folders))
+        raise UserError(f"runs={names}: no training or evaluation run in or below it; name a folder of outputs/")
     compared = sweeps.compare(runs, metric)
     try:
         written = sweep_report.write(compared, output)

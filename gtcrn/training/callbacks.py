@@ -212,7 +212,7 @@ class DataWait(pl.Callback):
         self.clock = clock
         self._begun, self._ended = 0.0, None
         self._epoch, self._run = np.zeros(2), np.zeros(2)  # [waiting, all] time in s
-        self._told = False
+        self._advised = False
 
     @property
     def share(self) -> float | None:
@@ -247,8 +247,8 @@ class DataWait(pl.Callback):
         share = {"train/data_wait": waited / seconds, "epoch": trainer.current_epoch}
         for logger in trainer.loggers:  # what a module logs here comes after the epoch's checkpoint
             logger.log_metrics(share, trainer.global_step - 1)
-        if waited / seconds > _MUCH_WAITING and not self._told and trainer.is_global_zero:
-            self._told = True
+        if waited / seconds > _MUCH_WAITING and not self._advised and trainer.is_global_zero:
+            self._advised = True
             log.info(
                 "training waited %.0f %% of the time for data: raise data.num_workers (now %d), or see what takes it "
                 "with task=profile profile=data",

@@ -8,7 +8,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given, seed, settings
 from hypothesis import strategies as st
 
-from gtcrn.tasks.command_line import errors_told, in_quotes
+from gtcrn.tasks.command_line import in_quotes, one_line_errors
 
 READER = OverridesParser.create()
 UNREADABLE = ("a=b/c.wav", "take (2).wav", "[old]/x.wav", "{a/b", "#1.wav", "süß.wav", "it's.wav", 'the "best"', "a~b")
@@ -16,7 +16,7 @@ UNREADABLE = ("a=b/c.wav", "take (2).wav", "[old]/x.wav", "{a/b", "#1.wav", "sü
 
 @pytest.mark.parametrize("path", UNREADABLE)
 def test_how_a_path_is_typed(capsys, path):
-    with pytest.raises(SystemExit, match="2"), errors_told():
+    with pytest.raises(SystemExit, match="2"), one_line_errors():
         READER.parse_overrides([f"input={path}"])
     line = capsys.readouterr().err
     assert line.startswith(f"error: input={path}: Hydra can't read this value") and line.count("\n") == 1
@@ -35,13 +35,13 @@ def test_any_text_can_be_typed(text):
 @pytest.mark.parametrize("typed", ["+experiment=gtcrn_dns3", "+debug=limit", "+hparams_search=optuna"])
 def test_a_plus_that_is_not_needed(capsys, monkeypatch, typed):
     monkeypatch.setattr("sys.argv", ["run.py", "seed=2", typed])
-    with pytest.raises(SystemExit, match="2"), errors_told():
+    with pytest.raises(SystemExit, match="2"), one_line_errors():
         compose("seed=2", typed)
     assert capsys.readouterr().err == f"error: {typed}: leave the plus out: {typed[1:]}\n"
 
 
 def test_what_is_no_value_is_left_to_hydra(capsys):
-    with pytest.raises(SystemExit, match="2"), errors_told():
+    with pytest.raises(SystemExit, match="2"), one_line_errors():
         READER.parse_overrides(["input"])
     assert capsys.readouterr().err.startswith("error: input: ")
 
@@ -55,6 +55,6 @@ def test_what_is_no_value_is_left_to_hydra(capsys):
     ],
 )
 def test_what_hydra_raises_before_the_task(capsys, error, told):
-    with pytest.raises(SystemExit, match="2"), errors_told():
+    with pytest.raises(SystemExit, match="2"), one_line_errors():
         raise error
     assert capsys.readouterr().err.startswith(told)

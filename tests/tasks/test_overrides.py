@@ -34,7 +34,7 @@ def test_refused_in_a_line(setting, random):
     text = random.choice(wrong(setting))
     try:
         cfg = composed(setting, text)
-    except (HydraException, ValueError):  # told by `command_line.errors_told`
+    except (HydraException, ValueError):  # explained by `command_line.one_line_errors`
         return
     with pytest.raises(UserError) as error:
         check(cfg)

@@ -1,4 +1,4 @@
-"""How a training begins and resumes; mistakes are found before the work."""
+"""The beginning and the resuming of a training: mistakes are found before the work."""
 
 import logging
 import shutil
