@@ -17,8 +17,9 @@ from gtcrn.export.metadata import Weights, describe
 from gtcrn.export.proof import Proof
 from gtcrn.export.writers.sherpa_onnx import PackedGraph
 from gtcrn.runtime.facts import ModelFacts, Signal
+from gtcrn.web import serving
 
-NODE_MODULES = Path(card.__file__).parent / "page" / "node_modules"
+NODE_MODULES = serving.PAGE / "node_modules"
 
 
 def program(path: Path, language: str) -> str:
@@ -79,7 +80,7 @@ def test_python_of_sherpa_onnx(exported, system, noisy, monkeypatch):
 
 
 @pytest.mark.skipif(not shutil.which("node"), reason="node is not installed")
-@pytest.mark.skipif(not NODE_MODULES.is_dir(), reason="onnxruntime-web is not installed: npm install, in export/page")
+@pytest.mark.skipif(not NODE_MODULES.is_dir(), reason="onnxruntime-web is not installed: npm ci, in gtcrn/web/page")
 def test_javascript(exported, system, noisy, tmp_path):
     path, enhancer = exported("tiny", "onnx_wave"), system("tiny")
     shutil.copy(path, tmp_path)

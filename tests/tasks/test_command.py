@@ -170,7 +170,7 @@ def test_training_leaves_everything_on_disk_and_resumes(tmp_path, recordings):
     (folder / "summary.json").unlink()
     resumed = run_command(tmp_path, *overrides, "resume=auto")
     assert resumed.returncode == 0, resumed.stderr
-    assert f"resuming {folder / 'checkpoints/last.ckpt'}" in resumed.stdout
+    assert f"resuming {folder.relative_to(tmp_path) / 'checkpoints/last.ckpt'}" in resumed.stdout
     assert json.loads((folder / "summary.json").read_text())["steps"] == 6
     assert len(pd.read_csv(folder / "metrics.csv")) >= len(metrics)
     anew = run_command(tmp_path, *overrides, "resume=auto", "trainer.max_epochs=1", "evaluate=false")

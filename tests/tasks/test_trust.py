@@ -24,7 +24,7 @@ def run(folder: Path, task: str, *overrides: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_model_outside_the_framework(tmp_path, monkeypatch, caplog):
+def test_a_model_outside_the_framework(command, tmp_path, monkeypatch, caplog):
     """This is one test because the checkpoint must be trained before it can be read back."""
     (tmp_path / "my_se.py").write_text("from gtcrn.models.dtln import build as tiny\n")
     monkeypatch.syspath_prepend(tmp_path)
@@ -50,6 +50,8 @@ def test_a_model_outside_the_framework(tmp_path, monkeypatch, caplog):
     for task, overrides in tasks.items():
         with pytest.raises(UserError, match="my_se.tiny, code outside this framework.*set trust=true"):
             run(tmp_path / "other", task, *overrides)
+    with pytest.raises(UserError, match="my_se.tiny, code outside this framework.*set trust=true"):
+        importlib.import_module("gtcrn.tasks.profile").run(command("task=profile", f"ckpt={ckpt}"))
     assert "my_se" not in sys.modules
 
     run(tmp_path / "other", "enhance", *tasks["enhance"], "trust=true")
