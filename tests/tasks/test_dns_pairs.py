@@ -49,7 +49,9 @@ def evaluated(enhancer, test_root: Path, test: str, metrics: list[str], folder: 
     loading = dict(sample_rate=16000, segment_seconds=1.0, batch_size=1, num_workers=0, seed=0, cache_dir=folder)
     data = dns_pairs(None, str(test_root), test, 0.5, **loading)
     data.setup(("test",))
-    evaluate_split(enhancer, data, "test", OmegaConf.create({"test": metrics, "workers": 1}), folder)
+    evaluate_split(
+        enhancer, data, "test", OmegaConf.create({"test": metrics, "test_files": None, "workers": 1}), folder
+    )
     return pd.read_csv(folder / "scores.csv")
 
 
