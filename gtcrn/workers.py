@@ -26,9 +26,8 @@ def begin() -> None:
     A terminal sends Ctrl-C to workers too. As an exception it would be printed by each, or lost: code that is called
     from C prints it and goes on.
     """
-    if (
-        signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    ):  # unless it is ignored, as in a shell's background
+    ignored = signal.getsignal(signal.SIGINT) is not signal.default_int_handler  # as in a shell's background
+    if not ignored:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     end_with_parent()
 

@@ -74,7 +74,9 @@ def find_candidates(
     Raises `UserError` naming the file that is missing, of an unknown suffix, does not run, or has another sample rate.
     """
     if len(reference) > 2:
-        raise UserError(f"reference={','.join(map(str, reference))}: give one file, or the two of DTLN's author")
+        raise UserError(
+            f"profile.reference={','.join(map(str, reference))}: give one file, or the two of DTLN's author"
+        )
     compared = {path.resolve() for path in reference}
     others = [path for path in _found(files) if path.resolve() not in compared]
     names = short_names([*reference, *others])
@@ -100,7 +102,7 @@ def _found(files: Sequence[Path]) -> list[Path]:
     for path in files:
         inside = sorted(file for file in path.rglob("*") if file.suffix in RUNNERS) if path.is_dir() else [path]
         if not inside:
-            raise UserError(f"files={path}: no exported files ({', '.join(RUNNERS)}) in this folder")
+            raise UserError(f"profile.files={path}: no exported files ({', '.join(RUNNERS)}) in this folder")
         found |= {file.resolve(): file for file in inside}
     return list(found.values())
 
@@ -253,7 +255,7 @@ def read_pairs(folder: Path, sample_rate: int) -> Pairs:
     """Read the pairs in noisy/ and clean/. Raises `UserError` if there are none, or one is incomplete or stereo."""
     pairs = pair_folders(folder / "noisy", folder / "clean")
     if not pairs:
-        raise UserError(f"pairs={folder}: no audio files in its folders noisy and clean")
+        raise UserError(f"profile.pairs={folder}: no audio files in its folders noisy and clean")
     return {pair.name: tuple(_mono(file, sample_rate) for file in pair.files) for pair in pairs}
 
 

@@ -42,7 +42,8 @@ from gtcrn.tasks.keys import Bound, Positive
 
 log = logging.getLogger(__name__)
 
-Written = Callable[..., quantization.Variant]  # (name, format, kind, integers=None, stem="model") -> an exported file
+# (name, format, kind, integers=None, stem="model") -> an exported file
+WriteVariant = Callable[..., quantization.Variant]
 
 NOTES = f"""{EXACT}
 {THOP}
@@ -255,7 +256,9 @@ def profile_quantization(
     weights = weights_of(opened, choices_of(opened.path))
     recording = proof.recording(None, enhancer.sample_rate)
 
-    def written(name: str, format: str, kind: str, integers: Network | Calibrated | None = None, stem: str = "model"):
+    def write_variant(
+        name: str, format: str, kind: str, integers: Network | Calibrated | None = None, stem: str = "model"
+    ):
         """Export the model beside the report."""
         export = Export(enhancer, format, kind, stem, weights, recording, integers=integers)
         return quantization.Variant(name, export.write(Path(cfg.run_dir)).path, integers)
@@ -263,8 +266,8 @@ def profile_quantization(
     waves = latency.read_pairs(Path(pairs), enhancer.sample_rate)
     others = _integer_files(cfg, enhancer, _paths(files))
     try:
-        variants = _untrained(enhancer, _list(quantize), calibration, written)
-        variants += _trained(cfg, enhancer, _paths(trained), written) + others
+        variants = _untrained(enhancer, _list(quantize), calibration, write_variant)
+        variants += _trained(cfg, enhancer, _paths(trained), write_variant) + others
         if not variants:
             raise UserError(
                 "profile=quantization needs something to compare: profile.quantize=, profile.trained= or profile.files="
@@ -279,7 +282,7 @@ def profile_quantization(
 
 
 def _untrained(
-    enhancer: Enhancer, quantize: list[str], folder: str | None, written: Written
+    enhancer: Enhancer, quantize: list[str], folder: str | None, write_variant: WriteVariant
 ) -> list[quantization.Variant]:
     """Return the variants of `profile.quantize=`, and the float files that quantizers make them from.
 
@@ -301,16 +304,18 @@ def _untrained(
         waves = noisy.waves if noisy else []
         if kind == BANDS:
             log.info("%s: choosing ranges by %s, which takes up to a minute …", name, noisy.name)
-            variants.append(written(name, format, kind, calibration.quantize_enhancer(enhancer, integers, waves)))
+            variants.append(write_variant(name, format, kind, calibration.quantize_enhancer(enhancer, integers, waves)))
             continue
         if format not in floats:
-            floats[format] = written(f"{format}:float", format, kind)
+            floats[format] = write_variant(f"{format}:float", format, kind)
             variants.append(floats[format])
-        variants.append(written(name, format, kind, Calibrated(integers, waves, floats[format].path)))
+        variants.append(write_variant(name, format, kind, Calibrated(integers, waves, floats[format].path)))
     return variants
 
 
-def _trained(cfg: DictConfig, enhancer: Enhancer, paths: list[Path], written: Written) -> list[quantization.Variant]:
+def _trained(
+    cfg: DictConfig, enhancer: Enhancer, paths: list[Path], write_variant: WriteVariant
+) -> list[quantization.Variant]:
     """Export the checkpoints of `profile.trained=` and return their variants."""
     variants = []
     for name, path in zip(latency.short_names(paths), paths):
@@ -322,7 +327,7 @@ def _trained(cfg: DictConfig, enhancer: Enhancer, paths: list[Path], written: Wr
                 f"profile.trained={path}: did not begin with the model of ckpt={cfg.ckpt}, which has other sizes"
             )
         stem = f"trained_{name}".replace("/", "_")
-        variants.append(written(f"trained {name}", "litert", BANDS, network, stem))
+        variants.append(write_variant(f"trained {name}", "litert", BANDS, network, stem))
     return variants
 
 

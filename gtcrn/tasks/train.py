@@ -149,7 +149,7 @@ def train(cfg: DictConfig, run_dir: Path) -> dict:
             if best.is_file():
                 metadata = {name: summary.get(name) for name in ("best", "test", "cost")} | {"data": data.describe()}
                 dashboard.log_model(best, comparable(OmegaConf.to_container(cfg, resolve=False)), metadata)
-        tell_where(run_dir)
+        log_results(run_dir)
         failed = False
         return summary
     finally:
@@ -332,7 +332,8 @@ def summary_of(cost: Cost) -> dict:
     }
 
 
-def tell_where(run_dir: Path) -> None:
+def log_results(run_dir: Path) -> None:
+    """Log which of the run's files hold what."""
     log.info("\n%s", run_dir)
     for name, what in (
         ("checkpoints/best.ckpt", "the best weights; load with gtcrn.load or ckpt="),

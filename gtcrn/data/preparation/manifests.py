@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -21,6 +17,7 @@ from gtcrn.data.preparation.output import SETTINGS
 from gtcrn.data.scan import cached_scan
 from gtcrn.data.tables import write_table
 from gtcrn.errors import UserError
+from gtcrn.files import whole
 
 
 def make_manifest(files: Manifest, file: Path, checksum: bool, cache_dir: str | Path | None) -> None:
@@ -38,35 +35,20 @@ def make_manifest(files: Manifest, file: Path, checksum: bool, cache_dir: str | 
         table = table.drop_columns([name for name in table.column_names if name == "sha256"])
         table = table.append_column("sha256", _checksums(files, cache_dir))
     failures = file.with_name(FAILURES)
-    for name in (file.name, failures.name):
-        for leftover in file.parent.glob(f".{name}.*.partial"):  # left by a run that was killed
-            leftover.unlink()
+    for leftover in file.parent.glob(f".{'?' * 12}.partial"):  # `whole` leaves them where it is killed
+        leftover.unlink()
     bad = table.filter(pc.not_equal(table["problem"], "")).select(["path", "problem"]).to_pandas()
     if len(bad):
         bad["path"] = [str(files.root / path) for path in bad["path"]]
-        with _whole(failures) as partial:
+        with whole(failures) as partial:
             bad.to_csv(partial, index=False)
     elif not file.with_name(SETTINGS).is_file():  # in a prepared folder, failures.csv lists those of its preparation
         failures.unlink(missing_ok=True)
     if file.suffix == ".parquet":
-        with _whole(file) as partial:
+        with whole(file) as partial:
             pyarrow.parquet.write_table(table, partial)
     else:
         write_table(table, file)
-
-
-@contextmanager
-def _whole(file: Path) -> Iterator[Path]:
-    """Give a temporary path, which becomes `file` when the block ends without an error. Raises UserError otherwise."""
-    partial = file.with_name(f".{file.name}.{uuid.uuid4().hex[:8]}.partial")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        yield partial
-        os.replace(partial, file)
-    except OSError as error:
-        raise UserError(f"{file}: can't be written ({error.strerror})") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _checksums(files: Manifest, cache_dir: str | Path | None) -> pa.ChunkedArray:

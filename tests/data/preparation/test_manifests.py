@@ -16,7 +16,7 @@ def test_a_folder_is_searched_anew(corpus, tmp_path):
     assert len(open_manifest(corpus, "input", None)) == 5
     soundfile.write(corpus / "new.wav", np.full(22050, 0.5), 22050)
     (corpus / "bad.wav").write_text("no audio")
-    (corpus / ".manifest.arrow.0123.partial").write_text("of a run that was killed")
+    (corpus / ".0123456789ab.partial").write_text("of a run that was killed")
     make_manifest(open_manifest(corpus, "input", tmp_path / "cache", anew=True), file, True, tmp_path / "cache")
     files = open_manifest(corpus, "input", None)
     assert len(files) == 7 and not list(corpus.glob(".*"))
