@@ -21,7 +21,7 @@ def _folder_from(variable: str, what: str) -> Path:
     value = os.environ.get(variable)
     if not value:
         pytest.skip(f"{variable} is not set: it names the folder of {what}")
-    folder = Path(value)
+    folder = Path(value).resolve()  # browsers refuse a path with `..`
     if not folder.is_dir():
         pytest.skip(f"{variable}={value} is not a folder; it should hold {what}")
     return folder
