@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "gtcrn"
 FLOORS = {
     "errors": 0,
     "files": 0,
+    "flac": 0,
     "workers": 0,
     "revision": 0,
     "dsp": 1,

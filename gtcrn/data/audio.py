@@ -20,6 +20,7 @@ import numpy as np
 import soundfile
 import soxr
 
+from gtcrn import flac
 from gtcrn.errors import UserError
 from gtcrn.files import whole
 
@@ -175,7 +176,7 @@ def reading(path: str | Path) -> Iterator[soundfile.SoundFile]:
 
     So do two faults that libsndfile ignores: a file that was cut, and a rate that audio can't have.
     """
-    with _naming(path, _UNREADABLE), soundfile.SoundFile(_opened(path)) as file:
+    with _naming(path, _UNREADABLE), flac.opened(_opened(path)) as file:
         for unit, stated, there in _CUT.findall(file.extra_info):
             if int(there) < int(stated) < _STREAMED[unit]:
                 raise UserError(f"{path}: truncated: {there} of {stated} bytes are there")

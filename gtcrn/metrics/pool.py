@@ -14,6 +14,7 @@ import pandas as pd
 import soundfile
 from tqdm import tqdm
 
+from gtcrn import flac
 from gtcrn.errors import UserError
 from gtcrn.metrics.pair import check_metrics, evaluate_pair
 from gtcrn.metrics.registry import DEFAULT_METRICS
@@ -77,7 +78,8 @@ def _score(pair: WavePair, metrics: tuple[str, ...], sample_rate: int | None) ->
     waves = {}
     for role, signal in pair.signals().items():
         if not isinstance(signal, np.ndarray):
-            signal, sample_rate = soundfile.read(os.fsencode(signal), dtype="float32")
+            with flac.opened(os.fsencode(signal)) as file:
+                signal, sample_rate = file.read(dtype="float32"), file.samplerate
         waves[role] = signal
     length = min(map(len, waves.values()))
     waves = {role: wave[:length] for role, wave in waves.items()}
@@ -120,9 +122,10 @@ def _shape(name: str, signal: str | Path | np.ndarray, sample_rate: int | None) 
     if not Path(signal).is_file():
         raise UserError(f"{name}: no such file")
     try:
-        info = soundfile.info(os.fsencode(signal))  # bytes, for names that are not UTF-8
+        with flac.opened(os.fsencode(signal)) as file:  # bytes, for names that are not UTF-8
+            frames, sample_rate, channels = file.frames, file.samplerate, file.channels
     except soundfile.LibsndfileError as error:
         raise UserError(f"{name}: not a readable audio file ({error.error_string})") from error
-    if info.channels != 1:
-        raise UserError(f"{name}: {info.channels} channels; scores are of mono signals")
-    return info.frames, info.samplerate
+    if channels != 1:
+        raise UserError(f"{name}: {channels} channels; scores are of mono signals")
+    return frames, sample_rate
