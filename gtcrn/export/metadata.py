@@ -104,4 +104,5 @@ def describe(graph: Graph, enhancer: Enhancer, weights: Weights) -> ModelFacts:
         origin=weights.origin,
         revision=revision(),
         integers=graph.integers,
+        input_level=enhancer.input_level,
     )

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gtcrn.errors import UserError
-from gtcrn.runtime.facts import BANDS, LIMITS, SPECTRUM, WAVE, Signal
+from gtcrn.runtime.facts import BANDS, LIMITS, SPECTRUM, WAVE, Signal, read_input_level
 from gtcrn.runtime.framing import Step, Stream, stream_arguments
 from gtcrn.runtime.integrity import is_sealed_onnx, read_parts, require_harmless
 
@@ -47,7 +47,8 @@ class Denoiser(Stream):
     sample_rate, n_fft, hop_length: Hz and samples, used where the file's metadata does not state them; the latter two
         describe an STFT with square-root Hann windows.
     block_length: see `Stream`, which also describes the attributes `sample_rate`, `hop_length` and `latency`, and the
-        methods `process` and `reset`.
+        methods `process` and `reset`. The attribute `input_level` is the level in dBFS that the model was trained at, as
+        of noisy speech where it is active; None if the file does not say.
 
     Raises UserError if the file is missing, damaged or no such model, or if the package that runs it is missing. A
     denoiser that is unpickled opens the file again and begins a new stream.
@@ -68,6 +69,7 @@ class Denoiser(Stream):
         self._model = (_LiteRT if self.path.suffix.lower() == ".tflite" else _ONNX)(self.path)
         given = {"sample_rate": sample_rate, "n_fft": n_fft, "hop_length": hop_length, "latency": 0}
         self._signal = _signal_of(self._model, given, self.path)
+        self.input_level = read_input_level(self._model.metadata)
         super().__init__(*self._stream_arguments(), block_length)
 
     def stream(self, block_length: int | None = None) -> Stream:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from math import isfinite
 
 from gtcrn.errors import UserError
 
@@ -125,7 +126,8 @@ class ModelFacts:
 
     system: as its authors call it. window: `hann_sqrt`, `rectangular`, or `none` without frames. states: their shapes
     by their names, in the order of the inputs after the first. licence, origin: of the weights. revision: of the code
-    that wrote it. integers: None of a file of floats.
+    that wrote it. integers: None of a file of floats. input_level: dBFS that the model was trained at, as of noisy
+    speech where it is active; None if it is not known.
     """
 
     system: str
@@ -136,6 +138,7 @@ class ModelFacts:
     origin: str
     revision: str
     integers: Integers | None = None
+    input_level: float | None = None
 
     def metadata(self) -> dict[str, str]:
         """Return the strings that are written into the file; states as JSON [[name, shape], …]."""
@@ -152,6 +155,7 @@ class ModelFacts:
             "licence": self.licence,
             "origin": self.origin,
             "revision": self.revision,
+            **({} if self.input_level is None else {"input_level": _text(self.input_level)}),
             **(self.integers.metadata() if self.integers else {}),
         }
 
@@ -172,6 +176,15 @@ def read_number(metadata: Mapping[str, str | int], key: str) -> int:
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         stated = str(metadata[key])[:50] if key in metadata else "not stated"
         raise UserError(f"{key}={stated}: must be a whole number") from error
+
+
+def read_input_level(metadata: Mapping[str, str]) -> float | None:
+    """Return the level in dBFS that a file says its model was trained at, None if it states no number."""
+    try:
+        level = float(metadata["input_level"])
+    except (KeyError, TypeError, ValueError):
+        return None
+    return level if isfinite(level) else None
 
 
 def read_states(metadata: Mapping[str, str]) -> dict[str, list[int]]:

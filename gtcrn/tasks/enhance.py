@@ -118,17 +118,12 @@ def find_jobs(source: Path, target: Path) -> tuple[list[tuple[Path, Path]], list
 
 def wants_normalising(cfg: DictConfig, model: Enhancer | Denoiser) -> bool:
     """Return whether `level=` asks for normalising. Raises UserError if it does and the model's level is not known."""
-    if cfg.level == "normalise" and trained_level(model) is None:
+    if cfg.level == "normalise" and model.input_level is None:
         raise UserError(
-            f"level=normalise: ckpt={cfg.ckpt} does not say at which level its model was trained (checkpoints of this "
-            "version and published ones do); leave level= out"
+            f"level=normalise: ckpt={cfg.ckpt} does not say at which level its model was trained (published "
+            "checkpoints, and the checkpoints and exports of this version do); leave level= out"
         )
     return cfg.level == "normalise"
-
-
-def trained_level(model: Enhancer | Denoiser) -> float | None:
-    """Return the level in dBFS that a model was trained at; None if it is not known, as for exported files."""
-    return model.input_level if isinstance(model, Enhancer) else None
 
 
 def enhance_file(model: Enhancer | Denoiser, path: Path, destination: Path, normalise: bool = False) -> float:
@@ -163,7 +158,7 @@ def enhance_file(model: Enhancer | Denoiser, path: Path, destination: Path, norm
         gain = INTEGER_FULL_SCALE / peak if clips else 1.0
         while samples := waiting.read(4 * info.channels * 65536):
             file.write(np.frombuffer(samples, np.float32).reshape(-1, info.channels) * np.float32(gain))
-    expected = trained_level(model)
+    expected = model.input_level
     if not normalise and expected is not None and TOLERANCE < abs(meter.level() - expected) < np.inf:
         log.warning(
             "%s: speech at %.0f dBFS, far from the %.0f dBFS that the model was trained at, so it may do much worse; "
@@ -175,7 +170,7 @@ def enhance_file(model: Enhancer | Denoiser, path: Path, destination: Path, norm
     return gain
 
 
-def gain_to_trained(model: Enhancer, path: Path, info) -> float:
+def gain_to_trained(model: Enhancer | Denoiser, path: Path, info) -> float:
     """Return the gain that brings a file to the level that the model was trained at; 1 for silence."""
     level = level_of(read_blocks(path, info), info.samplerate)
     return 10 ** ((model.input_level - level) / 20) if level > -np.inf else 1.0

@@ -67,11 +67,12 @@ def test_our_weights_say_how_they_were_trained(tmp_path):
 
 def test_a_file_describes_its_signal(system):
     enhancer = system("light_v3")
+    enhancer.input_level = -25.5
     graph = Graph(enhancer, "spectrum")
     metadata = describe(graph, enhancer, Weights("a test", "MIT")).metadata()
     assert all(type(value) is str for value in metadata.values())
     expected = dict(system="GTCRN-Light v3", kind="spectrum", sample_rate="16000", n_fft="512", hop_length="256")
-    expected |= dict(window="hann_sqrt", latency="256", licence="MIT", origin="a test")
+    expected |= dict(window="hann_sqrt", latency="256", input_level="-25.5", licence="MIT", origin="a test")
     assert metadata | expected == metadata
     assert {name: tuple(shape) for name, shape in json.loads(metadata["states"])} == {
         name: tuple(state.shape) for name, state in graph.states.items()

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from gtcrn.errors import UserError
-from gtcrn.runtime.facts import BandCodes, Integers, ModelFacts, Signal, read_states
+from gtcrn.runtime.facts import BandCodes, Integers, ModelFacts, Signal, read_input_level, read_states
 
 SIGNAL = Signal("bands", 16000, 512, 256, 256)
 STATES = {"state.first": [1, 2, 3], "state.second": [1, 4]}
@@ -24,6 +24,13 @@ def test_facts_come_back_from_the_strings_in_a_file():
         quantize="mixed", bands="129", int16_macs="0.25", integer_macs="1", snr_db="30.0", check="fine"
     )
     assert json.loads(metadata["operators"]) == {"ADD": 2} and "left_in_float" not in metadata
+
+
+@pytest.mark.parametrize(("stated", "read"), [(-25.5, -25.5), (None, None), ("loud", None), ("nan", None)])
+def test_the_level_of_the_training_is_stated_where_it_is_known(stated, read):
+    metadata = replace(FACTS, input_level=stated).metadata()
+    assert ("input_level" in metadata) == (stated is not None)
+    assert read_input_level(metadata) == read
 
 
 def test_nothing_is_stated_of_integers_that_are_not_there():

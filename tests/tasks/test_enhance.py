@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from functools import partial
 
 import numpy as np
+import onnx
 import pytest
 import soundfile
 import torch
@@ -283,11 +284,28 @@ def test_a_level_that_is_not_known_is_told(references):
         enhance.run(configure(f"ckpt={exported}", *keys))
 
 
+def test_an_exported_file_knows_the_level_of_its_checkpoint(tmp_path, references, speech, caplog):
+    """It gives the same warning, and with level=normalise the same audio."""
+    model = onnx.load(references / "gtcrn/gtcrn_simple.onnx")
+    onnx.helper.set_model_props(model, {"input_level": "-22"})
+    onnx.save(model, tmp_path / "exported.onnx")
+    soundfile.write(tmp_path / "soft.wav", 0.01 * speech[:32000], 16000, "FLOAT")
+    models = gtcrn.load(references / "gtcrn/dns3_epoch96.tar"), Denoiser(tmp_path / "exported.onnx")
+    assert models[0].input_level == models[1].input_level == -22
+    for normalise in (False, True):
+        caplog.clear()
+        for i, model in enumerate(models):
+            enhance_file(model, tmp_path / "soft.wav", tmp_path / f"{i}.wav", normalise)
+        assert caplog.text.count("far from the -22 dBFS") == (0 if normalise else 2)
+        of_torch, of_file = (soundfile.read(tmp_path / f"{i}.wav")[0] for i in range(2))
+        assert np.abs(of_file - of_torch).max() <= 1e-3 * np.abs(of_torch).max()
+
+
 def test_resampled_audio_stays_aligned(tmp_path, speech):
     """With a model that changes nothing, input and output at 44.1 kHz differ by resampling alone."""
 
     class Passing(torch.nn.Module):
-        sample_rate, hop_length, latency = 16000, 256, 256
+        sample_rate, hop_length, latency, input_level = 16000, 256, 256, None
 
         def __init__(self):
             super().__init__()
