@@ -47,8 +47,8 @@ class Denoiser(Stream):
     sample_rate, n_fft, hop_length: Hz and samples, used where the file's metadata does not state them; the latter two
         describe an STFT with square-root Hann windows.
     block_length: see `Stream`, which also describes the attributes `sample_rate`, `hop_length` and `latency`, and the
-        methods `process` and `reset`. The attribute `input_level` is the level in dBFS that the model was trained at, as
-        of noisy speech where it is active; None if the file does not say.
+        methods `process` and `reset`.
+    input_level: dBFS that the model was trained at, as of noisy speech where it is active; None if the file says none.
 
     Raises UserError if the file is missing, damaged or no such model, or if the package that runs it is missing. A
     denoiser that is unpickled opens the file again and begins a new stream.
