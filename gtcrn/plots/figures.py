@@ -10,8 +10,6 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from scipy.signal import ShortTimeFFT
-from scipy.signal.windows import hann
 
 from gtcrn.files import whole
 
@@ -130,12 +128,15 @@ def _peak(waves: Iterable[np.ndarray]) -> float:
 
 def power_spectrogram(wave: np.ndarray, sample_rate: int) -> np.ndarray:
     """Return the power spectrogram (F, T) of a wave in dB, where 0 dB is a full-scale sine."""
-    window = hann(round(_WINDOW * sample_rate), sym=False)
+    import librosa  # numba, which comes with it, takes seconds to import
+
+    length = round(_WINDOW * sample_rate)
     hop = max(round(_HOP * sample_rate), len(wave) // _PIXELS)
-    padded = np.pad(wave, (0, max(0, len(window) - len(wave))))  # a signal shorter than a window
-    transform = ShortTimeFFT(window, hop, sample_rate, mfft=2 * len(window), scale_to="magnitude")
-    magnitude = np.abs(transform.stft(padded, p0=0, p1=-(-len(wave) // hop) or 1))
-    return 20 * np.log10(np.maximum(2 * magnitude, 1e-10))
+    padded = librosa.util.fix_length(wave, size=max(len(wave), 2 * length))  # a signal may be shorter than a window
+    spectrum = librosa.stft(padded, n_fft=2 * length, win_length=length, hop_length=hop, pad_mode="constant")
+    frames = -(-len(wave) // hop) or 1
+    # the Hann window sums up to length / 2, and a sine's level is shared by two bins, one of them negative
+    return librosa.amplitude_to_db(np.abs(spectrum[:, :frames]) * 4 / length, amin=1e-10, top_db=None)
 
 
 def _draw_wave(panel, wave: np.ndarray, sample_rate: int, peak: float, title: str) -> None:
