@@ -233,7 +233,7 @@ def check(case: Override) -> None:
     if "micro.onnx" in SETTINGS[case.setting]:
         exported()
     try:
-        tasks.perform(cfg)
+        tasks.checked(cfg).run(cfg)
     except Exception as error:
         if line := tasks.mendable(error):
             raise UserError(line) from error

@@ -8,8 +8,10 @@ import signal
 import threading
 import time
 from functools import cache
+from typing import TYPE_CHECKING
 
-import joblib
+if TYPE_CHECKING:
+    import joblib
 
 
 def parallel() -> joblib.parallel_config:
@@ -17,6 +19,8 @@ def parallel() -> joblib.parallel_config:
 
     They need no `if __name__ == "__main__"` in the caller's script.
     """
+    import joblib  # here, since a command that only prints its help needs none
+
     return joblib.parallel_config("loky", inner_max_num_threads=1, initializer=begin)
 
 

@@ -15,6 +15,7 @@ from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -23,6 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from gtcrn.errors import Interrupted, Terminated, UserError
 from gtcrn.files import unwritable
+from gtcrn.importing import ended_by_ctrl_c
 from gtcrn.tasks import resolvers  # noqa: F401  (registers what configurations ask for)
 from gtcrn.tasks.checking import check
 from gtcrn.workers import end_with_parent
@@ -51,13 +53,18 @@ def no_stub() -> Iterator[None]:
     try:
         yield
     except BaseException:
-        made = HydraConfig.initialized() and OmegaConf.select(HydraConfig.get(), "runtime.output_dir")
-        if made and not in_sweep():
-            folder = Path(made)
-            traces = {folder / ".hydra", folder / f"{HydraConfig.get().job.name}.log"}
-            if folder.is_dir() and traces.issuperset(folder.iterdir()):
-                shutil.rmtree(folder, ignore_errors=True)
+        remove_stub()
         raise
+
+
+def remove_stub() -> None:
+    """Remove the folder that Hydra made for a run, if nothing but Hydra's own is in it yet."""
+    made = HydraConfig.initialized() and OmegaConf.select(HydraConfig.get(), "runtime.output_dir")
+    if made and not in_sweep():
+        folder = Path(made)
+        traces = {folder / ".hydra", folder / f"{HydraConfig.get().job.name}.log"}
+        if folder.is_dir() and traces.issuperset(folder.iterdir()):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def run(cfg: DictConfig) -> Any:
@@ -77,7 +84,9 @@ def run(cfg: DictConfig) -> Any:
             end_with_parent()  # because launchers may run jobs in processes of their own
             _record().unlink(missing_ok=True)  # an earlier attempt may have left it
         with no_stub():
-            return perform(cfg)
+            with ended_by_ctrl_c(remove_stub):
+                task = checked(cfg)
+            return task.run(cfg)
     except (Interrupted, KeyboardInterrupt) as error:
         if isinstance(error, KeyboardInterrupt):
             error = Interrupted.by(error, "interrupted")
@@ -101,14 +110,14 @@ def run(cfg: DictConfig) -> Any:
     return None
 
 
-def perform(cfg: DictConfig) -> Any:
-    """Check the whole configuration and run the task that it names. Raises UserError for what a user can mend."""
+def checked(cfg: DictConfig) -> ModuleType:
+    """Check the whole configuration and return the task that it names. Raises UserError for what a user can mend."""
     if cfg.task != "profile" and "rows" in (cfg.model or {}):
         raise UserError("model=all is for task=profile: name one model, e.g. model=light_v3")
     check(cfg)
     if cfg.sweep.resume and not in_sweep():
         raise UserError("sweep.resume is for sweeps, started with -m; a run of its own goes on with resume=auto")
-    return importlib.import_module(f"gtcrn.tasks.{cfg.task}").run(cfg)
+    return importlib.import_module(f"gtcrn.tasks.{cfg.task}")
 
 
 def _record() -> Path:

@@ -50,7 +50,10 @@ def check(cfg: DictConfig) -> None:
     for key in sorted(added & cfg.keys() - declared.keys()):
         if f"${{{key}}}" not in OmegaConf.to_yaml(cfg):  # a key of one's own that others refer to
             raise UserError(f"+{key}: task={cfg.task} has no such key; leave it out, or see python run.py --help")
-    for key, annotation in declared.items():
+    raw = OmegaConf.to_container(cfg)
+    # plain values first, since a `_target_` may import torch, which takes seconds
+    for key in sorted(declared, key=lambda key: TARGET in str(raw.get(key))):
+        annotation = declared[key]
         if annotation is not keys.Choices:
             if key not in cfg.keys():  # `in` would not see what is to be given yet
                 raise UserError(f"{key} is missing: task={cfg.task} needs it, so leave ~{key} or {key}=null out")

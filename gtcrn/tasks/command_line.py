@@ -1,4 +1,4 @@
-"""Errors of a command line that Hydra finds before there is a configuration are explained in one line."""
+"""Where the configurations are, and errors that Hydra finds in a command line explained in one line each."""
 
 from __future__ import annotations
 
@@ -8,13 +8,19 @@ import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import ConfigCompositionException, HydraException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
+import gtcrn
 from gtcrn.files import unwritable
+
+_PACKAGE = Path(gtcrn.__file__).parent
+# A wheel carries the configurations in the package; in a checkout they are beside it
+CONFIGS = next(folder for folder in (_PACKAGE / "conf", _PACKAGE.parent / "conf") if folder.is_dir())
 
 
 @contextmanager

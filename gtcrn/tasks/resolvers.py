@@ -6,8 +6,6 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from gtcrn.metrics import more_is_better
-
 
 def record_unless_finished(name: str, folder: str) -> str | None:
     """Return the folder where Hydra records a job's configuration; None, which keeps the record, for a finished job."""
@@ -16,6 +14,8 @@ def record_unless_finished(name: str, folder: str) -> str | None:
 
 def direction(monitor: str) -> str:
     """Return `max` or `min`, the direction in which the value logged as `monitor` becomes better."""
+    from gtcrn.metrics import more_is_better  # here, since its libraries take seconds that --help need not wait for
+
     return "max" if more_is_better(monitor) else "min"
 
 

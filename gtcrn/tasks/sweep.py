@@ -17,8 +17,6 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, read_write
 
 from gtcrn.errors import UserError
-from gtcrn.metrics import more_is_better
-from gtcrn.reports.runs import NO_DIFFERENCE
 from gtcrn.tasks import FAILURE, runs_beside
 
 log = logging.getLogger(__name__)
@@ -100,6 +98,8 @@ def _prepare_storage(url: str) -> None:
 
 def check_directions(config: DictConfig) -> None:
     """Exit with the override to type if a search would look for the worst value of an objective."""
+    from gtcrn.metrics import more_is_better  # here, as below, since every command imports this file
+
     objectives, directions = config.objectives or [], config.hydra.sweeper.direction
     directions = [directions] if isinstance(directions, str) else list(directions)
     wanted = ["maximize" if more_is_better(name) else "minimize" for name in objectives]
@@ -115,6 +115,8 @@ def study_name(config: DictConfig, overrides: list[Override]) -> str:
 
     That is the configuration without the swept keys, and the search space; other trials must not be ranked with them.
     """
+    from gtcrn.reports.runs import NO_DIFFERENCE
+
     space = sorted(override.input_line for override in overrides if override.is_sweep_override())
     plain = OmegaConf.to_container(config, resolve=False)
     alike = {key: value for key, value in plain.items() if key not in ("hydra", *NO_DIFFERENCE)}

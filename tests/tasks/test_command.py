@@ -17,11 +17,9 @@ def only(folder: Path, pattern: str) -> Path:
     return found
 
 
-def test_help_needs_no_torch(tmp_path):
-    result = run_command(tmp_path, "--help", python_options=("-X", "importtime"))
+def test_help(tmp_path):
+    result = run_command(tmp_path, "--help")
     assert result.returncode == 0
-    imported = {line.rsplit("|", 1)[-1].strip() for line in result.stderr.splitlines()}
-    assert "hydra" in imported and "torch" not in imported
     for word in ("task=evaluate", "gtcrn, light_v3", "python run.py -m model=light_v3"):
         assert word in result.stdout
     assert not list(tmp_path.iterdir())

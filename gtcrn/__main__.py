@@ -1,0 +1,18 @@
+"""The command `gtcrn …`, which is also `python -m gtcrn …` and, in a checkout, `python run.py …`."""
+
+from gtcrn.importing import ended_by_ctrl_c
+
+
+def main() -> None:
+    """Compose the configuration that this process's arguments name, and hand it to its task."""
+    with ended_by_ctrl_c():  # from here on; so little comes before it
+        import hydra
+
+        from gtcrn import tasks
+        from gtcrn.tasks.command_line import CONFIGS, one_line_errors
+    with one_line_errors():
+        hydra.main(config_path=str(CONFIGS), config_name="config", version_base="1.3")(tasks.run)()
+
+
+if __name__ == "__main__":
+    main()

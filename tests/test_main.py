@@ -1,0 +1,53 @@
+"""How the command begins: what it answers before torch is imported, and Ctrl-C while libraries are."""
+
+import os
+import signal
+
+import pytest
+from fixtures.commands import run_command, start_command
+
+
+def imported(stderr: str) -> set[str]:
+    """Return the modules that a process imported, from what `python -X importtime` wrote."""
+    return {line.rsplit("|", 1)[-1].strip() for line in stderr.splitlines() if line.startswith("import time:")}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--help"], "task=evaluate"),
+        (["--cfg", "job", "model=gtcrn"], "channels: 16"),
+        (["model.witdh_mult=1"], "error: "),
+        (["model=ligth_v3"], "error: "),
+        (["task=evalute"], "error: "),
+        (["seed=-1"], "error: seed=-1: must be a whole number of at least 0"),
+        (["task=enhance", "level=loud"], "error: level=loud: must be one of as_is, normalise"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_answers_before_torch_is_imported(tmp_path, arguments, told):
+    result = run_command(tmp_path, *arguments, python_options=("-X", "importtime"))
+    assert told in result.stdout + result.stderr
+    assert result.returncode == (2 if told.startswith("error") else 0)
+    modules = imported(result.stderr)
+    assert "hydra" in modules and not modules & {"torch", "scipy", "pandas"}
+    assert not list(tmp_path.glob("outputs/*/*"))
+
+
+@pytest.mark.parametrize("library", ["hydra", "torch"])
+def test_ctrl_c_while_a_library_is_imported(tmp_path, library):
+    """The library takes long, and loses the exception that Ctrl-C raises."""
+    (tmp_path / f"{library}.py").write_text(
+        "import time\n"
+        "print('importing', flush=True)\n"
+        "try:\n"
+        "    time.sleep(60)\n"
+        "except BaseException:\n"
+        "    raise ImportError('no such symbol')\n"
+    )
+    process = start_command(tmp_path, env=os.environ | {"PYTHONPATH": str(tmp_path)})
+    assert process.stdout.readline() == "importing\n"
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, out, err) == (130, "", "error: interrupted\n")
+    assert not list(tmp_path.glob("outputs/*/*"))
