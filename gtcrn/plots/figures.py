@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from gtcrn.files import whole
+from gtcrn.plots.palette import BLUE, CHANGE, SPECTROGRAM
 
 _PERCENTILE = 99.9  # level of the brightest colour; with the maximum, a click or an offset would darken the rest
 _RANGE = 75  # dB shown below it
@@ -35,12 +36,14 @@ def spectrogram_figure(
     sample_rate: int,
     title: str = "",
     difference: tuple[str, str] | None = None,
+    scores: Mapping[str, str] | None = None,
 ) -> Figure:
     """Draw waveforms above their log spectrograms on one time axis, with one scale in dB for all.
 
     waves: (N,) in [-1, 1] by name, drawn from top to bottom. 0 dB is the level of a full-scale sine.
     difference: names of two waves, e.g. ("noisy", "enhanced"); a last panel shows in dB where the second
     has less energy (blue) or more (red) than the first.
+    scores: a text to write beside the names of waves, as from `gtcrn.plots.tables.score_texts`.
     """
     spectrograms = {name: power_spectrogram(wave, sample_rate) for name, wave in waves.items()}
     limits = colour_limits(spectrograms.values())
@@ -56,13 +59,13 @@ def spectrogram_figure(
         panels += [figure.add_subplot(grid[i], sharex=panels[0]) for i in range(1, len(ratios))]
 
         for i, (name, wave) in enumerate(waves.items()):
-            _draw_wave(panels[2 * i], wave, sample_rate, peak, name)
+            _draw_wave(panels[2 * i], wave, sample_rate, peak, name, (scores or {}).get(name, ""))
             image = _draw_spectrogram(
                 panels[2 * i + 1],
                 spectrograms[name],
                 len(wave) / sample_rate,
                 sample_rate,
-                colours="magma",
+                colours=SPECTROGRAM,
                 limits=limits,
             )
         _colour_bar(figure, image, panels[: 2 * len(waves)], _LEVEL, aspect=12 * len(waves))
@@ -71,7 +74,7 @@ def spectrogram_figure(
             n_frames = min(before.shape[1], after.shape[1])
             change = after[:, :n_frames] - before[:, :n_frames]
             seconds = min(len(waves[name]) for name in difference) / sample_rate
-            image = _draw_spectrogram(panels[-1], change, seconds, sample_rate, colours="RdBu_r", limits=(-30, 30))
+            image = _draw_spectrogram(panels[-1], change, seconds, sample_rate, colours=CHANGE, limits=(-30, 30))
             panels[-1].set_title(f"{difference[1]} minus {difference[0]}", loc="left", fontsize=9, pad=3)
             _colour_bar(figure, image, panels[-1:], "change [dB]", aspect=8)
 
@@ -105,7 +108,7 @@ def items_figure(items: Sequence[tuple[str, Mapping[str, np.ndarray]]], sample_r
                 seconds = len(waves[name]) / sample_rate
                 _draw_wave(upper, waves[name], sample_rate, peak, title)
                 upper.tick_params(bottom=False, labelbottom=False)
-                image = _draw_spectrogram(lower, spectrogram, seconds, sample_rate, colours="magma", limits=limits)
+                image = _draw_spectrogram(lower, spectrogram, seconds, sample_rate, colours=SPECTROGRAM, limits=limits)
                 box = {"facecolor": "black", "alpha": 0.5, "linewidth": 0, "pad": 2}
                 lower.text(0.014, 0.94, name, transform=lower.transAxes, color="white", va="top", bbox=box)
                 title = ""  # only above the first column, from where it extends over the others
@@ -139,15 +142,16 @@ def power_spectrogram(wave: np.ndarray, sample_rate: int) -> np.ndarray:
     return librosa.amplitude_to_db(np.abs(spectrum[:, :frames]) * 4 / length, amin=1e-10, top_db=None)
 
 
-def _draw_wave(panel, wave: np.ndarray, sample_rate: int, peak: float, title: str) -> None:
+def _draw_wave(panel, wave: np.ndarray, sample_rate: int, peak: float, title: str, scores: str = "") -> None:
     """Draw the envelope, the minimum and maximum of each pixel, since there are too many samples to draw each."""
     width = max(1, len(wave) // _PIXELS)
     blocks = wave[: len(wave) // width * width].reshape(-1, width)
     time = (np.arange(len(blocks)) + 0.5) * width / sample_rate
-    panel.fill_between(time, blocks.min(axis=1), blocks.max(axis=1), color="#31456b", linewidth=0.3)
+    panel.fill_between(time, blocks.min(axis=1), blocks.max(axis=1), color=BLUE, linewidth=0.3)
     panel.set_ylim(-1.05 * peak, 1.05 * peak)
     panel.set_yticks([])
     panel.set_title(title, loc="left", fontsize=9, pad=3)
+    panel.set_title(scores, loc="right", fontsize=9, pad=3)
     panel.spines[:].set_visible(False)
 
 
@@ -162,7 +166,7 @@ def _draw_spectrogram(panel, spectrogram: np.ndarray, seconds: float, sample_rat
         vmax=limits[1],
         interpolation="bilinear",
     )
-    panel.set_ylabel("kHz")
+    panel.set_ylabel("frequency [kHz]")
     panel.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 4, 5, 10]))
     return image
 

@@ -103,6 +103,17 @@ def notes(scores: pd.DataFrame) -> list[str]:
     return lines
 
 
+def score_texts(scores: pd.Series) -> dict[str, str]:
+    """Return the main scores of a file, a row of `gtcrn.metrics.score_pairs`, as a line of text by condition."""
+    texts = {}
+    for condition in ("noisy", "enhanced"):
+        known = {metric: scores.get(f"{condition}_{metric}") for metric in METRICS}
+        known = {metric: value for metric, value in known.items() if value is not None}
+        shown = [metric for metric in _HEADLINE if metric in known] or list(known)[:3]
+        texts[condition] = "   ".join(f"{METRICS[metric].label} {_number(metric, known[metric])}" for metric in shown)
+    return texts
+
+
 def write_csv(table: pd.DataFrame, path: Path, **options: Any) -> None:
     """Write a table without its index.
 

@@ -11,11 +11,11 @@ import pandas as pd
 import rich.table
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.text import Annotation
-from matplotlib.transforms import Bbox
 
 from gtcrn.files import write_text
 from gtcrn.plots.figures import OPEN_STYLE, save
+from gtcrn.plots.labels import label_points
+from gtcrn.plots.palette import BLUE, GREY, GRID
 from gtcrn.plots.tables import markdown_table, rich_table, write_csv
 from gtcrn.profiling.cost import EXACT, THOP, Cost
 
@@ -31,17 +31,6 @@ DEFINITIONS = (
 
 _NONE = "–"
 _SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
-_DOT, _LINE = "#c8553d", "#8a93a6"
-_DIRECTIONS = {  # positions of a label beside its dot, best first, and its alignment there
-    (1, 0): ("left", "center"),
-    (-1, 0): ("right", "center"),
-    (0, 1): ("center", "bottom"),
-    (0, -1): ("center", "top"),
-    (1, -1): ("left", "top"),
-    (-1, 1): ("right", "bottom"),
-    (1, 1): ("left", "bottom"),
-    (-1, -1): ("right", "top"),
-}
 
 
 @dataclass(frozen=True)
@@ -162,52 +151,35 @@ def scatter(rows: Sequence[ModelCost]) -> Figure:
         figure = Figure(figsize=(12, 5.4), dpi=150, layout="constrained")
         figure.get_layout_engine().set(wspace=0.06)
         left, right = figure.subplots(1, 2)
-        _draw(left, sizes, "exact MMACs per second", "thousand parameters, fixed ERB matrices included")
-        _draw(right, streams, "state and activations in use [KiB]", "real-time factor, one thread")
-        right.axhline(1, color=_LINE, linewidth=0.8, linestyle="--")
+        _draw(
+            left,
+            sizes,
+            "exact MMACs/s",
+            "parameters, fixed ERB matrices included [thousand]",
+        )
+        _draw(
+            right,
+            streams,
+            "state and activations in use [KiB]",
+            "real-time factor, one thread [s of compute per s of audio]",
+        )
+        right.axhline(1, color=GREY, linewidth=0.8, linestyle="--")
         figure.draw_without_rendering()  # lays out the axes
         figure.set_layout_engine("none")  # labels that are added from here on don't change the layout
         for panel, points in ((left, sizes), (right, streams)):
-            _label(panel, points)
+            label_points(panel, points)
     return figure
 
 
 def _draw(panel: Axes, points: Mapping[str, tuple[float, float]], x: str, y: str) -> None:
     xs, ys = ([point[axis] for point in points.values()] for axis in (0, 1))
-    panel.scatter(xs, ys, color=_DOT, s=26, linewidth=0, zorder=3)
+    panel.scatter(xs, ys, color=BLUE, s=26, linewidth=0, zorder=3)
     panel.set(xscale="log", yscale="log", xlabel=x, ylabel=y)
     panel.margins(0.12)
-    panel.grid(True, color="#e6e8ee", linewidth=0.6)
+    panel.grid(True, color=GRID, linewidth=0.6)
     panel.set_axisbelow(True)
     for axis in (panel.xaxis, panel.yaxis):
         axis.set_major_formatter("{x:,g}")
         low, high = axis.get_view_interval()
         between = "25" if high < 100 * low else ""  # first digits of the minor ticks that there is room to label
         axis.set_minor_formatter(lambda value, _, shown=between: f"{value:g}" if f"{value:e}"[0] in shown else "")
-
-
-def _label(panel: Axes, points: Mapping[str, tuple[float, float]]) -> None:
-    """Write names beside their dots without overlaps; dots at one position share a label."""
-    names: dict[tuple[int, int], list[str]] = {}
-    for name, point in points.items():
-        names.setdefault(tuple(panel.transData.transform(point).round(-1)), []).append(name)
-    taken = [Bbox.from_bounds(x - 6, y - 6, 12, 12) for x, y in names]
-    for group in names.values():
-        taken.append(_beside(panel, points[group[0]], "\n".join(group), taken).get_window_extent())
-
-
-def _beside(panel: Axes, point: tuple[float, float], text: str, taken: Sequence[Bbox]) -> Annotation:
-    """Place a label as near to its dot as there is room for it, or on the dot if there is none."""
-    for distance in range(6, 120, 8):  # points
-        for (right, up), (horizontal, vertical) in _DIRECTIONS.items():
-            offset = {"xytext": (right * distance, up * distance), "textcoords": "offset points"}
-            label = panel.annotate(text, point, **offset, ha=horizontal, va=vertical, fontsize=8)
-            extent = label.get_window_extent()
-            inside = panel.bbox.contains(*extent.min) and panel.bbox.contains(*extent.max)
-            if inside and not any(extent.overlaps(other) for other in taken):
-                if distance > 6:
-                    line = {"arrowstyle": "-", "color": _LINE, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 3}
-                    panel.annotate("", point, **offset, arrowprops=line)
-                return label
-            label.remove()
-    return panel.annotate(text, point, fontsize=8)

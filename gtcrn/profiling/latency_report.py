@@ -10,18 +10,20 @@ import numpy as np
 import pandas as pd
 import rich.table
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from gtcrn.files import write_text
 from gtcrn.metrics import METRICS
 from gtcrn.plots.figures import OPEN_STYLE, save
+from gtcrn.plots.palette import BLUE, GRID, ORANGE, SKY, VERMILLION
 from gtcrn.plots.tables import markdown_table, rich_table, write_csv
 from gtcrn.profiling.latency import PROCESS, ROUND, SCORES, WARM_UP, TimedCall, Timing
 
 _NONE = "–"
 _NAME_LENGTH = 27  # characters of a name that a terminal has room for
 _LEAST_PROCESSORS, _MOST_PROCESSORS = 0.9, 1.1
-_COLOURS = {True: "#7f93bd", False: "#e9b872"}  # of process() and of files alone
-_DARK, _RED = "#31456b", "#c8553d"
+_COLOURS = {True: SKY, False: ORANGE}  # of process() and of files alone
 
 Table = tuple[str, list[str], list[list[str]]]  # title, header, rows
 
@@ -194,20 +196,28 @@ def boxes(timings: Sequence[Timing]) -> Figure:
             widths=0.6,
             patch_artist=True,
             medianprops={"color": "black"},
-            flierprops={"marker": ".", "markersize": 4, "markeredgecolor": _DARK},
+            flierprops={"marker": ".", "markersize": 4, "markeredgecolor": BLUE},
         )
         for box, timing in zip(drawn["boxes"], timings):
             box.set(facecolor=_COLOURS[timing.timed_call.call == PROCESS], linewidth=0.6)
         processor = [np.median(timing.processor) for timing in timings]
-        panel.scatter(processor, positions, marker="D", s=12, color="white", edgecolor="black", linewidth=0.7, zorder=4)
+        diamond = {"marker": "D", "s": 12, "color": "white", "edgecolor": "black", "linewidth": 0.7}
+        diamonds = panel.scatter(processor, positions, label="processor time, median", zorder=4, **diamond)
         for hop_ms in {timing.timed_call.hop_ms for timing in timings}:
-            panel.axvline(hop_ms, color=_RED, linewidth=0.8, linestyle="--")
-            label = panel.text(hop_ms, 1.01, f"hop {hop_ms:g} ms", transform=panel.get_xaxis_transform(), color=_RED)
+            panel.axvline(hop_ms, color=VERMILLION, linewidth=0.8, linestyle="--")
+            label = panel.text(
+                hop_ms, 1.01, f"hop {hop_ms:g} ms", transform=panel.get_xaxis_transform(), color=VERMILLION
+            )
             label.set(ha="center", fontsize=8)
-        panel.set(xscale="log", xlabel="ms per hop: quartiles, least to 99th percentile, longest; ◇ of the processor")
+        boxed = {timing.timed_call.call == PROCESS for timing in timings}
+        labels = {True: PROCESS, False: "the file alone"}
+        handles = [Patch(facecolor=_COLOURS[kind], edgecolor="black", label=labels[kind]) for kind in sorted(boxed)]
+        handles.append(Line2D([], [], color=VERMILLION, linestyle="--", label="duration of a hop"))
+        figure.legend(handles=[*handles, diamonds], loc="outside upper left", ncols=4, frameon=False, fontsize=8)
+        panel.set(xscale="log", xlabel="time for a hop [ms]: quartiles, least to 99th percentile, and the longest")
         panel.xaxis.set_major_formatter("{x:g}")
         panel.xaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "25" else "")
         panel.invert_yaxis()
-        panel.grid(True, axis="x", color="#e6e8ee", linewidth=0.6)
+        panel.grid(True, axis="x", color=GRID, linewidth=0.6)
         panel.set_axisbelow(True)
     return figure

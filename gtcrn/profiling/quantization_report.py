@@ -13,13 +13,14 @@ from matplotlib.figure import Figure
 from gtcrn.files import write_text
 from gtcrn.metrics import METRICS
 from gtcrn.plots.figures import OPEN_STYLE, save
+from gtcrn.plots.palette import GRID, bars, series
 from gtcrn.plots.tables import markdown_table, rich_table, write_csv
 from gtcrn.profiling.latency import SCORES
 from gtcrn.profiling.quantization import LEVELS, Comparison
 
 _NONE = "–"
 _WORST = 8  # tensors that are listed
-_LABELS = 130  # labels that fit legibly below a panel
+_DRAWN = 16  # tensors in a panel of the figure
 NOTES = [
     "SNR: of the output against the float model's, mean and least over the recordings, then their mean at other levels "
     "of the input. Scores: on the recordings as they are.",
@@ -116,16 +117,16 @@ def figure(comparison: Comparison) -> Figure:
     """Draw the output SNR of every file by level of the input, and the SNR of tensors below it.
 
     The panels of tensors show the output SNR if each is rounded alone, and the SNR of those inside files against those
-    of the float file.
+    of the float file, for the tensors that lose most in any network or file.
     """
     ranked = {
-        "output SNR,\nthis tensor alone rounded [dB]": comparison.layers,
-        "SNR inside the file\nagainst the float file [dB]": comparison.tensors,
+        "output SNR with this tensor alone rounded [dB]": comparison.layers,
+        "SNR inside the file against the float file [dB]": comparison.tensors,
     }
     ranked = {label: errors for label, errors in ranked.items() if not errors.empty}
     with matplotlib.rc_context(OPEN_STYLE):
-        result = Figure(figsize=(10, 3 + 4 * len(ranked)), dpi=150, layout="constrained")
-        panels = result.subplots(1 + len(ranked), squeeze=False)[:, 0]
+        result = Figure(figsize=(10, 3.2 + 3.8 * len(ranked)), dpi=150, layout="constrained")
+        panels = result.subplots(1 + len(ranked), squeeze=False, height_ratios=[3.2, *[3.8] * len(ranked)])[:, 0]
         _draw_levels(panels[0], comparison.summary[comparison.summary["integer_macs"] > 0])
         for panel, (label, errors) in zip(panels[1:], ranked.items()):
             _draw_tensors(panel, errors, label)
@@ -137,18 +138,22 @@ def _draw_levels(panel, summary: pd.DataFrame) -> None:
     width = 0.8 / len(keys)
     for number, (label, key) in enumerate(keys.items()):
         positions = np.arange(len(summary)) + (number - (len(keys) - 1) / 2) * width
-        panel.bar_label(panel.bar(positions, summary[key], width, label=f"input {label}"), fmt="%.1f", fontsize=7)
+        drawn = panel.bar(positions, summary[key], width, label=f"input {label}", **bars(number))
+        panel.bar_label(drawn, fmt="%.1f", fontsize=7)
     panel.set_xticks(range(len(summary)), [name.replace(" ", "\n").replace(":", ":\n") for name in summary.index])
-    panel.set(ylabel="output SNR against float [dB]")
+    panel.set(ylabel="output SNR\nagainst float [dB]")
     panel.legend(frameon=False, ncols=len(keys), loc="lower left", bbox_to_anchor=(0, 1))
 
 
-def _draw_tensors(panel, layers: pd.DataFrame, label: str) -> None:
-    for name in layers:
-        known = layers[name].dropna()
-        panel.plot(layers.index.get_indexer(known.index), known, marker="o", markersize=3, linewidth=0.8, label=name)
-    every = -(-len(layers) // _LABELS)
-    panel.set_xticks(range(0, len(layers), every), layers.index[::every], rotation=90, fontsize=5)
-    panel.set(ylabel=label)
-    panel.legend(frameon=False, ncols=len(layers.columns), loc="lower left", bbox_to_anchor=(0, 1))
-    panel.grid(True, axis="y", color="#e6e8ee", linewidth=0.6)
+def _draw_tensors(panel, errors: pd.DataFrame, label: str) -> None:
+    worst = errors.loc[errors.min(axis=1).sort_values(kind="stable").index[:_DRAWN]]
+    for number, name in enumerate(worst):
+        style = series(number) | {"linestyle": "none", "markersize": 5}
+        panel.plot(worst[name], range(len(worst)), label=name, **style)
+    panel.set_yticks(range(len(worst)), worst.index, fontsize=8)
+    panel.invert_yaxis()  # the worst on top
+    panel.set_xlabel(label)
+    if len(worst) < len(errors):
+        panel.set_title(f"the {len(worst)} worst of {len(errors)} tensors", loc="left", fontsize=9)
+    panel.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    panel.grid(True, color=GRID, linewidth=0.6)

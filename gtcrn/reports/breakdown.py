@@ -22,6 +22,7 @@ from gtcrn.data import audio
 from gtcrn.errors import UserError
 from gtcrn.metrics import METRICS
 from gtcrn.plots.figures import OPEN_STYLE, STYLE, colour_limits, power_spectrogram
+from gtcrn.plots.palette import CHANGE, GREY, GRID, SCORE, SPECTROGRAM, VERMILLION, series
 from gtcrn.plots.tables import summarise, summarise_by_snr
 from gtcrn.reports.runs import recording, scores
 
@@ -31,7 +32,6 @@ _SPEECH_RANGE = 45  # dB
 _SILENCE = -90  # dB re full-scale sine; lower levels count as silence in all signals
 _SHOWN = 30  # dB
 _BANDS = {"0–1 kHz": (0, 1000), "1–2 kHz": (1000, 2000), "2–4 kHz": (2000, 4000), "above 4 kHz": (4000, np.inf)}
-_LOST, _NOISY = "#b2182b", "#8a93a6"
 _NAMED = 3  # files in a panel
 _STEPS = 32  # frequency bands of the histogram
 
@@ -129,26 +129,32 @@ def groups_figure(table: pd.DataFrame, metric: str) -> tuple[Figure, str] | None
     by = table.index.names[1]
     groups, runs = table.index.unique(1), table.index.unique(0)
     positions = {group: position for position, group in enumerate(groups)}
-    joined, spread = ("-", 0.1) if by == "input SNR" else ("", 0.25)  # speakers have no order
+    joined, spread = (True, 0.1) if by == "input SNR" else (False, 0.25)  # speakers have no order
     with matplotlib.rc_context(OPEN_STYLE):
         figure = Figure(figsize=(max(9, 3 + 0.16 * len(groups) * len(runs)), 4), dpi=150, layout="constrained")
         panel = figure.subplots()
         if "noisy" in table:
             noisy = table["noisy"].groupby(level=1).mean()[groups]
-            panel.plot(range(len(groups)), noisy, color=_NOISY, linestyle=joined, marker="_", ms=14, label="noisy")
-        for (run, own), colour, shift in zip(
-            table.groupby(level=0, sort=False), _colours(len(runs)), spread * np.linspace(-1, 1, len(runs) + 2)[1:-1]
-        ):
-            x = [positions[group] + shift for group in own.index.get_level_values(1)]
-            style = {"fmt": f"o{joined}", "ms": 4, "linewidth": 1, "elinewidth": 1, "capsize": 2}
-            panel.errorbar(
-                x, own["enhanced"], own["enhanced_ci95"].fillna(0), color=colour, label=_wrapped(run), **style
+            panel.plot(
+                range(len(groups)),
+                noisy,
+                color=GREY,
+                linestyle="-" if joined else "none",
+                marker="_",
+                ms=14,
+                label="noisy",
             )
+        shifts = spread * np.linspace(-1, 1, len(runs) + 2)[1:-1]
+        for number, ((run, own), shift) in enumerate(zip(table.groupby(level=0, sort=False), shifts)):
+            x = [positions[group] + shift for group in own.index.get_level_values(1)]
+            style = series(number) | {"ms": 4, "linewidth": 1, "elinewidth": 1, "capsize": 2}
+            style["linestyle"] = style["linestyle"] if joined else "none"
+            panel.errorbar(x, own["enhanced"], own["enhanced_ci95"].fillna(0), label=_wrapped(run), **style)
         ticks = [group.removesuffix(" dB") for group in groups]
         slanted = sum(len(tick) + 2 for tick in ticks) > 60
         panel.set_xticks(range(len(ticks)), ticks, rotation=60 if slanted else 0, ha="right" if slanted else "center")
         panel.set(xlabel="input SNR [dB]" if by == "input SNR" else by, ylabel=METRICS[metric].label)
-        panel.grid(True, axis="y", color="#e6e8ee", linewidth=0.6)
+        panel.grid(True, axis="y", color=GRID, linewidth=0.6)
         figure.legend(loc="outside right upper", frameon=False, fontsize=8)
     return (
         figure,
@@ -173,14 +179,16 @@ def files_figure(scores: pd.DataFrame, metric: str) -> tuple[Figure, str] | None
         figure = Figure(figsize=size, dpi=150, layout="constrained")
         panels = figure.subplots(rows, columns, squeeze=False).ravel()
         for panel, (run, own) in zip(panels, runs):
-            panel.plot(limits, limits, color=_NOISY, linewidth=0.8)
+            panel.plot(limits, limits, color=GREY, linewidth=0.8)
             points = panel.scatter(
-                own[noisy], own[enhanced], c=own["snr"], s=18, cmap="viridis", edgecolors="white", linewidths=0.3
+                own[noisy], own[enhanced], c=own["snr"], s=18, cmap=SCORE, edgecolors="white", linewidths=0.3
             )
             points.set_clim(scores["snr"].min(), scores["snr"].max())
             for index in METRICS[metric].goodness(own[enhanced] - own[noisy]).nsmallest(_NAMED).index:
                 point = own.loc[index, [noisy, enhanced]]
-                panel.annotate(own["name"][index], point, (4, -8), textcoords="offset points", fontsize=6, color=_LOST)
+                panel.annotate(
+                    own["name"][index], point, (4, -8), textcoords="offset points", fontsize=6, color=VERMILLION
+                )
             panel.set_title(_wrapped(run), loc="left", fontsize=8)
             panel.set(xlim=limits, ylim=limits, aspect="equal")
         for panel in panels[len(runs) :]:
@@ -279,13 +287,13 @@ def removal_figure(files: Mapping[str, Spectrograms]) -> tuple[Figure, str]:
         panels = figure.subplots(len(files) + 1, 2, squeeze=False, sharex="col", sharey=True, width_ratios=[6, 1])
         first = next(iter(files.values()))
         limits = colour_limits([first.clean])
-        image = _draw(panels[0, 0], first, first.clean, "magma", limits)
+        image = _draw(panels[0, 0], first, first.clean, SPECTROGRAM, limits)
         panels[0, 0].set_title("clean", loc="left", fontsize=9, pad=3)
         figure.colorbar(image, ax=panels[0], label="level [dB]", pad=0.01, fraction=0.03, aspect=10)
         panels[0, 1].axis("off")
         for (left, right), (run, file) in zip(panels[1:], files.items()):
             lost, less = np.maximum(file.clean - file.enhanced, 0), np.maximum(file.noisy - file.enhanced, 0)
-            image = _draw(left, file, np.where(file.speech, lost, -less), "RdBu_r", (-_SHOWN, _SHOWN))
+            image = _draw(left, file, np.where(file.speech, lost, -less), CHANGE, (-_SHOWN, _SHOWN))
             left.set_title(_shortened(run, 110), loc="left", fontsize=9, pad=3)
             _draw_lost(right, file)
         panels[-1, 0].set_xlabel("time [s]")
@@ -310,14 +318,14 @@ energy of the speech that is lost, by frequency.",
 def _draw(panel, file: Spectrograms, levels: np.ndarray, colours: str, limits: tuple[float, float]):
     extent = (0, file.seconds, 0, file.frequencies[-1] / 1000)
     style = {"origin": "lower", "aspect": "auto", "cmap": colours, "interpolation": "bilinear"}
-    panel.set_ylabel("kHz")
+    panel.set_ylabel("frequency [kHz]")
     return panel.imshow(levels, extent=extent, vmin=limits[0], vmax=limits[1], **style)
 
 
 def _draw_lost(panel, file: Spectrograms) -> None:
     edges = np.linspace(0, file.frequencies[-1], _STEPS + 1)
     lost = [speech_lost(file, low, high) for low, high in zip(edges, edges[1:])]
-    panel.stairs(lost, edges / 1000, orientation="horizontal", fill=True, color=_LOST, alpha=0.7)
+    panel.stairs(lost, edges / 1000, orientation="horizontal", fill=True, color=VERMILLION, alpha=0.7)
     panel.set_xlim(0, 100)
     panel.spines[["top", "right"]].set_visible(False)
 
@@ -329,10 +337,6 @@ def _between(frequencies: np.ndarray, low: float, high: float) -> np.ndarray:
 
 def _power(level: np.ndarray) -> np.ndarray:
     return 10 ** (level / 10)
-
-
-def _colours(count: int) -> list:
-    return [matplotlib.colormaps["tab10"](number % 10) for number in range(count)]
 
 
 def _shortened(run: str, length: int) -> str:

@@ -22,6 +22,7 @@ from gtcrn.errors import UserError
 from gtcrn.files import write_text
 from gtcrn.metrics import METRICS
 from gtcrn.plots.figures import colour_limits, power_spectrogram
+from gtcrn.plots.palette import BLUE, ORANGE, SPECTROGRAM, VERMILLION
 from gtcrn.plots.tables import unmarked
 from gtcrn.reports.runs import recording
 
@@ -31,6 +32,8 @@ _LONGEST = 15  # s; of a longer clip only the beginning is on the page
 _TOLERANCE = 0.010  # s by which the signals of one utterance may differ in length, as in scoring
 _WIDTH, _HEIGHT = 720, 192  # pixels of a spectrogram, as many as a dense screen shows in its panel
 _DATA = "{{data}}"  # the placeholder in the template
+_COLOURS = {"{{blue}}": BLUE, "{{vermillion}}": VERMILLION, "{{orange}}": ORANGE}
+_SILENT = 1e-3  # of full scale; a signal whose RMS level is lower isn't made louder than this one would be
 
 _COSTS = {  # key in summary.json: label, digits, note
     "parameters_trainable": ("parameters", 0, "trainable ones, without fixed ERB matrices"),
@@ -54,13 +57,14 @@ class _Run:
 
 
 def write_page(
-    runs: Mapping[str, Path], path: Path, files: int = 12, metric: str | None = None, title: str = "Listening page"
+    runs: Mapping[str, Path], path: Path, files: int = 12, metric: str | None = None, title: str | None = None
 ) -> Path:
     """Write a self-contained HTML page about the test files that all of `runs`, {name: run folder}, have in common.
 
     It shows `files` of them: the worst, the best, and some from the middle by `metric` (by default the first one
     scored), averaged over the runs. The noisy and clean signals come from the folders `noisy` and `clean` beside
-    `enhanced`, if any run has them. Runs that failed, or have no enhanced audio, are left out; the page says so.
+    `enhanced`, if any run has them. Runs that failed, or have no enhanced audio, are left out; the page says so. The
+    title is the question that the page answers, unless one is given.
 
     Raises UserError if no run is left, they have no file in common, the metric is not scored, or audio is unreadable.
     """
@@ -83,13 +87,15 @@ def write_page(
     utterances = [_utterance(name, rank, finished, scores) for name, rank in chosen.items()]
 
     content = {
-        "title": title,
+        "title": title or _question(len(finished)),
         "metric": metric,
         "columns": _columns(scores, finished),
         "metrics": list(scores),
         "conditions": ["noisy", *(run.name for run in finished), "clean"],
         "models": _models(scores, finished),
-        "colours": [matplotlib.colors.to_hex(colour) for colour in matplotlib.colormaps["magma"](np.linspace(0, 1, 9))],
+        "colours": [
+            matplotlib.colors.to_hex(colour) for colour in matplotlib.colormaps[SPECTROGRAM](np.linspace(0, 1, 9))
+        ],
         "files": len(names),
         "longest": _LONGEST,
         "notes": notes + _notes(finished, names, scores, metric),
@@ -104,9 +110,15 @@ def write_page(
 
 def _write(content: dict, path: Path) -> None:
     template = resources.files("gtcrn.reports").joinpath("listening.html").read_text("utf-8")
+    for placeholder, colour in _COLOURS.items():
+        template = template.replace(placeholder, colour)
     # "<" could end the script element that holds the data
     data = json.dumps(content, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
     write_text(path, template.replace(_DATA, data))
+
+
+def _question(models: int) -> str:
+    return f"Which of these {models} models sounds best?" if models > 1 else "Does the model make these sound better?"
 
 
 def _finished(runs: Mapping[str, Path]) -> tuple[list[_Run], list[str]]:
@@ -245,6 +257,7 @@ def _utterance(name: str, rank: str, runs: Sequence[_Run], scores: Mapping[str, 
     }
     spectrograms = {condition: power_spectrogram(_finite(wave), rates[condition]) for condition, wave in waves.items()}
     limits = colour_limits(spectrograms.values())
+    gains = _gains(waves)
     top = max(rates.values())
     return {
         "name": name,
@@ -259,6 +272,7 @@ def _utterance(name: str, rank: str, runs: Sequence[_Run], scores: Mapping[str, 
             {
                 "condition": condition,
                 "rate": rates[condition],
+                "gain": gains[condition],
                 "flaw": _flaw(wave),
                 "audio": _flac(wave, rates[condition]),
                 "picture": _picture(spectrograms[condition], limits, round(_HEIGHT * rates[condition] / top)),
@@ -287,6 +301,15 @@ def _finite(wave: np.ndarray) -> np.ndarray:
     return np.nan_to_num(wave, nan=0, posinf=1, neginf=-1)
 
 
+def _gains(waves: Mapping[int, np.ndarray]) -> dict[int, float]:
+    """Return the factors that bring all waves to the RMS level of the first, or to a lower one if a wave would clip."""
+    finite = {condition: np.clip(_finite(wave), -1, 1) for condition, wave in waves.items()}
+    levels = {condition: max(np.sqrt(np.mean(wave**2)), _SILENT) for condition, wave in finite.items()}
+    first = next(iter(levels.values()))
+    loudest = max(np.abs(wave).max() * first / levels[condition] for condition, wave in finite.items())
+    return {condition: float(f"{first / level / max(1, loudest):.4g}") for condition, level in levels.items()}
+
+
 def _flaw(wave: np.ndarray) -> str:
     if not np.isfinite(wave).all():
         return "NaN or infinite samples, silent here"
@@ -310,5 +333,5 @@ def _picture(spectrogram: np.ndarray, limits: tuple[float, float], height: int) 
     pixels = 10 * np.log10(np.asarray(power.resize(size, Image.Resampling.BOX)))
     scaled = (pixels - limits[0]) / (limits[1] - limits[0])
     file = io.BytesIO()
-    Image.fromarray(matplotlib.colormaps["magma"](scaled, bytes=True)[..., :3]).save(file, "WEBP", quality=80)
+    Image.fromarray(matplotlib.colormaps[SPECTROGRAM](scaled, bytes=True)[..., :3]).save(file, "WEBP", quality=80)
     return base64.b64encode(file.getvalue()).decode()

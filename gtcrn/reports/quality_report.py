@@ -13,6 +13,7 @@ from matplotlib.ticker import StrMethodFormatter
 from gtcrn.data.preparation.output import OutputFolder
 from gtcrn.data.preparation.selection import Limit
 from gtcrn.plots.figures import OPEN_STYLE
+from gtcrn.plots.palette import BLACK, bars
 
 SHOWN = {  # the factor and the label with which a measure is shown
     "snr": (1, "estimated SNR [dB]"),
@@ -22,7 +23,6 @@ SHOWN = {  # the factor and the label with which a measure is shown
 }
 WORST = 5  # examples of each reason
 _BINS = 60
-_KEPT, _LEFT_OUT = "#31456b", "#c8553d"
 
 
 def write(table: pd.DataFrame, limits: Mapping[str, Limit], output: OutputFolder) -> None:
@@ -68,15 +68,17 @@ def histograms(table: pd.DataFrame, limits: Mapping[str, Limit]) -> Figure:
             values = table[name].dropna().to_numpy()
             limit = limits.get(name)
             edges = factor * np.histogram_bin_edges([*values, *([limit.value] if limit else [])], _BINS)
-            panel.hist(factor * values, edges, color=_KEPT)
+            panel.hist(factor * values, edges, label="kept", **bars(0))
             panel.set_title("no limit", loc="left", fontsize=9)
             if limit:
                 out = limit.fails(values)
-                panel.hist(factor * values[out], edges, color=_LEFT_OUT)
-                panel.axvline(factor * limit.value, color=_LEFT_OUT, linewidth=1, linestyle="--")
+                panel.hist(factor * values[out], edges, label="left out", **bars(1))
+                panel.axvline(factor * limit.value, color=BLACK, linewidth=1, linestyle="--", label="limit")
                 panel.set_title(f"{out.sum():,} of {len(out):,} left out: {name} {limit}", loc="left", fontsize=9)
             panel.set_yscale("symlog", linthresh=1)  # so that a few bad files are visible among many good ones
             panel.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
             panel.set_xlabel(label)
             panel.set_ylabel("files")
+        handles = {label: handle for panel in figure.axes for handle, label in zip(*panel.get_legend_handles_labels())}
+        figure.legend(handles.values(), handles, loc="outside upper right", ncols=len(handles), frameon=False)
     return figure

@@ -20,18 +20,13 @@ from gtcrn.errors import UserError
 from gtcrn.models.enhancer import Enhancer
 from gtcrn.models.pretrained import load
 from gtcrn.plots.figures import OPEN_STYLE
+from gtcrn.plots.palette import BLUE, GREY, GRID, PALE, VERMILLION, bars, series
 from gtcrn.profiling.cost import Cost
 from gtcrn.reports.breakdown import read_signals
 from gtcrn.reports.runs import scores
 from gtcrn.runtime.eager import EnhancerStep
 
-_PARTS = {  # of the delay, with their colours
-    "waiting for a whole hop": "#31456b",
-    "overlap of windows": "#7f93bd",
-    "look-ahead": "#c8553d",
-    "computing": "#e9b872",
-}
-_DARK, _PALE, _RED = "#31456b", "#c3c9d4", "#c8553d"
+_PARTS = ("waiting for a whole hop", "overlap of windows", "look-ahead", "computing")  # of the delay
 _LIMIT = 40  # ms, the DNS Challenge's for window and hop
 _WARM_UP = 5  # chunks before timing, since the first ones allocate memory
 _ZOOM = 0.12  # s
@@ -172,14 +167,14 @@ def delay_figure(costs: Mapping[str, Cost]) -> tuple[Figure, str]:
         figure = Figure(figsize=(9, 0.9 + 0.5 * len(table)), dpi=150, layout="constrained")
         panel = figure.subplots()
         left = np.zeros(len(table))
-        for part, colour in _PARTS.items():
-            panel.barh(names, table[part].fillna(0), left=left, color=colour, height=0.6, label=part)
+        for number, part in enumerate(_PARTS):
+            panel.barh(names, table[part].fillna(0), left=left, height=0.6, label=part, **bars(number))
             left += table[part].fillna(0).to_numpy()
         for position, total in enumerate(table["total"]):
             panel.annotate(
                 f"{total:.1f} ms", (total, position), (4, 0), textcoords="offset points", va="center", fontsize=8
             )
-        panel.axvline(_LIMIT, color="#8a93a6", linewidth=0.8, linestyle="--")
+        panel.axvline(_LIMIT, color=GREY, linewidth=0.8, linestyle="--")
         panel.set_xlabel("delay [ms]")
         panel.set_xlim(0, 1.12 * max(*table["total"], _LIMIT))
         figure.legend(loc="outside upper left", ncols=len(_PARTS), frameon=False, fontsize=8)
@@ -190,24 +185,24 @@ def times_figure(streams: Mapping[str, StreamResult]) -> tuple[Figure, str] | No
     """Draw the share of hops that took longer than a given time per model, with a caption; None without streams."""
     if not streams:
         return None
-    colours = matplotlib.colormaps["tab10"]
     with matplotlib.rc_context(OPEN_STYLE):
         figure = Figure(figsize=(9, 4), dpi=150, layout="constrained")
         panel = figure.subplots()
         for number, (model, run) in enumerate(streams.items()):
             times = np.sort(run.milliseconds)
             longer = 100 * (1 - np.arange(len(times)) / len(times))
-            panel.step(times, longer, where="post", color=colours(number % 10), linewidth=1.3, label=_wrapped(model))
+            style = series(number) | {"markevery": 0.12, "markersize": 4, "linewidth": 1.3}
+            panel.plot(times, longer, drawstyle="steps-post", label=_wrapped(model), **style)
         for deadline in sorted({run.chunk_ms for run in streams.values()}):
-            panel.axvline(deadline, color=_RED, linewidth=1, linestyle="--")
+            panel.axvline(deadline, color=VERMILLION, linewidth=1, linestyle="--")
             panel.annotate(
-                f"{deadline:g} ms", (deadline, 100), (3, 2), textcoords="offset points", color=_RED, fontsize=8
+                f"{deadline:g} ms", (deadline, 100), (3, 2), textcoords="offset points", color=VERMILLION, fontsize=8
             )
         panel.set(xscale="log", yscale="log", xlabel="time for a hop [ms]", ylabel="hops that took longer [%]")
         for axis in (panel.xaxis, panel.yaxis):
             axis.set_major_formatter("{x:g}")
             axis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "25" else "")
-        panel.grid(True, color="#e6e8ee", linewidth=0.6)
+        panel.grid(True, color=GRID, linewidth=0.6)
         figure.legend(loc="outside right upper", frameon=False, fontsize=8)
     return (
         figure,
@@ -228,17 +223,25 @@ def stream_figure(wave: np.ndarray, whole: np.ndarray, run: StreamResult) -> tup
     with matplotlib.rc_context(OPEN_STYLE):
         figure = Figure(figsize=(9, 5), dpi=150, layout="constrained")
         upper, lower = figure.subplots(2)
-        for signal, label, colour in (
-            (wave, "noisy, as it goes in", _PALE),
-            (whole, "enhanced at once", _DARK),
-            (run.output, "stream, as it comes out", _RED),
+        for signal, label, colour, line in (
+            (wave, "noisy, as it goes in", PALE, "-"),
+            (whole, "enhanced at once", BLUE, "-"),
+            (run.output, "stream, as it comes out", VERMILLION, "--"),
         ):
             shown = signal[moment]
-            upper.plot(1e3 * np.arange(begin, begin + len(shown)) / run.sample_rate, shown, color=colour, label=label)
-        upper.set(xlabel="time [ms]", ylabel="amplitude")
+            upper.plot(
+                1e3 * np.arange(begin, begin + len(shown)) / run.sample_rate,
+                shown,
+                color=colour,
+                linestyle=line,
+                label=label,
+            )
+        upper.set(xlabel="time [ms]", ylabel="amplitude [of full scale]")
         seconds = np.arange(len(loud) + 1) * run.chunk / run.sample_rate
-        lower.stairs(loud, seconds, baseline=None, color=_DARK, label="enhanced at once")
-        lower.stairs(difference, seconds, baseline=None, color=_RED, label="stream − at once, aligned")
+        lower.stairs(loud, seconds, baseline=None, color=BLUE, label="enhanced at once")
+        lower.stairs(
+            difference, seconds, baseline=None, color=VERMILLION, linestyle="--", label="stream − at once, aligned"
+        )
         lower.set(xlabel="time [s]", ylabel="level [dB re full scale]")
         for panel in (upper, lower):
             panel.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=8)

@@ -14,19 +14,20 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
+from gtcrn.plots.labels import label_points
+from gtcrn.plots.palette import BLUE, GREY, PALE, SCORE, SERIES, VERMILLION, series
 from gtcrn.reports.runs import curves
 from gtcrn.reports.sweeps import Measure, Sweep, clipped, pareto, short_names, shown_value
 
 _LEVELS = 12  # a knob of more values than this is drawn as a continuous one
 _MAPPED = 5  # most knobs in maps, of which there is one for every pair
-_COLOURED = 8  # most learning curves with a colour of their own
-_KEYED = 20  # most points of the Pareto front in the legend
-_TAB10 = (0, 1, 2, 3, 4, 6, 8, 9)  # without grey, in which the other curves are drawn
+_COLOURED = len(SERIES)  # most learning curves with a colour of their own
+_KEYED = 20  # most points in the legend
 _MANY_TIMES = 30  # ratio of largest to smallest value from which an axis is logarithmic
 _BINS = 100  # of steps, since the training loss of single steps is noisy
-_DARK, _PALE, _NOISY = "#31456b", "#c3c9d4", "#b2182b"
 _NO_RESULT = "no finished run has a result"
 
 
@@ -42,34 +43,45 @@ def cost_figure(sweep: Sweep, column: str, label: str) -> tuple[Figure, str] | s
         return f"no two configurations differ in {label}"
     measure, quality = sweep.measure, points[sweep.measure.column]
     front = points[pareto(points[column].to_numpy(), measure.goodness(quality).to_numpy())].sort_values(column)
-    keyed = front.iloc[np.unique(np.linspace(0, len(front) - 1, _KEYED).round().astype(int))]
+    dominated = points.drop(front.index)
+    keyed = pd.concat([front, dominated]).iloc[:_KEYED]
 
-    figure = Figure(figsize=(9, max(4.5, 0.8 + 0.36 * len(keyed))), dpi=150, layout="constrained")
+    figure = Figure(figsize=(9, max(4.5, 1.1 + 0.36 * len(keyed))), dpi=150, layout="constrained")
     panel = figure.subplots()
     deviation = sweep.deviations.loc[points.index, measure.column]
-    panel.errorbar(points[column], quality, deviation, fmt="none", ecolor=_PALE, elinewidth=1, capsize=2, zorder=1)
-    panel.scatter(points[column], quality, s=22, color=_PALE, edgecolors="#7d879b", linewidths=0.6, zorder=2)
-    panel.plot(front[column], front[measure.column], drawstyle="steps-post", color=_DARK, linewidth=1, zorder=3)
-    panel.scatter(front[column], front[measure.column], s=26, color=_DARK, zorder=4)
-    handles = []
-    for number, (kind, row) in enumerate(keyed.iterrows(), 1):
-        point = (row[column], row[measure.column])
-        panel.annotate(str(number), point, (-4, 4), textcoords="offset points", ha="right", fontsize=8, color=_DARK)
-        text = f"{_wrapped(sweep.names[kind])}\n{measure.show(point[1])} at {point[0]:.4g}"
-        handles.append(
-            Line2D([], [], linestyle="none", marker=f"${number}$", color=_DARK, markeredgewidth=0, label=text)
-        )
+    panel.errorbar(points[column], quality, deviation, fmt="none", ecolor=PALE, elinewidth=1, capsize=2, zorder=1)
+    on_front = {"marker": "o", "markersize": 5, "color": BLUE, "linewidth": 1}
+    below = {"marker": "s", "markersize": 4, "color": "white", "markeredgecolor": GREY, "linestyle": "none"}
+    panel.plot(dominated[column], dominated[measure.column], **below, zorder=2)
+    panel.plot(front[column], front[measure.column], drawstyle="steps-post", **on_front, zorder=3)
+    numbers = dict(zip(sweep.means.index, map(str, range(1, len(sweep.means) + 1))))  # rows of the sweep's table
+    handles = [Line2D([], [], **on_front, label="Pareto front")]
+    if len(dominated):
+        handles.append(Line2D([], [], **below, label="dominated by it"))
+    for kind, row in keyed.iterrows():
+        text = _wrapped(f"{numbers[kind]}: {sweep.names[kind]}")
+        text += f"\n{measure.show(row[measure.column])} at {row[column]:.4g}"
+        style = on_front | {"linestyle": "none"} if kind in front.index else below
+        handles.append(Line2D([], [], **style, label=text))
+    if more := len(points) - len(keyed):
+        handles.append(Line2D([], [], linestyle="none", label=f"and {more} more, numbered from the best on"))
     if points[column].max() > _MANY_TIMES * points[column].min() > 0:
         panel.set_xscale("log")
     noisy = measure.noisy(sweep.runs)
     if np.isfinite(noisy):
-        panel.axhline(noisy, color=_NOISY, linewidth=1, linestyle="--", zorder=0)
-        handles.append(Line2D([], [], color=_NOISY, linestyle="--", label=f"noisy {measure.show(noisy)}"))
+        panel.axhline(noisy, color=VERMILLION, linewidth=1, linestyle="--", zorder=0)
+        noise = {"color": VERMILLION, "linestyle": "--", "label": f"noisy input {measure.show(noisy)}"}
+        handles.insert(0, Line2D([], [], **noise))
     _label(panel, label, measure.label)
-    _legend(figure, handles, "Pareto front", handlelength=1)
+    _legend(figure, handles, textwrap.fill(f"{measure.label} at {label}", 40))
+    panel.margins(0.08)
+    figure.draw_without_rendering()  # lays out the panel, so that the room for labels is known
+    places = {numbers[kind]: (row[column], row[measure.column]) for kind, row in points.iterrows()}
+    label_points(panel, places, between=", ", path_effects=[withStroke(linewidth=2, foreground="white")])
     what = "highest" if measure.more_is_better else "lowest"
     caption = f"{measure.label} against {label}. The line is the Pareto front, the {what} value for at most this cost"
     caption += "; bars are standard deviations over seeds." if deviation.notna().any() else "."
+    caption += " Numbers count from the best configuration on, as the rows of the table."
     return figure, caption + (" The dashed line is the noisy input." if np.isfinite(noisy) else "")
 
 
@@ -87,7 +99,7 @@ def map_figure(sweep: Sweep) -> tuple[Figure, str] | str:
     quality, noisy = points[measure.column], measure.noisy(sweep.runs)
     worst, best = np.percentile(measure.goodness(quality), (5 if len(points) > _LEVELS else 0, 100))
     limits = sorted((worst, best) if measure.more_is_better else (-worst, -best))
-    colours = matplotlib.colormaps["viridis" if measure.more_is_better else "viridis_r"]
+    colours = matplotlib.colormaps[SCORE if measure.more_is_better else f"{SCORE}_r"]
     colouring = ScalarMappable(Normalize(*limits), colours)
 
     columns = min(len(pairs), 3)
@@ -129,7 +141,9 @@ def curve_figure(sweep: Sweep) -> tuple[Figure, str] | str:
         return "no run has logged two steps in its metrics.csv"
     drawn = set().union(*(table.index.unique("configuration") for table in lines.values()))
     ranked = [*(kind for kind in sweep.means.index if kind in drawn), *sorted(drawn.difference(sweep.means.index))]
-    own_colour = dict(zip(ranked[:_COLOURED], matplotlib.colormaps["tab10"](_TAB10)))
+    own_style = {
+        kind: series(number) | {"markevery": 0.12, "markersize": 4} for number, kind in enumerate(ranked[:_COLOURED])
+    }
 
     figure = Figure(figsize=(9, 3 * len(lines) + 0.6), dpi=150, layout="constrained")
     panels = figure.subplots(len(lines), sharex=True, squeeze=False).ravel()
@@ -137,22 +151,26 @@ def curve_figure(sweep: Sweep) -> tuple[Figure, str] | str:
         for kind in reversed(ranked):  # the best on top
             if kind in table.index:
                 line = table.loc[kind]
-                colour = own_colour.get(kind, _PALE)
-                panel.plot(line.index, line["mean"], color=colour, linewidth=1.2 if kind in own_colour else 0.6)
-                if kind in own_colour:
-                    panel.fill_between(line.index, line["min"], line["max"], color=colour, alpha=0.2, linewidth=0)
+                style = own_style.get(kind, {"color": PALE, "linewidth": 0.6})
+                panel.plot(line.index, line["mean"], **{"linewidth": 1.2} | style)
+                if kind in own_style:
+                    panel.fill_between(
+                        line.index, line["min"], line["max"], color=style["color"], alpha=0.2, linewidth=0
+                    )
         if metric.endswith("loss"):
             low, high = np.nanpercentile(table["mean"], (0, 98))  # the first steps, or one that diverged
             margin = 0.05 * (high - low) or 1
             panel.set_ylim(low - margin, high + margin)
         noisy = noisy_means.get(metric, np.nan)
         if np.isfinite(noisy):
-            panel.axhline(noisy, color=_NOISY, linewidth=1, linestyle="--", zorder=0)
+            panel.axhline(noisy, color=GREY, linewidth=1, linestyle="--", zorder=0)
         _label(panel, "", metric)
-    panels[-1].set_xlabel("step")
-    handles = [Line2D([], [], color=colour, label=_wrapped(sweep.names[kind])) for kind, colour in own_colour.items()]
+    panels[-1].set_xlabel("training step")
+    handles = [Line2D([], [], **style, label=_wrapped(sweep.names[kind])) for kind, style in own_style.items()]
     if len(ranked) > len(handles):
-        handles.append(Line2D([], [], color=_PALE, label=f"{len(ranked) - len(handles)} more"))
+        handles.append(Line2D([], [], color=PALE, label=f"{len(ranked) - len(handles)} more"))
+    if noisy_means:
+        handles.append(Line2D([], [], color=GREY, linestyle="--", label="noisy input"))
     _legend(figure, handles, f"best by {sweep.measure.label}" if sweep.measure and len(ranked) > _COLOURED else "")
     caption = "Learning curves: the mean over the seeds, and between their extremes a band"
     caption += f"; the best {_COLOURED} configurations in colour." if len(ranked) > _COLOURED else "."
@@ -214,7 +232,7 @@ def _draw_points(
 ) -> None:
     """Draw a point for each configuration, the best one on top with a ring."""
     order = measure.goodness(quality).sort_values().index
-    edges = ["white"] * (len(order) - 1) + ["#d62728"]
+    edges = ["white"] * (len(order) - 1) + [VERMILLION]
     colours = colouring.to_rgba(quality[order])
     panel.scatter(
         x.positions[order],
@@ -247,7 +265,7 @@ def _map_caption(sweep: Sweep, axes: Sequence[_Axis], pairs: Sequence[tuple[_Axi
         others = " of the best configuration with these two values, whatever the other knobs" * (len(sweep.knobs) > 2)
         parts.append(f"Cells: mean {label} over the seeds{others}.")
     if any(not (x.ticks and y.ticks) for x, y in pairs):
-        parts.append(f"Points: a configuration each, coloured by {label}; the best one has a red ring.")
+        parts.append(f"Points: a configuration each, coloured by {label}; the best one has a ring.")
     if len(axes) > _MAPPED:
         parts.append(f"The first {_MAPPED} of {len(axes)} knobs are drawn.")
     return " ".join(parts)

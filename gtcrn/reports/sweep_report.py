@@ -42,7 +42,7 @@ _SHARED = {  # groups that a note names if all runs chose the same; evaluated ch
 }
 _FIGURES = {
     "quality_macs.png": partial(cost_figure, column="cost.mmacs_exact", label="MMACs/s, exact"),
-    "quality_latency.png": partial(cost_figure, column="cost.latency_ms", label="latency in ms"),
+    "quality_latency.png": partial(cost_figure, column="cost.latency_ms", label="latency [ms]"),
     "heatmap.png": map_figure,
     "learning_curves.png": curve_figure,
 }

@@ -220,7 +220,12 @@ def draw_examples(pairs: list[WavePair], scores: pd.DataFrame, sample_rate: int,
         pair = pairs[index]
         signals = pair.signals()
         waves = {role: signals[role] for role in ("noisy", "enhanced", "clean") if role in signals}
-        figure = spectrogram_figure(waves, sample_rate, title=f"{pair.name} ({rank} {metric})")
+        figure = spectrogram_figure(
+            waves,
+            sample_rate,
+            title=f"{pair.name} ({rank} {METRICS[metric].label})",
+            scores=tables.score_texts(scores.loc[index]),
+        )
         save(figure, folder / f"{rank}_{Path(fitting(pair.name)).name}.png", dpi=140)
 
 

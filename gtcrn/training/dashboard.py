@@ -27,7 +27,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from gtcrn.errors import UserError
 from gtcrn.metrics import METRICS, WavePair, more_is_better
 from gtcrn.plots.figures import spectrogram_figure
-from gtcrn.plots.tables import summarise_by_snr
+from gtcrn.plots.tables import score_texts, summarise_by_snr
 from gtcrn.revision import revision
 
 log = logging.getLogger(__name__)
@@ -168,7 +168,7 @@ class Dashboard(WandbLogger):
         columns = [*scores, *_ROLES, "spectrogram"]
         rows = []
         for index in (*shown, *scores.index.difference(shown, sort=False)):
-            media = _media(pairs[index], sample_rate) if index in shown else {}
+            media = _media(pairs[index], sample_rate, scores.loc[index]) if index in shown else {}
             known = scores.loc[index].dropna().to_dict() | media
             rows.append([known.get(column) for column in columns])
         logged = {"test/utterances": wandb.Table(columns, rows)}
@@ -303,11 +303,12 @@ def _examples(scores: pd.DataFrame, count: int) -> list[int]:
     return [int(ranked[rank]) for rank in dict.fromkeys(ranks)][:count]
 
 
-def _media(pair: WavePair, sample_rate: int) -> dict[str, Any]:
+def _media(pair: WavePair, sample_rate: int, scores: pd.Series) -> dict[str, Any]:
     signals = pair.signals()
     waves = {role: signals[role] for role in _ROLES if role in signals}
     sounds = {role: wandb.Audio(wave, sample_rate, caption=f"{pair.name} {role}") for role, wave in waves.items()}
-    return sounds | {"spectrogram": wandb.Image(spectrogram_figure(waves, sample_rate, title=pair.name))}
+    figure = spectrogram_figure(waves, sample_rate, title=pair.name, scores=score_texts(scores))
+    return sounds | {"spectrogram": wandb.Image(figure)}
 
 
 def _model(checkpoint: Path, metadata: Mapping[str, Any] | None = None) -> wandb.Artifact:

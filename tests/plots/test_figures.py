@@ -40,6 +40,13 @@ def test_all_panels_share_scale_and_time(tmp_path):
     assert (tmp_path / "figure.png").stat().st_size > 20_000
 
 
+def test_scores_stand_beside_the_names():
+    waves = {"noisy": tone(1000, 0.5), "clean": tone(1000, 0.4)}
+    figure = spectrogram_figure(waves, RATE, scores={"noisy": "PESQ-wb 1.97   SI-SDR dB 8.45"})
+    titles = [(axes.get_title(loc="left"), axes.get_title(loc="right")) for axes in figure.axes]
+    assert ("noisy", "PESQ-wb 1.97   SI-SDR dB 8.45") in titles and ("clean", "") in titles
+
+
 def test_difference_panel_shows_what_was_removed():
     waves = {"noisy": tone(1000, 0.5) + tone(3000, 0.1), "enhanced": tone(1000, 0.5)}
     change = images(spectrogram_figure(waves, RATE, difference=("noisy", "enhanced")))[-1].get_array()

@@ -55,6 +55,17 @@ def test_interval_covers_the_mean_as_often_as_it_says():
     assert 0.92 <= hits / 400 <= 0.98
 
 
+def test_the_scores_of_one_file_as_text():
+    scores = make_scores()
+    scores.loc[0, "enhanced_pesq_wb"] = math.nan
+    assert tables.score_texts(scores.loc[0]) == {
+        "noisy": "PESQ-wb 1.00   SI-SDR dB 5.00",
+        "enhanced": "PESQ-wb –   SI-SDR dB 9.00",
+    }
+    alone = tables.score_texts(scores.loc[1].drop(["noisy_pesq_wb", "noisy_si_sdr"]))
+    assert alone == {"noisy": "", "enhanced": "PESQ-wb 2.20   SI-SDR dB 10.00"}
+
+
 def test_by_exact_snr():
     groups = tables.summarise_by_snr(make_scores(6, snrs=(17.5, 2.5, -5.0)))
     assert list(groups) == ["-5 dB", "2.5 dB", "17.5 dB"]

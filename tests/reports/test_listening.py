@@ -275,7 +275,7 @@ def test_in_a_browser(tmp_path, browser):
     moved = script(
         """
         const { run } = player, before = player.time, clock = context.currentTime;
-        document.body.dispatchEvent(new KeyboardEvent("keydown", { key: "3", bubbles: true }));
+        document.body.dispatchEvent(new KeyboardEvent("keydown", { key: "4", bubbles: true }));
         return [player.time - before - (context.currentTime - clock), run === player.run, player.condition];
         """
     )

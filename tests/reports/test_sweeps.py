@@ -144,6 +144,24 @@ def test_which_measure(tmp_path):
         sweeps.compare(runs, "pesq_wb")
 
 
+@pytest.mark.parametrize("count", [3, 30])
+def test_every_configuration_is_numbered_beside_the_pareto_front(tmp_path, count):
+    for number in range(count):  # a front of the first, the second and the last
+        write_run(
+            tmp_path / str(number), test={"pesq_wb": 3 - (number % (count - 1)) / count}, macs=1 + number, r=number
+        )
+    sweep = sweeps.compare(read_runs(tmp_path))[0]
+    figure, caption = sweep_figures.cost_figure(sweep, "cost.mmacs_exact", "MMACs/s")
+    written = ", ".join(text.get_text() for text in figure.axes[0].texts if text.get_text())
+    assert sorted(map(int, written.split(", "))) == list(range(1, count + 1)), "the dominated ones too"
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert legend[:2] == ["Pareto front", "dominated by it"] and "PESQ-wb" in figure.legends[0].get_title().get_text()
+    named = [text for text in legend if ": r=" in text]
+    assert len(named) == min(count, 20) and named[0].startswith(f"{sweep.means.index.get_loc(0) + 1}: r=0\n3.000 at 1")
+    assert (legend[-1] == "and 10 more, numbered from the best on") == (count == 30)
+    assert "as the rows of the table" in caption
+
+
 def test_nothing_is_drawn_of_nothing(tmp_path):
     for number in range(3):
         write_run(tmp_path / "failed" / str(number), error="r must be positive", r=-number)
