@@ -1,6 +1,7 @@
 # make run            set up and train the demo
 # make test           set up and run the tests; make test-fast: without the slow ones
 # make lint           set up, then style, format and types
+# make docs           set up, then build the documentation into site/; a broken link fails
 # make test-plugins   set up an environment for Ray and one for Optuna, and run a sweep in each
 PYTHON ?= python3
 VENV := .venv
@@ -19,6 +20,9 @@ lint: $(VENV)/installed
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
 
+docs: $(VENV)/installed
+	$(VENV)/bin/mkdocs build --strict
+
 test-plugins: $(VENV)-ray/installed $(VENV)-optuna/installed
 	$(VENV)-ray/bin/python -m pytest tests/tasks/plugins.py -rs -k ray
 	$(VENV)-optuna/bin/python -m pytest tests/tasks/plugins.py -rs -k optuna
@@ -33,4 +37,4 @@ $(VENV)/installed $(VENV)-ray/installed $(VENV)-optuna/installed: pyproject.toml
 	$(@D)/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[$(EXTRAS)]"
 	touch $@
 
-.PHONY: run test test-fast lint test-plugins
+.PHONY: run test test-fast lint docs test-plugins
