@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from gtcrn.errors import UserError
 from gtcrn.files import unwritable, whole
+
+log = logging.getLogger(__name__)
 
 
 class MetricsTable(Logger):
@@ -76,5 +79,9 @@ class MetricsTable(Logger):
     def _rows(self) -> list[dict[str, Any]]:
         if not self.path.is_file():
             return []
-        text = self.path.read_text()
-        return list(csv.DictReader(text[: text.rfind("\n") + 1].splitlines()))  # a full disk may leave half a line
+        text = self.path.read_text(errors="replace").replace("\0", "")
+        rows = list(csv.DictReader(text[: text.rfind("\n") + 1].splitlines()))  # a full disk may leave half a line
+        good = [row for row in rows if None not in row and (row.get("step") or "").isdecimal()]
+        if len(good) < len(rows):
+            log.warning("%s: damaged: %d of its %d rows are left out", self.path, len(rows) - len(good), len(rows))
+        return good

@@ -28,6 +28,27 @@ def test_a_resumed_table_has_every_step_once(tmp_path):
     assert not (tmp_path / "metrics.csv").exists()  # a run of its own begins
 
 
+@pytest.mark.parametrize(
+    ("damage", "kept", "lost"),
+    [
+        (lambda text: text + "0.7,1,2,3\n", [0, 1, 2], 1),  # more values than columns
+        (lambda text: text + "\0\xff,\n", [0, 1, 2], 1),
+        (lambda text: text.replace("\n1,", "\nx,"), [0, 2], 1),
+        (lambda text: "", [], 0),
+        (lambda text: "no table at all\n1,2\n3\n", [], 2),
+    ],
+)
+def test_rows_that_are_damaged_are_told_and_left_out(tmp_path, caplog, damage, kept, lost):
+    table = MetricsTable(tmp_path)
+    for step in range(3):
+        table.log_metrics({"train/loss": 1.5 - step}, step)
+    (tmp_path / "metrics.csv").write_text(damage((tmp_path / "metrics.csv").read_text()), encoding="latin-1")
+    MetricsTable(tmp_path, 3).log_metrics({"train/loss": 0.5}, 3)
+    assert pd.read_csv(tmp_path / "metrics.csv")["step"].tolist() == [*kept, 3]
+    assert ("metrics.csv: damaged: " in caplog.text) == bool(lost)
+    assert f"{lost} of its {lost + len(kept)} rows" in caplog.text or not lost
+
+
 def test_rows_outlive_a_failure_while_a_column_is_added(tmp_path, monkeypatch):
     table = MetricsTable(tmp_path)
     table.log_metrics({"train/loss": 1.5}, 0)
