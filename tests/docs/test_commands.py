@@ -20,7 +20,8 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").r
 COMMANDS = re.compile(r"python run\.py |gtcrn ")
 SMALL_DEMO = "data.train_files=8 data.validation_files=2 data.test_files=2 data.batch_size=2".split()
 SMALL_OWN = "data.segment_seconds=1 data.batch_size=2 data.num_workers=0".split()
-SHORT = "trainer.max_epochs=1 logger=csv metrics.workers=1".split()
+SCORES = "metrics.test=[stoi] metrics.workers=1".split()
+SHORT = ["trainer.max_epochs=1", "logger=csv", "metrics.validation=[stoi]", "monitor=val/stoi", *SCORES]
 
 
 class Command(NamedTuple):
@@ -105,8 +106,8 @@ def test_tutorial_runs(tmp_path, monkeypatch, perform):
         if not any(word.startswith("task=") for word in overrides):
             own = any(word.startswith("data.root=") for word in overrides)
             overrides = overrides + SHORT + (SMALL_OWN if own else SMALL_DEMO)
-        elif "data=demo" in overrides:
-            overrides = overrides + SMALL_DEMO + ["metrics.workers=1"]
+        elif "task=evaluate" in overrides:
+            overrides = overrides + SCORES + (SMALL_DEMO if "data=demo" in overrides else [])
         if "-m" in written.options:
             shortened = [re.sub(r"=([^\[\],]+),.*", r"=\1", word) for word in overrides]
             result = run_command(tmp_path, "-m", *shortened, "model.width_mult=0.5", "run_dir=sweep")
