@@ -24,7 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from gtcrn.errors import UserError
 from gtcrn.tasks import keys
-from gtcrn.tasks.command_line import in_quotes
+from gtcrn.tasks.command_line import in_quotes, nearest
 from gtcrn.tasks.keys import Bound, Built, Section
 
 TARGET = "_target_"
@@ -49,7 +49,7 @@ def check(cfg: DictConfig) -> None:
     added = {line.lstrip("+").partition("=")[0] for line in typed if line.startswith("+")}
     for key in sorted(added & cfg.keys() - declared.keys()):
         if f"${{{key}}}" not in OmegaConf.to_yaml(cfg):  # a key of one's own that others refer to
-            raise UserError(f"+{key}: task={cfg.task} has no such key; leave it out, or see python run.py --help")
+            raise UserError(f"+{key}: task={cfg.task} has no such key; {nearest(key, declared)}")
     raw = OmegaConf.to_container(cfg)
     # plain values first, since a `_target_` may import torch, which takes seconds
     for key in sorted(declared, key=lambda key: TARGET in str(raw.get(key))):
@@ -137,7 +137,7 @@ def check_object(config: dict, allowed: Sequence[Any], key: str) -> None:
         if name in parameters:
             check_value(value, _stricter(target, name) or parameters[name].annotation, f"{key}.{name}")
         elif not open_ended and not (name.startswith("_") and name.endswith("_")):  # these are Hydra's own
-            raise UserError(f"{key}.{name}: {config[TARGET]} has no such key; it has {', '.join(parameters)}")
+            raise UserError(f"{key}.{name}: {config[TARGET]} has no such key; {nearest(name, parameters)}")
 
 
 def _stricter(target: Callable[..., Any], name: str) -> Any:
@@ -224,7 +224,7 @@ def _check_section(value: dict, section: type[Section], key: str) -> None:
             raise UserError(f"{key}.{name} is missing; leave ~{key}.{name} out, or compare with conf/")
     for name, part in value.items():
         if name not in expected:
-            raise UserError(f"{key}.{name}: there is no such key; there are {', '.join(expected)}")
+            raise UserError(f"{key}.{name}: there is no such key; {nearest(name, expected)}")
         check_value(part, expected[name], f"{key}.{name}")
 
 

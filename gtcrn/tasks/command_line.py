@@ -6,13 +6,15 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
-from hydra.errors import ConfigCompositionException, HydraException, OverrideParseException
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import gtcrn
@@ -31,8 +33,10 @@ def one_line_errors() -> Iterator[None]:
         yield
     except OverrideParseException as error:
         sys.exit(_show(f"{error.override}: {advice(error.override) or error.message}"))
+    except MissingConfigException as error:
+        sys.exit(_show(_no_such_choice(error)))
     except ConfigCompositionException as error:
-        sys.exit(_show(_without_plus(str(error)) or str(error)))
+        sys.exit(_show(_without_plus(str(error)) or _no_such_key(error) or str(error)))
     except (HydraException, OmegaConfBaseException) as error:  # their few lines list the choices
         sys.exit(_show("\n".join(map(str, filter(None, (error, error.__cause__))))))
     except OSError as error:  # Hydra makes the run's folder; the error of a full disk names no file
@@ -53,16 +57,52 @@ def _without_plus(message: str) -> str | None:
     return typed and f"{typed}: leave the plus out: {typed[1:]}"
 
 
+def _no_such_choice(error: MissingConfigException) -> str:
+    """Return the line about a choice that its group doesn't have."""
+    group, _, name = str(error.missing_cfg_file).rpartition("/")
+    place = re.match("In '(?!config')(.+?)'", str(error))
+    place = f" (asked for in {place[1]})" if place and name not in " ".join(sys.argv[1:]) else ""
+    # Hydra doesn't give the choices of a group that takes several
+    names = error.options or sorted(file.stem for file in (CONFIGS / group).glob("*.yaml"))
+    return f"{group}={name}: there is no such choice{place}; {nearest(name, names)}"
+
+
+def _no_such_key(error: ConfigCompositionException) -> str | None:
+    """Return the line about a key that isn't in the configuration; None if Hydra complains of something else."""
+    cause = error.__cause__
+    if not isinstance(cause, OmegaConfBaseException) or not cause.parent_node:
+        return None
+    key, beside = str(cause.key), OmegaConf.to_container(cause.parent_node)
+    if "/" in key:
+        names = [folder.relative_to(CONFIGS).as_posix() for folder in CONFIGS.rglob("*") if folder.is_dir()]
+    else:
+        names = list(map(str, beside))
+    within = [f"{name}.{key}" for name, part in beside.items() if isinstance(part, dict) and key in part]
+    if near := within or get_close_matches(key, names, n=1):
+        return f"{cause.full_key}: there is no such key; did you mean {' or '.join(near)}?"
+    added = str(error).rpartition("To append to your config use ")[2]
+    return f"{cause.full_key}: there is no such key; there are {', '.join(names)}; to add it, type {added}"
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """Return how a line about a misspelt name ends: with the one of the names that is nearest, or with all of them."""
+    names = list(names)
+    near = get_close_matches(name, names, n=1)
+    return f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
+
+
 def _show(message: str) -> int:
     print(f"error: {message}", file=sys.stderr)
     return 2
 
 
 def advice(override: str) -> str | None:
-    """Return how to type an override whose value, such as a path with `=` or `(`, Hydra can't read.
+    """Return how to type a word that Hydra can't read: a task, or a value such as a path with `=` or `(`.
 
-    Returns None if the value is not what is wrong.
+    Returns None if something else is wrong.
     """
+    if (CONFIGS / "task" / f"{override}.yaml").is_file():
+        return f"type task={override}"
     key, equals, value = override.partition("=")
     typed = in_quotes(key, os.path.expanduser(value))
     try:

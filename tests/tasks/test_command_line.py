@@ -40,6 +40,41 @@ def test_a_plus_that_is_not_needed(capsys, monkeypatch, typed):
     assert capsys.readouterr().err == f"error: {typed}: leave the plus out: {typed[1:]}\n"
 
 
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        ("model.witdh_mult=1", "model.witdh_mult: there is no such key; did you mean width_mult?"),
+        ("tranier.max_epochs=1", "tranier: there is no such key; did you mean trainer?"),
+        ("tranier=gpu", "tranier: there is no such key; did you mean trainer?"),
+        ("hydra.rnu.dir=x", "hydra.rnu: there is no such key; did you mean run?"),
+        ("max_epochs=3", "max_epochs: there is no such key; did you mean trainer.max_epochs?"),
+        ("data/denoisr=gate", "data/denoisr: there is no such key; did you mean data/denoiser?"),
+        ("optimizer.amsgrad=true", "lr, betas, weight_decay; to add it, type +optimizer.amsgrad=true"),
+        ("model=ligth_v3", "model=ligth_v3: there is no such choice; did you mean light_v3?"),
+        ("model=transformer", "model=transformer: there is no such choice; there are all, dtln, dtln_32k, "),
+        ("task=evalute", "task=evalute: there is no such choice; did you mean evaluate?"),
+        ("loss/terms=[stft,sisdrr]", "loss/terms=sisdrr: there is no such choice; did you mean sisdr?"),
+        ("hydra/launcher=jobib", "hydra/launcher=jobib: there is no such choice; did you mean joblib?"),
+        ("enhance", "enhance: type task=enhance"),
+    ],
+)
+def test_misspelt_names(capsys, monkeypatch, typed, told):
+    monkeypatch.setattr("sys.argv", ["gtcrn", typed])
+    with pytest.raises(SystemExit, match="2"), one_line_errors():
+        compose(typed)
+    line = capsys.readouterr().err
+    assert told in line and line.count("\n") == 1
+
+
+def test_a_misspelt_choice_in_a_file_is_told_with_the_file(capsys, tmp_path):
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\ndefaults: [{/model@teacher: ligth_v3}]\n")
+    with pytest.raises(SystemExit, match="2"), one_line_errors():
+        compose(f"hydra.searchpath=[{tmp_path}]", "experiment=mine")
+    told = "model=ligth_v3: there is no such choice (asked for in experiment/mine); did you mean light_v3?"
+    assert capsys.readouterr().err == f"error: {told}\n"
+
+
 def test_what_is_no_value_is_left_to_hydra(capsys):
     with pytest.raises(SystemExit, match="2"), one_line_errors():
         READER.parse_overrides(["input"])
