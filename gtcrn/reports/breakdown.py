@@ -22,6 +22,7 @@ from gtcrn.data import audio
 from gtcrn.errors import UserError
 from gtcrn.metrics import METRICS
 from gtcrn.plots.figures import OPEN_STYLE, STYLE, colour_limits, power_spectrogram
+from gtcrn.plots.labels import label_points
 from gtcrn.plots.palette import CHANGE, GREY, GRID, SCORE, SPECTROGRAM, VERMILLION, series
 from gtcrn.plots.tables import summarise, summarise_by_snr
 from gtcrn.reports.runs import recording, scores
@@ -184,11 +185,6 @@ def files_figure(scores: pd.DataFrame, metric: str) -> tuple[Figure, str] | None
                 own[noisy], own[enhanced], c=own["snr"], s=18, cmap=SCORE, edgecolors="white", linewidths=0.3
             )
             points.set_clim(scores["snr"].min(), scores["snr"].max())
-            for index in METRICS[metric].goodness(own[enhanced] - own[noisy]).nsmallest(_NAMED).index:
-                point = own.loc[index, [noisy, enhanced]]
-                panel.annotate(
-                    own["name"][index], point, (4, -8), textcoords="offset points", fontsize=6, color=VERMILLION
-                )
             panel.set_title(_wrapped(run), loc="left", fontsize=8)
             panel.set(xlim=limits, ylim=limits, aspect="equal")
         for panel in panels[len(runs) :]:
@@ -200,6 +196,11 @@ def files_figure(scores: pd.DataFrame, metric: str) -> tuple[Figure, str] | None
             figure.colorbar(
                 points, ax=list(panels), label="input SNR [dB]", fraction=0.03, pad=0.01
             ).outline.set_visible(False)
+        figure.draw_without_rendering()  # lays out the panels, so that the room for names is known
+        for panel, (_, own) in zip(panels, runs):
+            named = METRICS[metric].goodness(own[enhanced] - own[noisy]).nsmallest(_NAMED).index
+            points = {own["name"][index]: (own[noisy][index], own[enhanced][index]) for index in named}
+            label_points(panel, points, fontsize=7, color=VERMILLION)
     side = "below" if METRICS[metric].more_is_better else "above"
     return figure, f"A point is a file; {side} the line it became worse. Named: the {_NAMED} that gained least."
 

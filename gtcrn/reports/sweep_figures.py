@@ -18,7 +18,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
 from gtcrn.plots.labels import label_points
-from gtcrn.plots.palette import BLUE, GREY, PALE, SCORE, SERIES, VERMILLION, series
+from gtcrn.plots.palette import BLUE, GREY, GRID, PALE, SCORE, SERIES, VERMILLION, series
 from gtcrn.reports.runs import curves
 from gtcrn.reports.sweeps import Measure, Sweep, clipped, pareto, short_names, shown_value
 
@@ -224,7 +224,7 @@ def _draw_cells(
         if measure.goodness(value) < measure.goodness(noisy):
             panel.plot([column - 0.4, column + 0.4], [row - 0.4, row + 0.4], color=ink, linewidth=0.8)
     panel.imshow(cells, origin="lower", aspect="auto", cmap=colouring.cmap, norm=colouring.norm)
-    panel.set_facecolor("#eeeeee")
+    panel.set_facecolor(GRID)
 
 
 def _draw_points(

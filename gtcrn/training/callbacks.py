@@ -22,7 +22,7 @@ from torchmetrics.utilities import dim_zero_cat
 from gtcrn.data.audio import write
 from gtcrn.metrics import WavePair, score_pairs
 from gtcrn.plots.figures import save, spectrogram_figure
-from gtcrn.plots.tables import summarise_by_snr
+from gtcrn.plots.tables import HEADLINE, score_texts, summarise_by_snr
 
 log = logging.getLogger(__name__)
 
@@ -132,7 +132,11 @@ class ValidationClips(pl.Callback):
         folder.mkdir(parents=True, exist_ok=True)
         for role, wave in waves.items():
             write(folder / f"{name}_{role}.wav", wave, rate)
-        figure = spectrogram_figure(waves, rate, title=f"{name}, epoch {trainer.current_epoch}")
+        texts = {}
+        if "clean" in waves:
+            pair = WavePair(name, waves["clean"], waves["enhanced"], waves["noisy"])
+            texts = score_texts(score_pairs([pair], HEADLINE, rate, workers=1, progress=False).loc[0])
+        figure = spectrogram_figure(waves, rate, title=f"{name}, epoch {trainer.current_epoch}", scores=texts)
         save(figure, folder / f"{name}.png", dpi=120)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):

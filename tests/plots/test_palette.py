@@ -1,11 +1,14 @@
 """The palette stays apart for colour-blind eyes, and every series differs in more than its colour."""
 
+import re
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex, to_rgb
 
+import gtcrn
 from gtcrn.plots.palette import SERIES, series
 
 # Machado, Oliveira and Fernandes (2009), severity 1.0, for linear RGB
@@ -72,3 +75,14 @@ def test_series_differ_in_more_than_colour():
     without_colour = [(style["marker"], style["linestyle"]) for style in styles]
     assert len(set(without_colour)) == 28
     assert {to_hex(style["color"]) for style in styles} == {to_hex(colour) for colour in SERIES}
+
+
+def test_no_other_colours_are_used():
+    """A colour that a figure chose for itself is in no test of the palette."""
+    own = re.compile(
+        r"""["']#[0-9a-fA-F]{3,8}["']|["'](?:tab10|tab:\w+|C\d|magma|viridis|RdBu_r|red|green|blue|orange)["']"""
+    )
+    package = Path(gtcrn.__file__).parent
+    files = [path for path in package.rglob("*.py") if path.name != "palette.py" and "matplotlib" in path.read_text()]
+    assert len(files) > 5
+    assert not [f"{path.name}: {found}" for path in files for found in own.findall(path.read_text())]

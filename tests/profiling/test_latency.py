@@ -334,7 +334,10 @@ def test_report(timings, scores, tmp_path):
     assert Counter(table["name"]) == {NAMES[0]: 2, NAMES[1]: 1, NAMES[2]: 2}
     assert table.query("call == 'process()'")["max_error"].fillna(0).tolist() == [2e-7, 0, 1e-5]
     assert matplotlib.image.imread(written[2]).std() > 0
-    panel = latency_report.boxes(timings).axes[0]
+    figure = latency_report.boxes(timings)
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert legend == ["the file alone", "process()", "duration of a hop", "processor time, median"]
+    panel = figure.axes[0]
     assert {text.get_text() for text in panel.texts} == {"hop 16 ms", "hop 8 ms"}
     assert panel.get_yticklabels()[1].get_text() == "gtcrn_simple.onnx, extract()"
 

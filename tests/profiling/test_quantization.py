@@ -1,6 +1,7 @@
 """The report on integers: every number is of what it says, and a layer that costs much is seen."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import soundfile
 import torch
@@ -8,7 +9,7 @@ import torch
 from gtcrn.export.metadata import Weights, describe
 from gtcrn.models import micro
 from gtcrn.profiling import quantization_report
-from gtcrn.profiling.quantization import FLOAT, WEIGHTS, Variant, layer_errors, measure, work
+from gtcrn.profiling.quantization import FLOAT, WEIGHTS, Comparison, Variant, layer_errors, measure, work
 from gtcrn.quantization import calibration
 
 pytestmark = pytest.mark.slow
@@ -90,3 +91,24 @@ def test_written_report(report, tmp_path):
     worst = report.layers["int8"].idxmin()
     assert f"{worst} {report.layers['int8'].min():.1f}" in text
     assert "# Integers beside the float model" in text and paths[-1].stat().st_size > 10_000
+
+
+def test_the_worst_tensors_are_named_legibly_in_the_figure():
+    names = [f"core.encoder.en_convs.{number}.point_conv1.weight" for number in range(60)]
+    layers = pd.DataFrame({"one": np.linspace(60, 1, 60), "two": np.linspace(80, 70, 60)}, index=names)
+    levels = {"snr": 20.0, "snr_0.1": 18.0, "snr_2": 19.0, "integer_macs": 0.9}
+    summary = pd.DataFrame([levels], index=["onnx int8"])
+    nothing = pd.DataFrame()
+    figure = quantization_report.figure(Comparison(summary, nothing, nothing, layers, nothing))
+    levels, tensors = figure.axes
+    labels = tensors.get_yticklabels()
+    assert [label.get_text() for label in labels] == names[:-17:-1], "the worst first"
+    assert (
+        min(label.get_fontsize() for label in labels) >= 8
+        and tensors.get_title(loc="left") == "the 16 worst of 60 tensors"
+    )
+    figure.draw_without_rendering()
+    extents = [label.get_window_extent() for label in labels]
+    assert not any(one.overlaps(other) for one, other in zip(extents, extents[1:]))
+    assert figure.bbox.x0 <= min(extent.x0 for extent in extents)
+    assert all(panel.get_legend() and (panel.get_xlabel() or panel.get_ylabel()) for panel in figure.axes)

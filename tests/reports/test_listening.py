@@ -16,6 +16,7 @@ from PIL import Image
 
 from gtcrn.data import audio
 from gtcrn.errors import UserError
+from gtcrn.plots.palette import BLUE, ORANGE, VERMILLION
 from gtcrn.reports.listening import write_page
 from gtcrn.reports.runs import recording
 
@@ -118,6 +119,35 @@ def test_long_clips_are_cut(tmp_path):
     (utterance,) = content(write_page({"model": run}, tmp_path / "page.html"))["utterances"]
     assert (utterance["seconds"], utterance["whole"]) == (15, 16)
     assert {len(decoded(clip)[0]) for clip in utterance["clips"]} == {15 * RATE}
+
+
+def test_gains_bring_all_signals_to_one_level_without_clipping(tmp_path):
+    run = make_run(tmp_path / "run", {"a": 2.0, "loud": 1.5})
+    audio.write(run / "enhanced" / "a.wav", np.zeros(RATE // 2, np.float32), RATE)
+    clicks = np.zeros(RATE // 2, np.float32)
+    clicks[::1000] = 0.99
+    audio.write(run / "enhanced" / "loud.wav", clicks, RATE)
+    loud, silent = content(write_page({"model": run}, tmp_path / "page.html"))["utterances"]
+    for utterance in (loud, silent):
+        gains = [clip["gain"] for clip in utterance["clips"]]
+        levels = [
+            gain * np.sqrt(np.mean((decoded(clip)[0] / 32768) ** 2)) for gain, clip in zip(gains, utterance["clips"])
+        ]
+        peaks = [gain * np.abs(decoded(clip)[0] / 32768).max() for gain, clip in zip(gains, utterance["clips"])]
+        assert max(peaks) <= 1.001 and np.isfinite(gains).all()
+        if utterance is loud:
+            assert levels == pytest.approx([levels[0]] * 3, rel=0.01) and gains[0] < 1, "the clicks would clip"
+        else:
+            assert gains[0] == gains[2] == 1, "silence has no level"
+
+
+def test_the_title_is_the_question_and_colours_are_the_palette(tmp_path):
+    run = make_run(tmp_path / "run", {"a": 2.0})
+    one = write_page({"model": run}, tmp_path / "page.html")
+    two = write_page({"model": run, "other": run}, tmp_path / "pages.html")
+    assert content(one)["title"] == "Does the model make these sound better?"
+    assert content(two)["title"] == "Which of these 2 models sounds best?"
+    assert all(colour in one.read_text("utf-8") for colour in (BLUE, VERMILLION, ORANGE))
 
 
 def test_names_are_only_text(tmp_path):
@@ -307,3 +337,52 @@ def test_audio_outside_of_the_run_is_not_embedded(tmp_path):
     (tmp_path / "run/test/scores.csv").write_text("name,enhanced_stoi,failures\n../../../secret,0.5,\n")
     with pytest.raises(UserError, match="no enhanced audio of the files in scores.csv"):
         write_page({"a": tmp_path / "run"}, tmp_path / "page.html")
+
+
+def test_a_blind_test_in_a_browser(tmp_path, browser):
+    scores = {name: 2.0 for name in "abcdefgh"}
+    runs = {"one": make_run(tmp_path / "one", scores), "two": make_run(tmp_path / "two", scores, roles=())}
+    browser.get(write_page(runs, tmp_path / "page.html").as_uri())
+    script = browser.execute_script
+    body = browser.find_element("tag name", "body")
+    panels = (
+        "return cards.map(card => [...card.element.querySelectorAll('.listen .name')].map(name => name.textContent))"
+    )
+    assert script(panels) == [["noisy", "clean", "one", "two"]] * 8, "clean is never alone in a second row"
+    assert not browser.find_element("id", "result").is_displayed()
+
+    body.send_keys("l")
+    assert script("return player.matched")
+    script("Math.random = (() => { let seed = 1; return () => (seed = seed * 16807 % 2147483647) / 2147483647; })()")
+    browser.find_element("id", "blind").send_keys("\n")
+    assert script(panels) == [["clean", "A", "B", "C"]] * 8
+    shown = "return document.body.innerText"
+    for hidden in ("noisy", "PESQ-wb 2.00"):
+        assert hidden not in script("return byId('cards').innerText + byId('player').innerText")
+    orders = script("return cards.map(card => orderOf(card))")
+    assert len({tuple(order) for order in orders}) > 1 and all(order[0] == 3 for order in orders)
+    seen = script("return [...document.querySelectorAll('#cards img')].some(image => image.checkVisibility())")
+    assert not seen, "a picture would give the name away"
+
+    assert script("return player.condition") == 3  # clean, for which nobody can vote
+    body.send_keys("v")
+    assert script("return blind.votes.size") == 0
+    for number, key in enumerate("234"):
+        body.send_keys(key, "v", "n")
+        assert script("return blind.votes.get(cards[arguments[0]])", number) == orders[number][int(key) - 1]
+    assert "3 of 8 recordings judged" in script(shown) and "times the best" not in script(shown)
+
+    browser.find_element("id", "blind").send_keys("\n")
+    assert script(panels) == [["noisy", "clean", "one", "two"]] * 8
+    names = ["noisy", "one", "two"]
+    votes = [names[orders[number][number + 1]] for number in range(3)]
+    rows = script(
+        "return [...byId('counts').querySelectorAll('tbody tr')].map(row => [...row.children].map(c => c.textContent))"
+    )
+    assert {name: int(count) for name, count in rows} == {name: votes.count(name) for name in names}
+    script("navigator.clipboard.writeText = async text => { window.copied = text; }")
+    browser.find_element("id", "copy").send_keys("\n")
+    copied = script("return window.copied").splitlines()
+    assert copied[0] == "Which of these 2 models sounds best?"
+    assert [line.split("\t")[1] for line in copied[-3:]] == votes
+    assert not browser.get_log("browser")
