@@ -1,6 +1,6 @@
 """Training losses: named, weighted terms that a YAML file puts together.
 
-loss = Loss({"sisdr": SISDR(weight=0.1), "magnitude": CompressedMagnitude(weight=70)})
+loss = Loss({"sisdr": SISDR(weight=0.1), "magnitude": CompressedMagnitude(weight=70, compression=0.3)})
 total, parts = loss(Signals(estimate_wave, estimate_spec), Signals(target_wave, target_spec))
 """
 

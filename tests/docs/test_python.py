@@ -1,0 +1,52 @@
+"""Python in README and in the documentation runs as it stands, with arrays and files of the names that it uses."""
+
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def names(tmp_path, monkeypatch, references, exported) -> dict:
+    """Return the variables that the pages use, in a folder with the files that they name."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("checkpoint", "model_trained_on_dns3.tar"):
+        shutil.copy(references / "gtcrn/dns3_epoch87.tar", name)
+    (tmp_path / "exported").mkdir()
+    for name, format in (
+        ("gtcrn.onnx", "onnx"),
+        ("gtcrn_wave.onnx", "onnx_wave"),
+        ("exported/mine_wave.onnx", "onnx_wave"),
+    ):
+        shutil.copy(exported("light_v3", format), name)
+    noise = np.random.default_rng(0).normal(0, 0.1, (2, 8000)).astype(np.float32)
+    soundfile.write("noisy.wav", noise[0], 16000)
+    wave, chunk, spec = torch.from_numpy(noise), torch.zeros(2, 512), torch.zeros(2, 2, 3, 257)
+    waves = {"wave": wave, "noisy": wave, "clean": wave, "chunk": chunk, "spec": spec, "batch_size": 2}
+    return waves | dict.fromkeys(("samples", "block", "clean_samples", "enhanced_samples"), noise[0])
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/library.md", "docs/streaming.md", "docs/deployment.md"])
+def test_python_runs(page, names):
+    if page == "docs/streaming.md":  # goes on from the library's page
+        names |= run(ROOT / "docs/library.md", names)
+    assert "denoiser" in run(ROOT / page, names)
+
+
+def test_python_of_the_tutorial(names):
+    assert len(run(ROOT / "docs/tutorial.md", names)["enhanced"])
+
+
+def run(page: Path, names: dict) -> dict:
+    """Run the blocks of a page in their order and return all names that they leave."""
+    blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+    names = dict(names)
+    for block in blocks:
+        exec(compile(block, str(page), "exec"), names)
+    return names
