@@ -10,7 +10,7 @@ from string import Template
 
 from gtcrn.errors import UserError
 from gtcrn.export.proof import TOLERANCE, Proof
-from gtcrn.export.snippets import CALLS, FRAMING
+from gtcrn.export.snippets import CALLS, FRAMING, REGISTERED
 from gtcrn.metrics import METRICS
 from gtcrn.runtime.facts import BANDS, SPECTRUM, WAVE, Integers, ModelFacts
 
@@ -76,12 +76,20 @@ _SHERPA = (
 
 
 def text(
-    file: str, format: str, facts: ModelFacts, proof: Proof, size: int, runtime: str, audio: str, scores: str
+    file: str,
+    format: str,
+    runner: str,
+    facts: ModelFacts,
+    proof: Proof,
+    size: int,
+    runtime: str,
+    audio: str,
+    scores: str,
 ) -> str:
     """Return the card of a file in Markdown.
 
-    file: its name. runtime: the one that proved it, with its version. size: bytes. audio: what it was proved with.
-    scores: as `scores_of` gives them.
+    file: its name. runner: "module:class" that opens it, for a format that has no program here. runtime: the one that
+    proved it, with its version. size: bytes. audio: what it was proved with. scores: as `scores_of` gives them.
     """
     signal = facts.signal
     values = _values(file, facts)
@@ -101,7 +109,7 @@ def text(
         scores=scores if facts.integers is None else f"Of the float model, not of these integers: {scores}",
         tensors=_tensors(facts, values),
         meaning=Template(_MEANING[signal.kind]).substitute(values),
-        calls=_calls(format, signal.kind, values),
+        calls=_calls(format, runner, signal.kind, values),
         **_integers(facts),
     )
 
@@ -186,7 +194,10 @@ def _codes(quantization: dict[str, tuple[float, int]], *names: str) -> str:
     )
 
 
-def _calls(format: str, kind: str, values: dict[str, object]) -> str:
+def _calls(format: str, runner: str, kind: str, values: dict[str, object]) -> str:
+    if format not in CALLS:
+        module, _, name = runner.partition(":")
+        return "\n" + Template(REGISTERED).substitute(values, module=module, runner=name).lstrip()
     parts = []
     for language, program in CALLS["integers" if kind == BANDS else format].items():
         if language == "Python" and format != "sherpa_onnx":

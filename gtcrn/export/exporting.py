@@ -13,6 +13,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import NamedTuple
 
 import numpy as np
@@ -21,7 +22,7 @@ import torch
 from gtcrn.errors import UserError
 from gtcrn.export import card, proof
 from gtcrn.export.check import check
-from gtcrn.export.formats import FORMATS, file_name, load_quantizer, load_runner, load_writer
+from gtcrn.export.formats import FORMATS, file_name, load_quantizer, load_writer
 from gtcrn.export.metadata import Weights, describe
 from gtcrn.export.optimize import optimized
 from gtcrn.models.enhancer import Enhancer
@@ -96,7 +97,9 @@ class Export:
                 log.info("3/3 describing it …")
                 size = _size(path)
                 runtime = f"{chosen.package} {version(chosen.package)}"
-                words = card.text(file, self.format, facts, proved, size, runtime, self.recording.name, self.scores)
+                words = card.text(
+                    file, self.format, chosen.runner, facts, proved, size, runtime, self.recording.name, self.scores
+                )
                 (Path(partial) / described.name).write_text(words)
                 os.replace(Path(partial) / described.name, described)
                 if target.is_dir():
@@ -163,12 +166,12 @@ class Export:
 
     def _prove(self, path: Path, exact: bool = True) -> proof.Proof:
         """Prove the file in a process of its own: a runtime in C++ may end the process at a bad file."""
-        package = FORMATS[self.format].package
+        package, runner = FORMATS[self.format].package, FORMATS[self.format].runner
         log.info("2/3 running it in %s over %s …", package, self.recording.name)
         hops = proof.whole_hops(self.recording.wave, self.enhancer.hop_length)
         try:
             with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), begin) as process:
-                output = process.submit(_streamed, path, self.format, hops).result()
+                output = process.submit(_streamed, path, runner, hops).result()
             return proof.prove(output, self.enhancer, hops, exact)
         except UserError as error:
             raise UserError(f"format={self.format}: nothing was written, since the file is wrong: {error}") from error
@@ -182,9 +185,9 @@ def in_float(share: float, left: Mapping[str, str]) -> str:
     return f"{100 * (1 - share):.3g} % of the multiplications are left in float ({reasons})"
 
 
-def _streamed(path: Path, name: str, hops: np.ndarray) -> proof.Output:
+def _streamed(path: Path, runner: str, hops: np.ndarray) -> proof.Output:
     torch.set_num_threads(1)
-    return proof.stream_hops(load_runner(path, name), hops)
+    return proof.stream_hops(resolve_name(runner)(path), hops)
 
 
 def _size(path: Path) -> int:

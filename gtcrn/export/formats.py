@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 from gtcrn.errors import UserError
@@ -13,53 +13,65 @@ from gtcrn.models.enhancer import Enhancer
 from gtcrn.quantization.network import BITS
 from gtcrn.quantization.program import has_integer_form, require_integer_form
 from gtcrn.runtime.facts import BANDS, SPECTRUM, WAVE
-from gtcrn.runtime.framing import Runner
 
+# spectra where the model has them, since an FFT outside is faster than the matrix product that a graph needs
+SPECTRUM_FIRST = (SPECTRUM, WAVE)
 DYNAMIC = "dynamic"  # of `quantize`: activations have the ranges of each frame, and need no calibration
 
 
 class ExportFormat(NamedTuple):
-    """A format, and the modules that write and run its files.
+    """A format, and the modules that write and run its files, by names that are imported when they are needed.
 
-    writer: the module of gtcrn.export.writers whose `write` makes the file. runner: module and class in gtcrn.runtime.
-    package: the runtime. suffix: after the model's name. kinds: of graph; the first that the model has is taken.
-    recurrence: see `gtcrn.export.optimize`. quantizer: the module of gtcrn.export.quantizers that makes integers of
-    its files, as one of `quantize`.
+    writer: the module whose `write(graph, path, metadata)` makes the file. runner: "module:class" of the
+    `gtcrn.runtime.framing.Runner` that opens it. package: the runtime, as pip calls it. suffix: after the model's name.
+    kinds: of graph; the first that the model has is taken. recurrence: see `gtcrn.export.optimize`. quantizer: the
+    module that makes integers of its files, as one of `quantize`; "" for floats alone.
     """
 
     writer: str
     runner: str
     package: str
     suffix: str
-    kinds: tuple[str, ...]
+    kinds: tuple[str, ...] = SPECTRUM_FIRST
     recurrence: str = "operator"
     graph: type[Graph] = Graph
     quantizer: str = ""
     quantize: tuple[str, ...] = ()
 
 
-# spectra where the model has them, since an FFT outside is faster than the matrix product that a graph needs
-_SPECTRUM_FIRST = (SPECTRUM, WAVE)
-_ONNX_INTEGERS = {"quantizer": "onnx", "quantize": ("int8", DYNAMIC)}
+_WRITERS, _DENOISER = "gtcrn.export.writers", "gtcrn.runtime.denoiser:Denoiser"
+_ONNX_INTEGERS = {"quantizer": "gtcrn.export.quantizers.onnx", "quantize": ("int8", DYNAMIC)}
 FORMATS = {
-    "onnx": ExportFormat("onnx", "denoiser.Denoiser", "onnxruntime", ".onnx", (SPECTRUM,), **_ONNX_INTEGERS),
-    "onnx_wave": ExportFormat("onnx", "denoiser.Denoiser", "onnxruntime", "_wave.onnx", (WAVE,), **_ONNX_INTEGERS),
+    "onnx": ExportFormat(f"{_WRITERS}.onnx", _DENOISER, "onnxruntime", ".onnx", (SPECTRUM,), **_ONNX_INTEGERS),
+    "onnx_wave": ExportFormat(f"{_WRITERS}.onnx", _DENOISER, "onnxruntime", "_wave.onnx", (WAVE,), **_ONNX_INTEGERS),
     "sherpa_onnx": ExportFormat(
-        "sherpa_onnx", "sherpa_onnx.SherpaDenoiser", "sherpa-onnx", "_sherpa.onnx", (SPECTRUM,), graph=PackedGraph
+        f"{_WRITERS}.sherpa_onnx",
+        "gtcrn.runtime.sherpa_onnx:SherpaDenoiser",
+        "sherpa-onnx",
+        "_sherpa.onnx",
+        (SPECTRUM,),
+        graph=PackedGraph,
     ),
     "litert": ExportFormat(
-        "litert",
-        "denoiser.Denoiser",
+        f"{_WRITERS}.litert",
+        _DENOISER,
         "ai-edge-litert",
         ".tflite",
-        _SPECTRUM_FIRST,
-        "unrolled",
-        quantizer="litert",
+        recurrence="unrolled",
+        quantizer="gtcrn.export.quantizers.litert",
         quantize=(*BITS, DYNAMIC),
     ),
-    "ncnn": ExportFormat("ncnn", "ncnn.NcnnDenoiser", "ncnn", "_ncnn", _SPECTRUM_FIRST),
-    "pt2": ExportFormat("pt2", "pt2.Pt2Denoiser", "torch", ".pt2", _SPECTRUM_FIRST),
+    "ncnn": ExportFormat(f"{_WRITERS}.ncnn", "gtcrn.runtime.ncnn:NcnnDenoiser", "ncnn", "_ncnn"),
+    "pt2": ExportFormat(f"{_WRITERS}.pt2", "gtcrn.runtime.pt2:Pt2Denoiser", "torch", ".pt2"),
 }
+
+
+def register(name: str, format: ExportFormat) -> None:
+    """Add a format of one's own, as one of `format=`. Raises UserError if its name or its suffix is taken."""
+    for other, known in FORMATS.items():
+        if (other == name) != (known.suffix == format.suffix) or (other == name and known != format):
+            raise UserError(f"format={name}: its name or its suffix {format.suffix} is that of format={other}")
+    FORMATS[name] = format
 
 
 def choose_kind(enhancer: Enhancer, name: str, quantize: str | None = None) -> str:
@@ -115,17 +127,11 @@ def file_name(stem: str, name: str, quantize: str | None) -> str:
     return "_".join(filter(None, (stem, numbers))) + FORMATS[name].suffix
 
 
-def load_runner(path: Path, name: str) -> Runner:
-    """Return a stream through an exported file, in the runtime of its format."""
-    module, _, runner = FORMATS[name].runner.partition(".")
-    return getattr(importlib.import_module(f"gtcrn.runtime.{module}"), runner)(path)
-
-
-def load_writer(name: str):
+def load_writer(name: str) -> ModuleType:
     """Return the module that writes files of a format."""
-    return importlib.import_module(f"gtcrn.export.writers.{FORMATS[name].writer}")
+    return importlib.import_module(FORMATS[name].writer)
 
 
-def load_quantizer(name: str):
+def load_quantizer(name: str) -> ModuleType:
     """Return the module that makes integers of the files of a format."""
-    return importlib.import_module(f"gtcrn.export.quantizers.{FORMATS[name].quantizer}")
+    return importlib.import_module(FORMATS[name].quantizer)

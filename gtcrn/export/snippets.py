@@ -258,6 +258,18 @@ def step(x):
 """
 
 # by format, or of integers in .tflite: {language: program}; `denoise` is added to a Python program that has none
+# of a format that a module of the user's own registered
+REGISTERED = """
+### Python
+
+```python
+from $module import $runner
+
+stream = $runner("$file")
+enhanced = stream.process(samples)  # (N,) float32 at $rate Hz -> (N',) of whole hops of $hop, later by $latency samples
+```
+"""
+
 CALLS = {
     "onnx": {"Python": ONNX_PYTHON, "C++": ONNX_CPP, "JavaScript": ONNX_JAVASCRIPT},
     "onnx_wave": {"Python": ONNX_PYTHON, "C++": ONNX_CPP, "JavaScript": ONNX_JAVASCRIPT},

@@ -16,7 +16,7 @@ from pystoi import stoi
 from gtcrn.errors import UserError
 from gtcrn.metrics.composite import composite, log_likelihood_ratio, segmental_snr, weighted_spectral_slope
 from gtcrn.metrics.failure import MetricFailure
-from gtcrn.metrics.registry import DEFAULT_METRICS, DNSMOS_METRICS, METRICS
+from gtcrn.metrics.registry import DEFAULT_METRICS, DNSMOS_METRICS, METRICS, Function
 
 # s; PESQ's reference code has room for 50 utterances, which speech has after about a minute and a half, and crashes
 # the process on more
@@ -36,8 +36,8 @@ def evaluate_pair(
 ) -> Scores:
     """Score `enhanced` against `clean`, both (N,) in [-1, 1] at `sample_rate` Hz.
 
-    Without a clean signal (None) only the `DNSMOS_METRICS` have a value. A metric that is undefined for the pair
-    (silence, too short, not finite) is nan with its reason and never an exception.
+    Without a clean signal (None) only the metrics that need no reference have a value. A metric that is undefined for
+    the pair (silence, too short, not finite) is nan with its reason and never an exception.
 
     Raises UserError for an unknown metric, one whose package is missing, or signals that differ in shape.
     """
@@ -49,8 +49,9 @@ def evaluate_pair(
     values, failures = {}, {}
     for name in metrics:
         try:
-            measures.require_signals(reference=name not in DNSMOS_METRICS)
-            values[name] = float(getattr(measures, name))
+            known = METRICS[name]
+            measures.require_signals(known.reference)
+            values[name] = float(measures.by(known.function) if known.function else getattr(measures, name))
         except MetricFailure as failure:
             values[name] = float("nan")
             failures[name] = str(failure)
@@ -61,7 +62,8 @@ def check_metrics(metrics: Sequence[str]) -> None:
     """Raise `UserError` for an unknown metric or one whose package is missing."""
     for name in metrics:
         if name not in METRICS:
-            raise UserError(f"metric {name!r} is unknown; choose from {', '.join(METRICS)}")
+            known = ", ".join(METRICS)
+            raise UserError(f"metric {name!r} is unknown; choose from {known}; one of your own needs imports=[MODULE]")
         if name in DNSMOS_METRICS and not importlib.util.find_spec("speechmos"):
             raise UserError(f"metric {name!r} needs the package speechmos: pip install -e '.[dnsmos]'")
 
@@ -84,6 +86,9 @@ class _Measures:
             raise MetricFailure("not finite")
         if reference and not self.clean.any():
             raise MetricFailure("silent reference")
+
+    def by(self, function: Function) -> float:
+        return function(self.clean, self.enhanced, self.sample_rate)
 
     def _at(self, sample_rate: int) -> tuple[np.ndarray, np.ndarray]:
         if sample_rate == self.sample_rate:

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from gtcrn import flac
 from gtcrn.errors import UserError
 from gtcrn.metrics.pair import check_metrics, evaluate_pair
-from gtcrn.metrics.registry import DEFAULT_METRICS
+from gtcrn.metrics.registry import DEFAULT_METRICS, METRICS, Metric
 from gtcrn.workers import parallel
 
 _TOLERANCE = 0.010  # s by which lengths may differ (codecs and resamplers); the longer signal is cut
@@ -68,13 +68,14 @@ def score_pairs(
         _check(pair, sample_rate)
     with parallel():  # pesq and pystoi use one core each
         rows = joblib.Parallel(workers, return_as="generator")(
-            joblib.delayed(_score)(pair, tuple(metrics), sample_rate) for pair in pairs
+            joblib.delayed(_score)(pair, {name: METRICS[name] for name in metrics}, sample_rate) for pair in pairs
         )
         rows = tqdm(rows, "scoring", len(pairs), unit="file", disable=None if progress else True)
         return pd.DataFrame(list(rows))
 
 
-def _score(pair: WavePair, metrics: tuple[str, ...], sample_rate: int | None) -> dict[str, object]:
+def _score(pair: WavePair, metrics: dict[str, Metric], sample_rate: int | None) -> dict[str, object]:
+    METRICS.update(metrics)  # a worker process has not imported the modules that register metrics
     waves = {}
     for role, signal in pair.signals().items():
         if not isinstance(signal, np.ndarray):
@@ -88,7 +89,7 @@ def _score(pair: WavePair, metrics: tuple[str, ...], sample_rate: int | None) ->
     for role in ("noisy", "enhanced"):
         if role in waves:
             # `_check` has seen that there is a rate
-            scores = evaluate_pair(waves.get("clean"), waves[role], sample_rate, metrics)  # type: ignore[arg-type]
+            scores = evaluate_pair(waves.get("clean"), waves[role], sample_rate, list(metrics))  # type: ignore[arg-type]
             values |= {f"{role}_{metric}": value for metric, value in scores.values.items()}
             failures |= {f"{role}_{metric}": reason for metric, reason in scores.failures.items()}
     reasons = "; ".join(f"{column}: {reason}" for column, reason in failures.items())

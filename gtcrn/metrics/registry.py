@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 import re
-from typing import NamedTuple, TypeVar
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
 
+from gtcrn.errors import UserError
+from gtcrn.metrics.failure import MetricFailure
+
+Function = Callable[[Any, np.ndarray, int], float]  # of clean, which is None without a reference, enhanced, and Hz
 Values = TypeVar("Values", float, np.ndarray, pd.Series, pd.DataFrame)
 
 
 class Metric(NamedTuple):
-    """The description of a measure. label: its name for people, with its unit. digits: how many to show after the
-    point. range: of its values."""
+    """The description of a measure.
+
+    label: its name for people, with its unit. digits: how many to show after the point. range: of its values.
+    reference: whether it needs clean speech. function: of a measure that `register` added; None for those of
+    `gtcrn.metrics.pair`, of which some share their work.
+    """
 
     label: str
     digits: int
     range: str
     note: str
     more_is_better: bool = True
+    reference: bool = True
+    function: Function | None = None
 
     @property
     def described(self) -> str:
@@ -43,15 +54,64 @@ METRICS = {
     "segsnr": Metric("segSNR dB", 2, "-10 to 35", "30 ms frames, each limited to this range"),
     "llr": Metric("LLR", 3, "from 0", "log-likelihood ratio, the best 95 % of the frames", more_is_better=False),
     "wss": Metric("WSS", 2, "from 0", "weighted spectral slope, the best 95 % of the frames", more_is_better=False),
-    "dnsmos_sig": Metric("DNSMOS SIG", 2, "1 to 5", "P.835, without reference (package speechmos)"),
-    "dnsmos_bak": Metric("DNSMOS BAK", 2, "1 to 5", "P.835, without reference (package speechmos)"),
-    "dnsmos_ovrl": Metric("DNSMOS OVRL", 2, "1 to 5", "P.835, without reference (package speechmos)"),
-    "dnsmos_p808": Metric("DNSMOS P.808", 2, "1 to 5", "without reference (package speechmos)"),
+    "dnsmos_sig": Metric("DNSMOS SIG", 2, "1 to 5", "P.835, without reference (package speechmos)", reference=False),
+    "dnsmos_bak": Metric("DNSMOS BAK", 2, "1 to 5", "P.835, without reference (package speechmos)", reference=False),
+    "dnsmos_ovrl": Metric("DNSMOS OVRL", 2, "1 to 5", "P.835, without reference (package speechmos)", reference=False),
+    "dnsmos_p808": Metric("DNSMOS P.808", 2, "1 to 5", "without reference (package speechmos)", reference=False),
 }
 DNSMOS_METRICS = tuple(name for name in METRICS if name.startswith("dnsmos"))
 DEFAULT_METRICS = tuple(name for name in METRICS if name not in DNSMOS_METRICS)
+_TRIAL = 16000  # samples, and Hz
 
 _RATIOS = ("snr",)  # training=qat logs beside its loss the SNR of the integer model's output to the float model's
+
+
+def register(
+    name: str,
+    *,
+    label: str,
+    unit: str = "",
+    range: str,
+    more_is_better: bool,
+    note: str = "",
+    digits: int = 2,
+    reference: bool = True,
+) -> Callable[[Function], Function]:
+    """Return a decorator that adds a measure of one's own: `function(clean, enhanced, sample_rate)`.
+
+    clean and enhanced are (N,) float64 in [-1, 1], sample_rate is in Hz; of a measure with `reference=False`, clean may
+    be None. Where the measure is not defined, the function raises `MetricFailure` with the reason.
+
+    name: in `metrics.test`, in tables and in files, a word of letters, digits and underscores. label: for people. unit:
+    e.g. dB. range: in words, e.g. "0 to 1". note: a few words on how it is computed. digits: how many to show after the
+    point. reference: whether it needs clean speech.
+
+    Raises UserError for another name, one that is taken, and a function that fails on a second of noise.
+    """
+
+    def add(function: Function) -> Function:
+        taken = METRICS.get(name)
+        if taken and (taken.function is None or taken.function.__module__ != function.__module__):
+            raise UserError(f"metric {name!r}: there is one of this name already; choose another")
+        if not re.fullmatch(r"(?!noisy_|enhanced_|improvement_)[a-z]\w*", name):  # columns begin with these words
+            raise UserError(f"metric {name!r}: must be a word of letters, digits and underscores, such as my_metric")
+        _try(name, function, reference)
+        described = f"{label} {unit}".strip()
+        METRICS[name] = Metric(described, digits, range, note or described, more_is_better, reference, function)
+        return function
+
+    return add
+
+
+def _try(name: str, function: Function, reference: bool) -> None:
+    """Raise UserError if the function fails on a second of noise, before a training has spent hours."""
+    clean = np.random.default_rng(0).normal(0, 0.1, _TRIAL)
+    try:
+        float(function(clean if reference else None, 0.5 * clean, _TRIAL))
+    except MetricFailure:
+        pass
+    except Exception as error:  # whatever the user's function raises
+        raise UserError(f"metric {name!r} fails on a second of noise: {type(error).__name__}: {error}") from error
 
 
 def more_is_better(name: str) -> bool:

@@ -32,7 +32,8 @@ RESULTS = ("cost.", "test.", "validation.")  # prefixes of the columns of result
 _NUMBERS = ("seconds", "steps", "data_wait")
 _FACTS = ("run", "path", "state", "error", "overrides", "tested_on", *_NUMBERS)
 _OUTPUTS = {"summary.json", "error.txt", "hparams.yaml", "metrics.csv"}
-NO_DIFFERENCE = ("run_dir", "run_name", "resume", "threads", "logger", "sweep")  # keys that leave results as they are
+# keys that leave results as they are
+NO_DIFFERENCE = ("run_dir", "run_name", "resume", "threads", "logger", "sweep", "imports")
 
 
 def read_runs(*folders: Path | str) -> pd.DataFrame:

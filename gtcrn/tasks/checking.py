@@ -30,6 +30,7 @@ from gtcrn.tasks.keys import Bound, Built, Section
 TARGET = "_target_"
 LIBRARIES = ("hydra", "logger")  # keys of others, to whom an empty text may say something
 MISSING = "???"  # a value that has to be given; the task says so where it needs it
+ON_PATH = "a module of your own is found in the folder in which you start the command, or on PYTHONPATH"
 PLAIN = {  # one of it, and many
     int: ("a whole number", "whole numbers"),
     float: ("a number", "numbers"),
@@ -234,7 +235,8 @@ def located(name: Any, key: str) -> Callable[..., Any]:
         target = resolve_name(name)
     except Exception as error:  # whatever the module that is imported raises
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{key}={_shown(name)}: can't be found ({reason}); compare with conf/") from error
+        hint = ON_PATH if isinstance(error, ModuleNotFoundError) else "compare with conf/"
+        raise UserError(f"{key}={_shown(name)}: can't be found ({reason}); {hint}") from error
     if not callable(target):
         raise UserError(f"{key}={name}: is no class or function that could build something")
     return target

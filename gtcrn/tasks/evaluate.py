@@ -71,9 +71,9 @@ def computable(metrics: Sequence[str], reference: bool) -> list[str]:
     check_metrics(metrics)
     if reference:
         return list(metrics)
-    if left_out := [name for name in metrics if name not in DNSMOS_METRICS]:
+    if left_out := [name for name in metrics if METRICS[name].reference]:
         log.info("no clean reference: left out %s", ", ".join(left_out))
-    chosen = [name for name in metrics if name in DNSMOS_METRICS] or list(DNSMOS_METRICS)
+    chosen = [name for name in metrics if not METRICS[name].reference] or list(DNSMOS_METRICS)
     check_metrics(chosen)
     return chosen
 

@@ -71,7 +71,6 @@ class MetricsKeys(Section):
 
 class RowsKeys(Section):
     rows: dict
-    causal: bool
 
 
 class Keys(Section):
@@ -92,6 +91,7 @@ class Keys(Section):
     padding: Literal["zeros", "reflect", "none"] | None
     threads: Count
     trust: bool
+    imports: list[str]
     run_dir: str
     run_name: str
     paths: PathsKeys

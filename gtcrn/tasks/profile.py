@@ -82,10 +82,6 @@ def profile_all(cfg: DictConfig, console: Console) -> dict:
     """Measure the models of conf/model/all.yaml, print and write their table."""
     if cfg.ckpt:
         raise UserError(f"ckpt={cfg.ckpt}: model=all measures models without weights; leave one of them out")
-    if not cfg.model.causal:
-        raise UserError(
-            "streaming=offline: has no effect on model=all, whose rows have overrides of their own; leave it out"
-        )
     configurations = {name: _row_model(name, row) for name, row in cfg.model.rows.items()}
     rows = []
     for name, model in configurations.items():

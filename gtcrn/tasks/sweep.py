@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf, read_write
 
 from gtcrn.errors import UserError
 from gtcrn.tasks import FAILURE, runs_beside
+from gtcrn.tasks.extending import find_extensions
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,10 @@ class SweepCallback(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs) -> None:
         """Name the jobs' folders by the overrides in which they differ, within an earlier sweep if that is resumed."""
         _check_plugins(config)
+        try:
+            find_extensions(config)  # the direction of a registered metric is asked for here, and by the report
+        except UserError as error:
+            sys.exit(f"error: {error}")  # of other exceptions Hydra makes a warning
         storage = config.hydra.sweeper.get("storage")
         if storage and storage.startswith(SQLITE):
             _prepare_storage(storage)

@@ -23,7 +23,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from gtcrn.data.speech import SpeechData
 from gtcrn.errors import Interrupted, UserError
 from gtcrn.files import unwritable, write_text
-from gtcrn.metrics import DNSMOS_METRICS
+from gtcrn.metrics import METRICS
 from gtcrn.metrics.pair import check_metrics
 from gtcrn.models.enhancer import Enhancer
 from gtcrn.models.initial_weights import initialise
@@ -168,8 +168,8 @@ def check_scores(cfg: DictConfig, module: pl.LightningModule, data: SpeechData) 
     reference = "clean" in data.dataset("validation")[0]
     if module.needs_clean and not reference:
         raise UserError("these data hold no clean speech, which this training learns from; training=qat needs none")
-    if not reference and (needed := set(cfg.metrics.validation) - set(DNSMOS_METRICS)):
-        raise UserError(f"metrics.validation: {', '.join(sorted(needed))} need clean speech, and these data hold none")
+    if not reference and (needed := sorted(name for name in cfg.metrics.validation if METRICS[name].reference)):
+        raise UserError(f"metrics.validation: {', '.join(needed)} need clean speech, and these data hold none")
     if cfg.evaluate:
         computable(cfg.metrics.test, reference="clean" in data.dataset("test")[0])
 
@@ -301,6 +301,8 @@ def make_callbacks(cfg: DictConfig, run_dir: Path, logged: Sequence[str]) -> lis
     """
     checkpoints = run_dir / CHECKPOINTS
     check_metrics(cfg.metrics.validation)
+    if shared := sorted(set(logged) & set(cfg.metrics.validation)):
+        raise UserError(f"metrics.validation: val/{shared[0]} is a part of the loss too; rename one of the two")
     chosen = {f"callbacks.{name}.": callback for name, callback in cfg.callbacks.items() if callback}
     for key, config in {"": cfg, **chosen}.items():
         monitor = config.get("monitor", cfg.monitor)

@@ -59,7 +59,7 @@ def test_python_of_spectra(exported, system, noisy, tmp_path, monkeypatch):
     """With sherpa-onnx's file, which is one of format=onnx with other states."""
     path, enhancer = exported("light_v3", "sherpa_onnx"), system("light_v3")
     facts = describe(PackedGraph(enhancer, "spectrum"), enhancer, Weights("", ""))
-    words = card.text(path.name, "onnx", facts, Proof(0, 1, 1, 1, 99), 1, "", "", "")
+    words = card.text(path.name, "onnx", "", facts, Proof(0, 1, 1, 1, 99), 1, "", "", "")
     (tmp_path / (path.name + card.SUFFIX)).write_text(words)
     monkeypatch.chdir(path.parent)
     names = {}
@@ -111,11 +111,21 @@ def test_cpp_of_sherpa_onnx_compiles(exported, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", [*FORMATS, "my_format"])
 def test_card(format):
     states = {"state.core.first": [1, 2, 3], "state.core.second": [1, 4]}
     facts = ModelFacts("DTLN", Signal("wave", 16000, 512, 128, 384), "none", states, "CC0", "made up", "0123abc")
-    words = card.text("x.file", format, facts, Proof(2e-6, 99, 0.5, 0.75, 99), 123456, "engine 1.2", "a test", "Good.")
+    words = card.text(
+        "x.file",
+        format,
+        "my_format:Stream",
+        facts,
+        Proof(2e-6, 99, 0.5, 0.75, 99),
+        123456,
+        "engine 1.2",
+        "a test",
+        "Good.",
+    )
     for told in (
         "# DTLN: x.file",
         "16000 Hz, one channel, 128 samples (8 ms)",
@@ -134,6 +144,7 @@ def test_card(format):
     ):
         assert told in words
     assert "$" not in words.replace("${", "")
+    assert ("from my_format import Stream" in words) == (format == "my_format")
     programs = re.findall(r"```\S+\n(.*?)```", words, re.DOTALL)
     assert programs and all(len(line) <= 120 for code in programs for line in code.splitlines())
 

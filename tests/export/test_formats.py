@@ -4,7 +4,8 @@ from itertools import product
 
 import pytest
 
-from gtcrn.export.formats import FORMATS, file_name
+from gtcrn.errors import UserError
+from gtcrn.export.formats import FORMATS, ExportFormat, file_name, register
 
 
 @pytest.mark.parametrize(
@@ -34,3 +35,15 @@ def test_no_two_exports_share_a_name():
     ]
     names = [file_name(*each) for each in wanted]
     assert len(set(names)) == len(names)
+
+
+def test_a_format_of_ones_own_keeps_its_name_and_suffix_to_itself(monkeypatch):
+    known = dict(FORMATS)
+    monkeypatch.setattr("gtcrn.export.formats.FORMATS", known)
+    own = ExportFormat("my_format", "my_format:Stream", "torch", ".ts")
+    register("script", own)
+    register("script", own)  # its module may be imported twice
+    assert list(known) == [*FORMATS, "script"]
+    for name, taken in (("onnx", own), ("other", own), ("other", own._replace(suffix=".onnx"))):
+        with pytest.raises(UserError, match=f"format={name}: its name or its suffix {taken.suffix} is that of format="):
+            register(name, taken)

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from gtcrn.metrics import METRICS, evaluate_pair, more_is_better
+from gtcrn.errors import UserError
+from gtcrn.metrics import METRICS, MetricFailure, WavePair, evaluate_pair, more_is_better, register, score_pairs
 
 
 def test_directions_are_those_of_the_measures_themselves():
@@ -37,3 +38,60 @@ def test_directions_are_those_of_the_measures_themselves():
 )
 def test_directions_by_the_names_of_logs_and_summaries(name, more):
     assert more_is_better(name) == more
+
+
+@pytest.fixture
+def own_metrics():
+    """Forget after a test what it registered."""
+    known = dict(METRICS)
+    yield
+    METRICS.clear()
+    METRICS.update(known)
+
+
+def peak_error(clean, enhanced, sample_rate):
+    if np.abs(enhanced).max() > 1:
+        raise MetricFailure("clipped")
+    return abs(np.abs(clean).max() - np.abs(enhanced).max())
+
+
+def test_one_call_registers_a_measure_with_unit_range_and_direction(own_metrics):
+    register("peak_error", label="peak error", unit="FS", range="0 to 1", more_is_better=False, digits=3)(peak_error)
+    assert METRICS["peak_error"].label == "peak error FS"
+    assert METRICS["peak_error"].described == "peak error FS; 0 to 1, less is better"
+    assert not more_is_better("val/peak_error") and more_is_better("test.improvement_peak_error")
+    clean = np.array([0.5, -0.25, 0.125], np.float32)
+    values, failures = evaluate_pair(clean, 0.5 * clean, 8000, ["si_sdr", "peak_error"])
+    assert values["peak_error"] == 0.25 and not failures
+    assert evaluate_pair(clean, 4 * clean, 8000, ["peak_error"]).failures == {"peak_error": "clipped"}
+    assert evaluate_pair(None, clean, 8000, ["peak_error"]).failures == {"peak_error": "no clean reference"}
+
+
+def test_a_registered_measure_may_need_no_reference(own_metrics):
+    level = register("level", label="level", range="0 to 1", more_is_better=True, reference=False)
+    level(lambda clean, enhanced, sample_rate: np.abs(enhanced).max() if clean is None else np.nan)
+    assert evaluate_pair(None, np.array([0.5, -0.25]), 8000, ["level"]).values == {"level": 0.5}
+
+
+def test_processes_that_score_know_registered_measures(own_metrics):
+    register("peak_error", label="peak error", range="0 to 1", more_is_better=False)(peak_error)
+    wave = np.array([0.5, -0.25], np.float32)
+    pairs = [WavePair(str(number), wave, wave / 2, wave) for number in range(2)]
+    scores = score_pairs(pairs, ["peak_error"], 8000, workers=2, progress=False)
+    assert scores["enhanced_peak_error"].tolist() == [0.25, 0.25] and scores["noisy_peak_error"].tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("name", "function", "message"),
+    [
+        ("pesq_wb", peak_error, "'pesq_wb': there is one of this name already"),
+        ("my metric", peak_error, "'my metric': must be a word"),
+        ("noisy_level", peak_error, "'noisy_level': must be a word"),
+        ("peak_error", lambda clean, enhanced: 0.0, "'peak_error' fails on a second of noise: TypeError: "),
+        ("peak_error", lambda clean, enhanced, sample_rate: None, "'peak_error' fails on a second of noise: TypeError"),
+    ],
+)
+def test_what_can_not_be_registered(own_metrics, name, function, message):
+    with pytest.raises(UserError, match=message):
+        register(name, label="x", range="0 to 1", more_is_better=True)(function)
+    assert METRICS.get(name) is None or METRICS[name].function is None

@@ -157,7 +157,7 @@ def test_every_model_has_a_row():
     [
         (["ckpt=best.ckpt"], "ckpt=best.ckpt: model=all measures models without weights"),
         (["profile=data"], "model=all is for profile=model: name one model, e.g. model=light_v3"),
-        (["streaming=offline"], "streaming=offline: has no effect on model=all"),
+        (["streaming=offline"], "model.causal: there is no such key; there are rows"),
         (["+model.rows.mine.overrides='model=nope'"], "model.rows.mine: In 'config': Could not find 'model/nope'"),
         (["+model.rows.mine.overrides='model.widht=1'"], "model.rows.mine: Could not override 'model.widht'"),
         (["+model.rows.mine.overrides='loss=mag'"], "model.rows.mine: loss=mag: only model and streaming can be"),
