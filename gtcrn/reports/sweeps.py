@@ -5,6 +5,7 @@ sweep, *others = compare(read_runs("outputs/2025-01-31/12-00-00_sweep"))
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -15,6 +16,8 @@ from gtcrn.errors import UserError
 from gtcrn.metrics import METRICS, more_is_better
 from gtcrn.reports.comparable import comparable
 from gtcrn.reports.runs import RESULTS, configured, differing
+
+log = logging.getLogger(__name__)
 
 
 class Measure(NamedTuple):
@@ -67,11 +70,11 @@ class Sweep(NamedTuple):
 
 
 def measures(runs: pd.DataFrame) -> dict[str, Measure]:
-    """Return the measures that any run has a value of, by name.
+    """Return the measures that any run has a value of, by name, but for those of `unregistered`.
 
     Names are such as pesq_wb and improvement_pesq_wb of the test, val/pesq_wb and val/loss of the last validation.
     """
-    found = {}
+    found, unknown = {}, unregistered(runs)
     for column in runs.columns[runs.notna().any()]:
         for prefix, kept in (
             ("test.enhanced_", ""),
@@ -79,9 +82,18 @@ def measures(runs: pd.DataFrame) -> dict[str, Measure]:
             ("validation.val/", "val/"),
         ):
             metric = column.removeprefix(prefix)
-            if column.startswith(prefix) and not metric.startswith("noisy_"):
+            if column.startswith(prefix) and not metric.startswith("noisy_") and metric not in unknown:
                 found[kept + metric] = _measure(kept, metric, column)
     return found
+
+
+def unregistered(runs: pd.DataFrame) -> set[str]:
+    """Return the metrics that are not known here, neither their unit nor in which direction they become better."""
+    scored = {
+        column.partition("noisy_")[2] for column in runs if column.startswith(("test.noisy_", "validation.val/noisy_"))
+    }
+    tested = {column.removeprefix("test.enhanced_") for column in runs if column.startswith("test.enhanced_")}
+    return (scored | tested) - METRICS.keys()
 
 
 def compare(runs: pd.DataFrame, metric: str | None = None) -> list[Sweep]:
@@ -91,6 +103,10 @@ def compare(runs: pd.DataFrame, metric: str | None = None) -> list[Sweep]:
     validation. Raises UserError for one that no run has, unless there are no results at all.
     """
     found = measures(runs)
+    if unknown := sorted(unregistered(runs)):
+        log.warning(
+            "left out %s: unknown here, so import the module that registers it, imports=[MODULE]", ", ".join(unknown)
+        )
     if metric is not None and found and metric not in found:
         raise UserError(f"metric={metric}: no run has it; choose from {', '.join(found)}")
     return [arrange(group.runs, metric, group.remarks) for group in comparable(runs)]

@@ -27,7 +27,7 @@ from gtcrn.files import unwritable
 from gtcrn.importing import ended_by_ctrl_c
 from gtcrn.tasks import resolvers  # noqa: F401  (registers what configurations ask for)
 from gtcrn.tasks.checking import check
-from gtcrn.tasks.extending import find_extensions
+from gtcrn.tasks.extending import find_modules_here, import_extensions
 from gtcrn.workers import end_with_parent
 
 FAILURE = "error.txt"
@@ -115,8 +115,9 @@ def checked(cfg: DictConfig) -> ModuleType:
     """Check the whole configuration and return the task that it names. Raises UserError for what a user can mend."""
     if cfg.task != "profile" and "rows" in (cfg.model or {}):
         raise UserError("model=all is for task=profile: name one model, e.g. model=light_v3")
-    find_extensions(cfg)
+    find_modules_here()
     check(cfg)
+    import_extensions(cfg)
     if cfg.sweep.resume and not in_sweep():
         raise UserError("sweep.resume is for sweeps, started with -m; a run of its own goes on with resume=auto")
     return importlib.import_module(f"gtcrn.tasks.{cfg.task}")

@@ -12,13 +12,14 @@ from gtcrn.errors import UserError
 from gtcrn.tasks.checking import ON_PATH, check_value, plain
 
 
-def find_extensions(cfg: DictConfig) -> None:
-    """Let modules be found in the folder of the command too, after all that is installed, and import `imports=`.
-
-    Raises UserError for a module that can't be imported.
-    """
+def find_modules_here() -> None:
+    """Let modules be found in the folder of the command too, after all that is installed."""
     if (here := os.getcwd()) not in sys.path:
         sys.path.append(here)
+
+
+def import_extensions(cfg: DictConfig) -> None:
+    """Import the modules of `imports=`. Raises UserError for one that can't be imported."""
     names = plain(cfg, "imports")
     check_value(names, list[str], "imports")
     for name in names:

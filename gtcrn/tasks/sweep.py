@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf, read_write
 
 from gtcrn.errors import UserError
 from gtcrn.tasks import FAILURE, runs_beside
-from gtcrn.tasks.extending import find_extensions
+from gtcrn.tasks.extending import find_modules_here, import_extensions
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,8 @@ class SweepCallback(Callback):
         """Name the jobs' folders by the overrides in which they differ, within an earlier sweep if that is resumed."""
         _check_plugins(config)
         try:
-            find_extensions(config)  # the direction of a registered metric is asked for here, and by the report
+            find_modules_here()
+            import_extensions(config)  # the direction of a registered metric is asked for here, and by the report
         except UserError as error:
             sys.exit(f"error: {error}")  # of other exceptions Hydra makes a warning
         storage = config.hydra.sweeper.get("storage")

@@ -1,0 +1,82 @@
+"""Models, corpora and registered metrics of a user's own need no edit of the framework."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from gtcrn.errors import UserError
+from gtcrn.metrics import METRICS
+from gtcrn.tasks import checked
+from gtcrn.tasks.checking import check
+from gtcrn.tasks.sweep import SweepCallback
+
+METRIC = """
+from gtcrn.metrics import register
+
+@register("own_metric", label="own", range="from 0", more_is_better=True)
+def own_metric(clean, enhanced, sample_rate):
+    return 1.0
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Enter an empty folder, and forget after the test what was imported from it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    yield tmp_path
+    for name in ("own_module", "broken_module"):
+        sys.modules.pop(name, None)
+    METRICS.pop("own_metric", None)
+
+
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def test_a_model_and_a_corpus_of_ones_own_get_nothing_they_did_not_ask_for(command, folder):
+    write(folder / "own_module.py", "def build(size: int = 1): ...\n")
+    write(folder / "conf/model/own.yaml", "_target_: own_module.build\nsize: 2\n")
+    write(folder / "conf/data/own.yaml", "_target_: own_module.build\n")
+    own = ["model=own", "data=own", f"hydra.searchpath=['file://{folder}/conf']"]
+    cfg = command(*own)
+    checked(cfg)
+    assert dict(cfg.model) == {"_target_": "own_module.build", "size": 2}
+    assert (cfg.trainer.max_epochs, cfg.optimizer.lr) == (100, 1e-3)  # not those of the demo's few minutes
+    with pytest.raises(UserError, match="model.causal: own_module.build has no such key; it has size"):
+        check(command(*own, "streaming=offline"))
+
+
+def test_a_module_is_found_beside_the_command_after_what_is_installed(command, folder):
+    write(folder / "own_module.py", METRIC)
+    write(folder / "torch.py", "raise RuntimeError")
+    checked(command("imports=[own_module]", "metrics.test=[own_metric]"))
+    assert METRICS["own_metric"].more_is_better and sys.path[-1] == str(folder)
+
+
+@pytest.mark.parametrize(
+    ("imports", "message"),
+    [
+        ("nowhere", r"imports=nowhere: must be a list of text"),
+        ("[nowhere]", r"imports=\[nowhere\]: can't be imported \(.*\); a module of your own is found in the folder in"),
+        ("[broken_module]", r"imports=\[broken_module\]: can't be imported \(KeyError: 'x'\)"),
+    ],
+)
+def test_modules_that_can_not_be_imported(command, folder, imports, message):
+    write(folder / "broken_module.py", "{}['x']\n")
+    with pytest.raises(UserError, match=message):
+        checked(command(f"imports={imports}"))
+
+
+def test_a_sweep_knows_the_direction_of_a_registered_metric(command, folder, monkeypatch):
+    """The launching process ranks the jobs, which may run in others."""
+    write(folder / "own_module.py", METRIC)
+    monkeypatch.setattr("gtcrn.tasks.sweep._check_plugins", lambda config: None)
+    config = command("imports=[own_module]")
+    with pytest.raises(Exception, match="hydra"):  # the rest of it needs Hydra's own part of the configuration
+        SweepCallback().on_multirun_start(config)
+    assert "own_metric" in METRICS
+    with pytest.raises(SystemExit, match="error: imports=.nowhere.: can't be imported"):
+        SweepCallback().on_multirun_start(command("imports=[nowhere]"))
