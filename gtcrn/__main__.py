@@ -1,5 +1,8 @@
 """The command `gtcrn …`, which is also `python -m gtcrn …` and, in a checkout, `python run.py …`."""
 
+import os
+import sys
+
 from gtcrn.importing import ended_by_ctrl_c
 
 
@@ -10,8 +13,11 @@ def main() -> None:
 
         from gtcrn import tasks
         from gtcrn.tasks.command_line import CONFIGS, one_line_errors
+        from gtcrn.tasks.completion import suggestions
     with one_line_errors():
         hydra.main(config_path=str(CONFIGS), config_name="config", version_base="1.3")(tasks.run)()
+    if "-sc" in sys.argv and "COMP_LINE" in os.environ:  # a shell asks, and takes more words than Hydra's
+        print(*suggestions(os.environ["COMP_LINE"]), sep="\n")
 
 
 if __name__ == "__main__":

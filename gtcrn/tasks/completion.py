@@ -1,0 +1,40 @@
+"""What a shell completes beside what Hydra does: the words that a key takes, and files.
+
+eval "$(gtcrn -sc install=bash)"     # in a terminal, or in ~/.bashrc; fish: gtcrn -sc install=fish | source
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+from typing import Literal, get_args, get_origin
+
+from gtcrn.tasks import keys
+from gtcrn.tasks.checking import alternatives
+from gtcrn.tasks.command_line import CONFIGS
+
+# of keys that may take other words too, and whose own lists would have to import torch
+WORDS = {
+    "format": ("onnx", "onnx_wave", "sherpa_onnx", "litert", "ncnn", "pt2"),
+    "quantize": ("int8", "int16x8", "mixed", "dynamic"),
+}
+
+
+def suggestions(line: str) -> list[str]:
+    """Return what the last word of a command line may become, none where Hydra knows, as in a choice of a group."""
+    *before, word = line.split(" ")
+    key, equals, begun = word.partition("=")
+    if not equals or (CONFIGS / key).is_dir():
+        return []
+    task = next((typed.removeprefix("task=") for typed in before if typed.startswith("task=")), "train")
+    kinds = alternatives(keys.declared(task).get(key, str))  # keys within groups may name files
+    words = WORDS.get(key) or [word for kind in kinds if get_origin(kind) is Literal for word in get_args(kind)]
+    if not words and str in kinds:
+        words = files(begun)
+    return [f"{key}={word}" for word in words if word.startswith(begun)]
+
+
+def files(begun: str) -> list[str]:
+    """Return the files and folders whose paths begin so, without those that would have to stand in quotes."""
+    paths = (f"{path}/" if os.path.isdir(path) else path for path in sorted(glob.glob(f"{glob.escape(begun)}*")))
+    return [path for path in paths if not set(path) & set(" =,'\"()[]{}")]
