@@ -13,7 +13,7 @@ __all__ = ["load"]
 
 
 def __getattr__(name: str) -> object:
-    # lazily, so that `python run.py --help` need not import torch
+    # lazily, so that `gtcrn --help` need not import torch
     if name == "load":
         from gtcrn.models.pretrained import load
 

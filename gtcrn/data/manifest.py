@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 FILE = "manifest.arrow"
 TABLES = (".arrow", ".feather", ".parquet")
-MAKE = "python run.py task=prepare prepare=manifest input=FOLDER"
+MAKE = "gtcrn task=prepare prepare=manifest input=FOLDER"
 SPOT_CHECKS = 100  # files of a ready-made manifest whose existence is checked
 
 FACTS = pa.schema(

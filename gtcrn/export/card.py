@@ -225,7 +225,7 @@ def scores_of(checkpoint: Path, published: str) -> str:
             raise UserError(f"{summary}: damaged: {error}") from error
         if means:
             return _table(means)
-    return "Not known. These give them: `python run.py task=evaluate ckpt=… data=… data.root=…`."
+    return "Not known. These give them: `gtcrn task=evaluate ckpt=… data=… data.root=…`."
 
 
 def _table(means: dict[str, float]) -> str:

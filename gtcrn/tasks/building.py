@@ -53,7 +53,7 @@ def build(config: DictConfig, **parts: Any) -> Any:
 def require(cfg: DictConfig, key: str) -> Any:
     """Return the value of a key that this task requires. Raises UserError if it is not given."""
     if OmegaConf.is_missing(cfg, key):
-        raise UserError(f"task={cfg.task} needs {key}=…; see python run.py --help")
+        raise UserError(f"task={cfg.task} needs {key}=…; see gtcrn --help")
     return cfg[key]
 
 

@@ -1,6 +1,6 @@
 """What a shell completes beside what Hydra does: the words that a key takes, and files.
 
-eval "$(gtcrn -sc install=bash)"     # in a terminal, or in ~/.bashrc; fish: gtcrn -sc install=fish | source
+eval "$(gtcrn -sc install=bash)"     # in a terminal, or in ~/.bashrc
 """
 
 from __future__ import annotations

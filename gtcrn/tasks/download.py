@@ -32,7 +32,7 @@ def run(cfg: DictConfig) -> None:
     console = Console()
     console.print(contents(folders))
     name = HydraConfig.get().runtime.choices["download"]  # it has the name of the choice of data= that reads it
-    console.print(f"next: python run.py data={name} data.root={root}", highlight=False, soft_wrap=True)
+    console.print(f"next: gtcrn data={name} data.root={root}", highlight=False, soft_wrap=True)
 
 
 def contents(folders: list[Path]) -> Table:

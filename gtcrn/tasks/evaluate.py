@@ -50,7 +50,7 @@ def run(cfg: DictConfig) -> None:
         report(scores, folder, title="finished audio")
     else:
         if not cfg.ckpt:
-            raise UserError("task=evaluate needs ckpt=…, or enhanced=… (and clean=…); see python run.py --help")
+            raise UserError("task=evaluate needs ckpt=…, or enhanced=… (and clean=…); see gtcrn --help")
         checkpoint, enhancer = load_checkpoint(cfg)
         if holds_integers(checkpoint):
             log.info("ckpt=%s holds integers: these are scored, not the float model they come from", cfg.ckpt)

@@ -54,7 +54,7 @@ def check(cfg: DictConfig, name: str) -> None:
         others = "|".join(other for other in NEEDS if other != name)
         raise UserError(
             f"task=prepare prepare={name} needs {' and '.join(missing)} (other steps are prepare={others}); "
-            "see python run.py --help"
+            "see gtcrn --help"
         )
     if cfg.input is not None and cfg.output is not None and name != "manifest":
         source, target = (expanded(cfg[key]).resolve() for key in ("input", "output"))

@@ -65,7 +65,7 @@ def find(paths: Sequence[Path]) -> list[dict]:
                 log.warning("left out %s", error)
     if not models:
         raise UserError(
-            f"models={','.join(map(str, paths))}: no wave file there; python run.py task=export ckpt=… "
+            f"models={','.join(map(str, paths))}: no wave file there; gtcrn task=export ckpt=… "
             "format=onnx_wave makes one"
         )
     names = [model["path"].stem.removesuffix("_wave") for model in models]
@@ -83,7 +83,7 @@ def describe(path: Path) -> dict:
     if kind != "wave":
         raise UserError(
             f"{path}: its kind is {kind}, and the page needs samples in and out; make such a file: "
-            "python run.py task=export ckpt=… format=onnx_wave"
+            "gtcrn task=export ckpt=… format=onnx_wave"
         )
     try:
         # the page needs no n_fft, since any STFT is inside the file

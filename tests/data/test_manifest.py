@@ -149,7 +149,7 @@ def test_a_ready_made_manifest_is_opened_as_it_is(tree, tmp_path, suffix, monkey
     assert [(row.path, row.speaker) for row in files] == [(scanned[0].path, "ann"), (scanned[2].path, "ben")]
     assert files.identify_speakers() == [("ann", "manifest"), ("ben", "manifest")]
     scanned[2].path.unlink()
-    with pytest.raises(UserError, match="a_2.wav, one of its files, is missing; make it anew with python run.py"):
+    with pytest.raises(UserError, match="a_2.wav, one of its files, is missing; make it anew with gtcrn"):
         opened(file, tmp_path)
 
 
@@ -227,7 +227,7 @@ def test_a_ready_made_manifest_whose_lengths_are_wrong_is_refused(tree, tmp_path
     ):
         wrong = table.set_column(table.column_names.index(column), column, pa.array(values))
         write_table(wrong, tmp_path / "wrong.arrow")
-        with pytest.raises(UserError, match=f"wrong.arrow: {message}.*make it anew with python run.py"):
+        with pytest.raises(UserError, match=f"wrong.arrow: {message}.*make it anew with gtcrn"):
             opened(tmp_path / "wrong.arrow", tmp_path)
 
 

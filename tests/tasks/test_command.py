@@ -20,7 +20,7 @@ def only(folder: Path, pattern: str) -> Path:
 def test_help(tmp_path):
     result = run_command(tmp_path, "--help")
     assert result.returncode == 0
-    for word in ("task=evaluate", "gtcrn, light_v3", "python run.py -m model=light_v3"):
+    for word in ("task=evaluate", "gtcrn, light_v3", "gtcrn -m model=light_v3"):
         assert word in result.stdout
     assert not list(tmp_path.iterdir())
 

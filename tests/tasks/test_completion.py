@@ -45,7 +45,11 @@ def test_suggestions(tmp_path, monkeypatch, typed, completed):
 @pytest.mark.skipif(not shutil.which("bash"), reason="bash is not installed")
 @pytest.mark.parametrize(
     ("typed", "completed"),
-    [("task=export format=onnx_", "format=onnx_wave"), ("model=light", "model=light_v3"), ("ckpt=be", "ckpt=best.ckpt")],
+    [
+        ("task=export format=onnx_", "format=onnx_wave"),
+        ("model=light", "model=light_v3"),
+        ("ckpt=be", "ckpt=best.ckpt"),
+    ],
 )
 def test_in_bash(tmp_path, typed, completed):
     """As an installed command, whose words a shell takes apart."""
@@ -55,7 +59,8 @@ def test_in_bash(tmp_path, typed, completed):
     command.chmod(0o755)
     (tmp_path / "best.ckpt").touch()
     script = (
-        f'PATH={command.parent}:$PATH; export PYTHONPATH={Path(__file__).parents[2]}; eval "$(gtcrn -sc install=bash)"\n'
+        f"PATH={command.parent}:$PATH; export PYTHONPATH={Path(__file__).parents[2]}\n"
+        'eval "$(gtcrn -sc install=bash)"\n'
         f"COMP_LINE='gtcrn {typed}' COMP_WORDS=(gtcrn {typed})\n"
         "COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); hydra_bash_completion; printf '%s\\n' \"${COMPREPLY[@]}\"\n"
     )

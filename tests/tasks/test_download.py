@@ -64,7 +64,7 @@ def test_a_corpus_arrives(tmp_path, address):
         assert "licence: CC BY 4.0" in shown
         assert re.search(r"^ +noisy_testset_wav +2 +0\.01 *$", shown, re.M)
         assert re.search(r"^ +logfiles +1 +– *$", shown, re.M)
-        assert shown.endswith("next: python run.py data=vctk_demand data.root=corpus\n")
+        assert shown.endswith("next: gtcrn data=vctk_demand data.root=corpus\n")
         assert shown.count("complete with 2 files, skipped") == skipped
     assert [pair.snr for pair in VctkDemand(tmp_path / "corpus", ["28spk"], ["p226"]).pairs("test")] == [17.5, 12.5]
 
