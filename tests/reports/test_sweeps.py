@@ -144,6 +144,15 @@ def test_which_measure(tmp_path):
         sweeps.compare(runs, "pesq_wb")
 
 
+def test_a_metric_that_is_not_registered_here_is_left_out(tmp_path, caplog):
+    """Nothing tells in which direction it becomes better."""
+    for number in range(2):
+        write_run(tmp_path / str(number), test={"stoi": 0.5, "own_metric": number}, r=number)
+    (sweep,) = sweeps.compare(read_runs(tmp_path))
+    assert set(sweeps.measures(sweep.runs)) == {"stoi", "val/stoi", "val/loss"}
+    assert "left out own_metric: unknown here" in caplog.text and "imports=[MODULE]" in caplog.text
+
+
 @pytest.mark.parametrize("count", [3, 30])
 def test_every_configuration_is_numbered_beside_the_pareto_front(tmp_path, count):
     for number in range(count):  # a front of the first, the second and the last

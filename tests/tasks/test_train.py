@@ -188,3 +188,10 @@ def test_one_process_trains_in_a_folder(tmp_path, monkeypatch):
     assert not (tmp_path / "nothing").exists()
     (tmp_path / "file").write_text("")
     assert "can't be written (Not a directory; " in refusal(resuming.locked(tmp_path / "file" / "run").__enter__)
+
+
+def test_a_metric_and_a_loss_term_of_one_name_are_refused(command, tmp_path):
+    cfg = command("metrics.validation=[si_sdr]", "monitor=val/si_sdr")
+    train.make_callbacks(cfg, tmp_path, ("loss", "sisdr"))
+    with pytest.raises(UserError, match="metrics.validation: val/si_sdr is a part of the loss too"):
+        train.make_callbacks(cfg, tmp_path, ("loss", "si_sdr"))
