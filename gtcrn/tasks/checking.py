@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import isfinite
 from pkgutil import resolve_name
@@ -48,6 +49,9 @@ def check(cfg: DictConfig) -> None:
     declared = keys.declared(cfg.task)
     typed = OmegaConf.to_container(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
     added = {line.lstrip("+").partition("=")[0] for line in typed if line.startswith("+")}
+    for line in typed:
+        if declared.get(re.split("[.=@/]", line.lstrip("+~"))[0]) == keys.Unused:
+            raise UserError(f"{line}: has no effect in task={cfg.task}; leave it out")
     for key in sorted(added & cfg.keys() - declared.keys()):
         if f"${{{key}}}" not in OmegaConf.to_yaml(cfg):  # a key of one's own that others refer to
             raise UserError(f"+{key}: task={cfg.task} has no such key; {nearest(key, declared)}")
@@ -55,7 +59,7 @@ def check(cfg: DictConfig) -> None:
     # plain values first, since a `_target_` may import torch, which takes seconds
     for key in sorted(declared, key=lambda key: TARGET in str(raw.get(key))):
         annotation = declared[key]
-        if annotation is not keys.Choices:
+        if annotation not in (Any, keys.Unused):
             if key not in cfg.keys():  # `in` would not see what is to be given yet
                 raise UserError(f"{key} is missing: task={cfg.task} needs it, so leave ~{key} or {key}=null out")
             check_value(plain(cfg, key), annotation, key)

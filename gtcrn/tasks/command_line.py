@@ -42,12 +42,21 @@ def one_line_errors() -> Iterator[None]:
     except OSError as error:  # Hydra makes the run's folder; the error of a full disk names no file
         reason = unwritable(error.filename, error) if error.filename else f"the run's folder: {error.strerror}"
         sys.exit(_show(f"{reason}; name another folder with hydra.run.dir="))
-    except ValueError as error:  # raised for a group that is null, without its name
-        nulls = ", ".join(word for word in sys.argv[1:] if word.endswith("=null"))
-        sys.exit(_show(f"{nulls}: {error}" if nulls else str(error)))
+    except ValueError as error:  # raised for a choice that is no text, without the name of its group
+        sys.exit(_show(_no_choice() or str(error)))
     except KeyboardInterrupt:
         print("error: interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def _no_choice() -> str | None:
+    """Return which choice of a group is no text, such as null, and what there is to choose; None if all are."""
+    for word in sys.argv[1:]:
+        group, _, _ = word.partition("=")
+        choices = sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
+        if choices and isinstance(OverridesParser.create().parse_override(word).value(), int | float | None):
+            return f"{word}: choose one of {', '.join(choices)}"
+    return None
 
 
 def _without_plus(message: str) -> str | None:

@@ -28,7 +28,7 @@ class Section:
 Count = Annotated[int, Bound(1)]
 Index = Annotated[int, Bound(0)]
 Positive = Annotated[float, Bound(0, included=False)]
-Choices = Any  # a group that this task leaves alone
+Unused = Annotated[Any, "unused"]  # a group that this task leaves alone
 
 Model = Annotated[dict, Built("gtcrn.models.enhancer.Enhancer")]
 Data = Annotated[dict, Built("gtcrn.data.speech.SpeechData")]
@@ -44,6 +44,9 @@ STRICTER = {
     ("torch.optim.Optimizer", "betas"): tuple[float, float],
     ("pytorch_lightning.Trainer", "accumulate_grad_batches"): Count,
     ("pytorch_lightning.Trainer", "check_val_every_n_epoch"): Count | None,
+    ("pytorch_lightning.Trainer", "max_epochs"): Count | Literal[-1] | None,
+    ("pytorch_lightning.Trainer", "max_steps"): Count | Literal[-1],
+    ("pytorch_lightning.Trainer", "limit_train_batches"): Positive | None,
 }
 
 
@@ -77,16 +80,16 @@ class Keys(Section):
     """The keys that every task has."""
 
     task: str
-    model: Choices
-    loss: Choices
-    data: Choices
-    training: Choices
-    optimizer: Choices
-    scheduler: Choices
-    metrics: Choices
-    trainer: Choices
-    callbacks: Choices
-    logger: Choices
+    model: Any  # beside ckpt= it may name what that holds, see `gtcrn.tasks.building.load_checkpoint`
+    loss: Unused
+    data: Unused
+    training: Unused
+    optimizer: Unused
+    scheduler: Unused
+    metrics: Unused
+    trainer: Unused
+    callbacks: Unused
+    logger: Unused
     seed: Index
     padding: Literal["zeros", "reflect", "none"] | None
     threads: Count
@@ -156,6 +159,7 @@ class ExportKeys(Keys):
 
 class ProfileKeys(Keys):
     model: Model | RowsKeys
+    data: Any  # profile=data checks it
     metrics: MetricsKeys
     profile: Annotated[dict, Built("")]
     ckpt: str | None

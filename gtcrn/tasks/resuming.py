@@ -29,6 +29,7 @@ from gtcrn.training.datamodule import SpeechDataModule
 log = logging.getLogger(__name__)
 
 CHECKPOINTS = "checkpoints"  # folder within the folder of a run
+BEST = "best.ckpt"
 SUMMARY = "summary.json"  # it exists if the run is finished
 _HPARAMS = "hparams.yaml"  # the configuration with which a run was last started
 _ORPHANS = 15  # s within which the loader workers of a killed process notice its end, and end too
@@ -94,7 +95,13 @@ def find_checkpoint(cfg: DictConfig, run_dir: Path) -> tuple[Path, dict] | None:
     It is `last.ckpt`, or `previous.ckpt` if that is damaged or missing. Raises UserError if neither can be read, or if
     it holds another model, was trained in another way, or has trained longer than this run is to.
     """
-    if not (cfg.resume or in_sweep()) or not _saved(run_dir):
+    if not (cfg.resume or in_sweep()):
+        return None
+    last = run_dir / CHECKPOINTS / LAST
+    if last.is_dir():
+        raise UserError(f"{last}: a folder, where the run writes its checkpoint; move it away")
+    if not _saved(run_dir):
+        _require_nothing_lost(run_dir)
         return None
     for partial in (run_dir / CHECKPOINTS).glob(".*.partial"):  # a killed process may have left them half written
         partial.unlink()
@@ -132,6 +139,16 @@ def comparable(config: Mapping[str, Any]) -> dict:
 
 def _saved(run_dir: Path) -> bool:
     return any((run_dir / CHECKPOINTS / name).is_file() for name in (LAST, PREVIOUS))
+
+
+def _require_nothing_lost(run_dir: Path) -> None:
+    """Raise UserError if a run has trained beyond its first epoch, at whose end last.ckpt is written, and has none."""
+    best = run_dir / CHECKPOINTS / BEST
+    if best.is_file() and read_checkpoint(best).get("epoch", 0) > 0:
+        raise UserError(
+            f"{run_dir}: its {CHECKPOINTS}/{LAST} is gone, so it can't go on, and a new run would overwrite what is "
+            f"left; init_from={best} begins another run with its best weights"
+        )
 
 
 def _is_named(run_dir: Path) -> bool:
@@ -186,7 +203,7 @@ def _readable(run_dir: Path, wanted: str) -> tuple[Path, dict]:
         if reasons:
             log.warning("%s; going on from the one before it, of step %d", reasons[0], content["global_step"])
         return checkpoints / name, content
-    best = checkpoints / "best.ckpt"
+    best = checkpoints / BEST
     advice = f"; init_from={best} begins another run with its best weights" if best.is_file() else ""
     raise UserError(f"{'; '.join(reasons)}: there is nothing to go on from{advice}")
 

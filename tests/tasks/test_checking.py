@@ -86,6 +86,8 @@ def test_every_key_of_a_task_is_declared(command, task):
     [
         ["+trainer.callbacks=[{_target_: pytorch_lightning.callbacks.Timer}]"],
         ["+width=8", "model=gtcrn", "model.channels=${width}"],
+        ["task=profile", "data=demo", "data.train_files=8"],
+        ["task=evaluate", "data=demo", "metrics.workers=1", "model=gtcrn"],
     ],
 )
 def test_what_may_be_added(command, overrides):
@@ -109,6 +111,8 @@ def test_what_may_be_added(command, overrides):
         (["loss._target_=torch.nn.L1Loss"], "loss._target_=torch.nn.L1Loss: makes something else"),
         (["+trainer.nosuch=1"], "trainer.nosuch: pytorch_lightning.Trainer has no such key"),
         (["trainer.check_val_every_n_epoch=0"], "trainer.check_val_every_n_epoch=0: must be a whole number of"),
+        (["trainer.max_epochs=0"], "trainer.max_epochs=0: must be a whole number of at least 1 or -1 or null"),
+        (["trainer.limit_train_batches=0.0"], "trainer.limit_train_batches=0.0: must be a number above 0 or null"),
         (["+nosuch=1"], "+nosuch: task=train has no such key"),
         (["+trainer.callbacks=5"], "trainer.callbacks=5: must be a list"),
         (["model.sample_rate=${nosuch}"], "model.sample_rate: can't be worked out"),
@@ -122,6 +126,9 @@ def test_what_may_be_added(command, overrides):
         (["task=live", "block=0"], "block=0: must be a whole number of at least 1 or null"),
         (["task=live", "device_rate=fast"], "device_rate=fast: must be a whole number of at least 1 or null"),
         (["task=live", "seconds=long"], "seconds=long: must be a number above 0 or null"),
+        (["task=export", "ckpt=a", "loss=mag"], "loss=mag: has no effect in task=export; leave it out"),
+        (["task=enhance", "++data.root=a"], "++data.root=a: has no effect in task=enhance; leave it out"),
+        (["task=report", "~trainer"], "~trainer: has no effect in task=report; leave it out"),
         (["task=serve", "port=-1"], "port=-1: must be a whole number of at least 0"),
     ],
 )

@@ -75,6 +75,14 @@ def test_a_misspelt_choice_in_a_file_is_told_with_the_file(capsys, tmp_path):
     assert capsys.readouterr().err == f"error: {told}\n"
 
 
+@pytest.mark.parametrize("typed", ["logger=null", "streaming=true", "trainer=2"])
+def test_a_choice_that_is_no_text(capsys, monkeypatch, typed):
+    monkeypatch.setattr("sys.argv", ["run.py", "-m", "seed=null", "model=micro,dtln", typed])
+    with pytest.raises(SystemExit, match="2"), one_line_errors():
+        compose("seed=null", "model=micro", typed)
+    assert capsys.readouterr().err.startswith(f"error: {typed}: choose one of ")
+
+
 def test_what_is_no_value_is_left_to_hydra(capsys):
     with pytest.raises(SystemExit, match="2"), one_line_errors():
         READER.parse_overrides(["input"])

@@ -154,6 +154,25 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(earlier, caplog):
     assert f"there is nothing to go on from; init_from={last.with_name('best.ckpt')} begins another run" in told
 
 
+def test_a_run_whose_last_checkpoint_is_gone_is_not_overwritten(earlier):
+    last = earlier()
+    here = composed(f"run_dir={last.parents[1]}", "resume=auto")
+    best = last.rename(last.with_name("best.ckpt"))
+    assert resuming.find_checkpoint(here, last.parents[1]) is None  # of the first epoch, at whose end it was killed
+    content = read_checkpoint(best)  # it is mapped into memory, so the file must not be written over
+    best.unlink()
+    torch.save(content | {"epoch": 1}, best)
+    told = refusal(resuming.find_checkpoint, here, last.parents[1])
+    assert "last.ckpt is gone, so it can't go on" in told and f"init_from={best} begins another run" in told
+
+
+def test_a_folder_in_the_place_of_the_checkpoint_is_told_at_once(earlier):
+    last = earlier()
+    last.rename(last.with_name("previous.ckpt"))
+    last.mkdir()
+    assert "last.ckpt: a folder, where the run writes" in refusal(found, composed(f"resume={last}"))
+
+
 def test_only_the_last_checkpoint_is_resumed_from(earlier):
     last = earlier()
     best = shutil.copy(last, last.with_name("best.ckpt"))
