@@ -45,7 +45,7 @@ def test_a_model_and_a_corpus_of_ones_own_get_nothing_they_did_not_ask_for(comma
     checked(cfg)
     assert dict(cfg.model) == {"_target_": "own_module.build", "size": 2}
     assert (cfg.trainer.max_epochs, cfg.optimizer.lr) == (100, 1e-3)  # not those of the demo's few minutes
-    with pytest.raises(UserError, match="model.causal: own_module.build has no such key; it has size"):
+    with pytest.raises(UserError, match="model.causal: own_module.build has no such key; there are size"):
         check(command(*own, "streaming=offline"))
 
 
