@@ -1,5 +1,8 @@
-"""What pyproject.toml can't say beside finding packages: a wheel carries the folder conf/ as gtcrn/conf."""
+"""What pyproject.toml can't say: a wheel carries the folder conf/ as gtcrn/conf."""
 
-from setuptools import find_packages, setup
+from setuptools import find_namespace_packages, setup
 
-setup(packages=[*find_packages(include=["gtcrn*"]), "gtcrn.conf"], package_dir={"gtcrn.conf": "conf"})
+packages = find_namespace_packages(include=["gtcrn*"], exclude=["*.__pycache__*", "*.node_modules*"])
+configurations = ["gtcrn.conf", *(f"gtcrn.conf.{group}" for group in find_namespace_packages("conf"))]
+
+setup(packages=packages + configurations, package_dir={"gtcrn.conf": "conf"})
