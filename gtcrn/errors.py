@@ -12,6 +12,11 @@ def printable(text: object) -> str:
     return str(text).encode(errors="backslashreplace").decode()
 
 
+def counted(number: int, one: str, many: str | None = None) -> str:
+    """Return the number and its noun, e.g. `1 file` or `2,000 files`. many: the plural where it is not `one` + s."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
 class UserError(ValueError):
     """An error that the user can mend: a path, a key, a file.
 

@@ -21,7 +21,7 @@ from gtcrn.data.mixing import Recipe, mix, without_offset
 from gtcrn.data.pairs import FilePair, PairTable
 from gtcrn.data.seeding import generator
 from gtcrn.dsp.alignment import Denoise
-from gtcrn.errors import UserError
+from gtcrn.errors import UserError, counted
 
 log = logging.getLogger(__name__)
 
@@ -112,9 +112,9 @@ class PairedDataset:
         return ExplainedItem(waves, facts | {"clean": str(pair.clean or ""), "snr": pair.snr})
 
     def describe(self) -> str:
-        """Return e.g. `11572 files, 9.41 h, 28 speakers, SNR 0.0 to 15.0 dB`."""
+        """Return e.g. `11,572 files, 9.41 h, 28 speakers, SNR 0.0 to 15.0 dB`."""
         seconds = np.sum(self.pairs.column("frames") / self.pairs.column("rate"))
-        line = f"{len(self)} files, {_length(seconds)}, {len(self.speakers())} speakers"
+        line = f"{counted(len(self), 'file')}, {_length(seconds)}, {counted(len(self.speakers()), 'speaker')}"
         snrs = self.pairs.column("snr")
         snrs = snrs[np.isfinite(snrs)]
         return f"{line}, SNR {snrs.min():.1f} to {snrs.max():.1f} dB" if len(snrs) else line
@@ -205,11 +205,11 @@ class MixedDataset:
         return ExplainedItem(waves, facts)
 
     def describe(self) -> str:
-        """Return e.g. `60000 items of 4 s from 60000 files, 500.00 h; noise: 60000 files, 181.20 h; 3000 rooms`."""
-        line = f"{len(self)} items of {self.segment / self.sample_rate:g} s from {_sizes(self.speech)}"
+        """Return e.g. `60,000 items of 4 s from 60,000 files, 500.00 h; noise: 60,000 files, 181.20 h; 3,000 rooms`."""
+        line = f"{counted(len(self), 'item')} of {self.segment / self.sample_rate:g} s from {_sizes(self.speech)}"
         line += f"; noise: {_sizes(self.noise)}"
         rooms = sum(len(corpus.files) for corpus in self.rir)
-        return f"{line}; {rooms} rooms" if rooms else f"{line}; no rooms"
+        return f"{line}; {counted(rooms, 'room')}" if rooms else f"{line}; no rooms"
 
     def speakers(self) -> set[str]:
         return {speaker for corpus in self.speech for speaker in corpus.files.speakers()} - {""}
@@ -245,7 +245,9 @@ def _sizes(corpora: Sequence[WeightedCorpus]) -> str:
     if len(corpora) > 1:
         total = sum(corpus.weight for corpus in corpora)
         shares = " (" + ", ".join(f"{corpus.name} {100 * corpus.weight / total:.0f} %" for corpus in corpora) + ")"
-    return f"{files} files, {_length(sum(corpus.files.column('seconds').sum() for corpus in corpora))}{shares}"
+    return (
+        f"{counted(files, 'file')}, {_length(sum(corpus.files.column('seconds').sum() for corpus in corpora))}{shares}"
+    )
 
 
 class BlendedDataset:

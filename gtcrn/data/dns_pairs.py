@@ -15,7 +15,7 @@ import numpy as np
 from gtcrn.data.pairs import FilePair
 from gtcrn.data.shards import audio_files, subfolders
 from gtcrn.data.speakers import known_speaker, split_of
-from gtcrn.errors import UserError
+from gtcrn.errors import UserError, counted
 from gtcrn.files import expanded
 
 log = logging.getLogger(__name__)
@@ -85,11 +85,12 @@ class DnsPairs:
         groups = np.array([*known, ""] if unknown else known, object)
         splits = split_of(groups, {"validation": self.validation_share})
         if splits is None:
-            found = f"data.root={root}: the names of {len(good)} file(s) tell {len(known)} reader(s) or speaker(s)"
+            files, people = counted(len(good), "file"), counted(len(known), "reader or speaker", "readers or speakers")
             raise UserError(
-                f"{found}, too few to train and validate: hold out files, whoever speaks in them, data.held_out_by=file"
+                f"data.root={root}: the names of {files} tell {people}, too few to train and validate: hold out files, "
+                "whoever speaks in them, data.held_out_by=file"
                 if self.held_out_by == "speaker"
-                else f"data.root={root}: {len(good)} file(s) are too few to train and validate; give more"
+                else f"data.root={root}: {files}, too few to train and validate; give more"
             )
         if split == "train":
             log.info("data.root=%s: %d readers or speakers in %d files", root, len(known), len(good) - unknown)

@@ -21,7 +21,7 @@ import requests
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from gtcrn.errors import UserError
+from gtcrn.errors import UserError, counted
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ class Archive:
             raise UserError(
                 f"{folder}: holds {present} of {self.files or 'its'} files; remove or rename it, then repeat"
             )
-        log.info("%s: complete with %d files, skipped", folder, present)
+        log.info("%s: complete with %s, skipped", folder, counted(present, "file"))
         return True
 
 

@@ -16,7 +16,7 @@ from gtcrn.data.folders import NO_UTF8, is_utf8, listed_lines, search
 from gtcrn.data.scan import BadFile, cached_scan
 from gtcrn.data.speakers import SpeakerRule, speaker_rule
 from gtcrn.data.tables import MappedTable, write_by_content
-from gtcrn.errors import UserError, printable
+from gtcrn.errors import UserError, counted, printable
 from gtcrn.files import expanded
 
 log = logging.getLogger(__name__)
@@ -181,7 +181,7 @@ def _checked(manifest: Manifest, key: str) -> Manifest:
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
             raise refused(f"{field.name} is {column.type} where {field.type} is needed") from None
         if column.null_count:
-            raise refused(f"{field.name} is missing in {column.null_count} row(s)")
+            raise refused(f"{field.name} is missing in {counted(column.null_count, 'row')}")
     frames, rate = manifest.column("frames"), manifest.column("rate")
     good = np.asarray(manifest.column("problem") == "")
     agree = (frames > 0) & (rate > 0) & np.isclose(manifest.column("seconds") * rate, frames, rtol=0, atol=0.5)

@@ -9,7 +9,7 @@ import numpy as np
 from gtcrn.data.pairs import FilePair
 from gtcrn.data.shards import audio_files
 from gtcrn.data.speakers import speaker_rule, split_of
-from gtcrn.errors import UserError
+from gtcrn.errors import UserError, counted
 from gtcrn.files import expanded
 
 
@@ -45,8 +45,9 @@ class NoisyRecordings:
         if splits is None and self.held_out_by == "speaker":
             known = len(set(speakers) - {""})
             raise UserError(
-                f"data.root={self.root}: the names of {len(files)} file(s) tell {known} speaker(s), too few to train "
-                "and validate: hold out files, whoever speaks in them, data.held_out_by=file"
+                f"data.root={self.root}: the names of {counted(len(files), 'file')} tell "
+                f"{counted(known, 'speaker')}, too few to train and validate: hold out files, whoever speaks in them, "
+                "data.held_out_by=file"
             )
         if splits is None:
             raise UserError(f"data.root={self.root} should hold two recordings or more: some train, others validate")

@@ -9,6 +9,7 @@ from tqdm.contrib.concurrent import thread_map
 from gtcrn.data import audio
 from gtcrn.data.cache import cache_folder, digest, stamp
 from gtcrn.data.pairs import FilePair
+from gtcrn.errors import counted
 from gtcrn.files import fitting
 
 log = logging.getLogger(__name__)
@@ -34,7 +35,7 @@ def resampled(pairs: list[FilePair], sample_rate: int, cache_dir: str | Path | N
         audio.write(copies[path], audio.resample(wave, rate, sample_rate), sample_rate, "FLOAT")
 
     if missing:
-        log.info("resampling %d files to %d Hz once, into %s", len(missing), sample_rate, folder)
+        log.info("resampling %s to %d Hz once, into %s", counted(len(missing), "file"), sample_rate, folder)
         thread_map(copy, missing, desc=f"resampling to {sample_rate} Hz", unit="file", disable=None)
     return [
         pair

@@ -18,7 +18,7 @@ from gtcrn.data.resampled import resampled
 from gtcrn.data.scan import BadFile, scan
 from gtcrn.data.speakers import split_of
 from gtcrn.dsp.alignment import Aligned, Denoise
-from gtcrn.errors import UserError
+from gtcrn.errors import UserError, counted
 
 log = logging.getLogger(__name__)
 
@@ -235,8 +235,8 @@ class MixSource:
         if owners is None and role == "speech":
             raise UserError(f"{key}: {_speaker_summary(corpora)}, too few to hold any out: {self._advice(by_speaker)}")
         if owners is None:
-            warning = "%s: %d file(s), too few to hold any out: the same ones train, validate and test"
-            log.warning(warning, key, len(groups))
+            warning = "%s: %s, too few to hold any out: the same ones train, validate and test"
+            log.warning(warning, key, counted(len(groups), "file"))
             return dict.fromkeys(("train", *splits), corpora)
         members = {split: set(groups[owners == split]) for split in ("train", *splits)}
         assert sum(map(len, members.values())) == len(set(groups)), "a speaker, noise or room is in two splits"
@@ -266,13 +266,13 @@ class MixSource:
 
 
 def _speaker_summary(corpora: list[WeightedCorpus]) -> str:
-    """Return e.g. `206 speaker(s) in 652 file(s) (LibriSpeech 206; 309 file(s) of unknown speakers)`."""
+    """Return e.g. `206 speakers in 652 files (LibriSpeech 206; 309 files of unknown speakers)`."""
     files = [found for corpus in corpora for found in corpus.files.identify_speakers()]
     speakers = Counter(by for _, by in set(files) - {("", "")})
     by = [", ".join(f"{name} {count}" for name, count in speakers.most_common())] if speakers else []
     if unknown := files.count(("", "")):
-        by.append(f"{unknown} file(s) of unknown speakers")
-    return f"{sum(speakers.values())} speaker(s) in {len(files)} file(s) ({'; '.join(by)})"
+        by.append(f"{counted(unknown, 'file')} of unknown speakers")
+    return f"{counted(speakers.total(), 'speaker')} in {counted(len(files), 'file')} ({'; '.join(by)})"
 
 
 class BlendSource:

@@ -21,7 +21,7 @@ from gtcrn.data.scan import BadFile
 from gtcrn.data.sources import BlendSource, LoadingOptions, MixSource, PairSource, SeparateTestSource, Source
 from gtcrn.data.vctk_demand import VctkDemand
 from gtcrn.dsp.alignment import Denoise
-from gtcrn.errors import UserError
+from gtcrn.errors import UserError, counted
 
 log = logging.getLogger(__name__)
 
@@ -121,7 +121,8 @@ class SpeechData:
         for split in self._datasets.keys() - {"train"}:
             if shared := sorted(training & self._datasets[split].speakers()):
                 named = ", ".join(shared[:5]) + (", …" if len(shared) > 5 else "")
-                log.warning("%d speaker(s) of the %s set train too: %s", len(shared), split, named)
+                who = counted(len(shared), f"speaker of the {split} set trains", f"speakers of the {split} set train")
+                log.warning("%s too: %s", who, named)
 
     def _handle_bad_files(self, bad: list[BadFile]) -> None:
         self.bad_files = list(dict.fromkeys(self.bad_files + bad))  # validation and test may share files
@@ -129,11 +130,11 @@ class SpeechData:
             named = "; ".join(map(str, self.bad_files[:3]))
             more = f"; and {len(self.bad_files) - 3} more" if len(self.bad_files) > 3 else ""
             raise UserError(
-                f"{len(self.bad_files)} bad file(s): {named}{more}. "
+                f"{counted(len(self.bad_files), 'bad file')}: {named}{more}. "
                 "Mend or remove them, or leave them out with data.on_bad_file=skip"
             )
         names = "\n  ".join(map(str, self.bad_files))
-        log.warning("left out %d bad file(s):\n  %s", len(self.bad_files), names)
+        log.warning("left out %s:\n  %s", counted(len(self.bad_files), "bad file"), names)
 
     def dataset(self, split: str) -> Dataset:
         """Return the items of a split that is set up."""

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gtcrn.errors import UserError
+from gtcrn.errors import UserError, counted
 from gtcrn.quantization.network import Network
 
 if TYPE_CHECKING:  # it needs packages that only those need who write such files
@@ -35,7 +35,8 @@ class Agreement(NamedTuple):
 
     def __str__(self) -> str:
         share = f"{100 * self.differing:.2g} % of their values differ"
-        return f"{self.operators} operators, each at most {self.steps} step(s) from the simulated integers; {share}"
+        steps = counted(self.steps, "step")
+        return f"{self.operators} operators, each at most {steps} from the simulated integers; {share}"
 
 
 @torch.inference_mode()

@@ -79,13 +79,14 @@ class Export:
     integers: Network | Calibrated | None = None
     strict: bool = False
 
-    def write(self, folder: Path) -> Exported:
+    def write(self, folder: Path, file: str | None = None) -> Exported:
         """Write the file, prove it, and put it into the folder beside its card, or write nothing.
 
-        Raises UserError if the folder can't be written to, or if the proof fails.
+        file: its name; by default `file_name` makes one of the model's name. Raises UserError if the folder can't be
+        written to, or if the proof fails.
         """
         chosen = FORMATS[self.format]
-        file = file_name(self.stem, self.format, self.integers and self.integers.name)
+        file = file or file_name(self.stem, self.format, self.integers and self.integers.name)
         target, described = folder / file, folder / (file + card.SUFFIX)
         try:
             folder.mkdir(parents=True, exist_ok=True)

@@ -12,6 +12,7 @@ import pandas as pd
 import rich.table
 from scipy.stats import t as student_t
 
+from gtcrn.errors import counted
 from gtcrn.files import whole
 from gtcrn.metrics import METRICS
 
@@ -90,7 +91,7 @@ def terminal(scores: pd.DataFrame, title: str = "") -> list[rich.table.Table]:
 def notes(scores: pd.DataFrame) -> list[str]:
     """Return notes on what the numbers mean, and how many are missing and why."""
     summary = summarise(scores)
-    lines = [f"{len(scores)} files; mean ± 95 % confidence interval over files"]
+    lines = [f"{counted(len(scores), 'file')}; mean ± 95 % confidence interval over files"]
     for metric, count in summary["failures"].items():
         known = METRICS[metric]
         if "pesq" in metric or not known.more_is_better:

@@ -13,7 +13,7 @@ from torch import Tensor
 from gtcrn.data import audio
 from gtcrn.data.shards import audio_files
 from gtcrn.dsp.spectra import magnitude_and_parts
-from gtcrn.errors import UserError
+from gtcrn.errors import UserError, counted
 from gtcrn.models.enhancer import SpectralEnhancer
 from gtcrn.quantization.network import BITS, Network, quantize_core
 
@@ -58,14 +58,14 @@ def read_recordings(path: str | Path, sample_rate: int) -> Calibration:
     waves = [wave for wave in _shortened(waves, MAX_SECONDS * sample_rate) if np.ptp(wave) >= 2 * audio.SILENCE]
     seconds = sum(map(len, waves)) / sample_rate
     if seconds < MIN_SECONDS:
-        excuse = f"; {len(problems)} file(s) of no use, the first: {problems[0]}" if problems else ""
+        excuse = f"; {counted(len(problems), 'file')} of no use, the first: {problems[0]}" if problems else ""
         raise UserError(
             f"calibration={path}: {seconds:.1f} s of sound, and at least {MIN_SECONDS} s are needed, noisy speech at "
             f"the levels that the device will hear{excuse}"
         )
     for problem in problems:
         log.warning("left out of the calibration: %s", problem)
-    return Calibration(waves, f"{seconds:.0f} s of {len(waves)} file(s) of {path.name}")
+    return Calibration(waves, f"{seconds:.0f} s of {counted(len(waves), 'file')} of {path.name}")
 
 
 def _shortened(waves: list[np.ndarray], n_samples: int) -> list[np.ndarray]:

@@ -18,7 +18,7 @@ import soundfile
 from PIL import Image
 
 from gtcrn.data import audio
-from gtcrn.errors import UserError
+from gtcrn.errors import UserError, counted
 from gtcrn.files import write_text
 from gtcrn.metrics import METRICS
 from gtcrn.plots.figures import colour_limits, power_spectrogram
@@ -104,7 +104,8 @@ def write_page(
     path = Path(path)
     _write(content, path)
     megabytes = path.stat().st_size / 1e6
-    log.info("%s: %d of %d test files of %d runs, %.1f MB", path, len(chosen), len(names), len(finished), megabytes)
+    files, runs = counted(len(names), "test file"), counted(len(finished), "run")
+    log.info("%s: %d of %s of %s, %.1f MB", path, len(chosen), files, runs, megabytes)
     return path
 
 

@@ -2,6 +2,7 @@
 
 denoiser = Denoiser("gtcrn.onnx")                     # or gtcrn.tflite
 enhanced = denoiser.process(samples)                  # again and again, blocks of any size
+rest = denoiser.flush()                               # at the end: the output is later by denoiser.latency samples
 left, right = denoiser.stream(), denoiser.stream()    # more streams, each with its own state
 callback = denoiser.stream(block_length=1)            # as many samples out as in, at every call
 """
@@ -47,7 +48,7 @@ class Denoiser(Stream):
     sample_rate, n_fft, hop_length: Hz and samples, used where the file's metadata does not state them; the latter two
         describe an STFT with square-root Hann windows.
     block_length: see `Stream`, which also describes the attributes `sample_rate`, `hop_length` and `latency`, and the
-        methods `process` and `reset`.
+        methods `process`, `flush` and `reset`.
     input_level: dBFS that the model was trained at, as of noisy speech where it is active; None if the file says none.
 
     Raises UserError if the file is missing, damaged or no such model, or if the package that runs it is missing. A

@@ -150,6 +150,18 @@ class Stream:
         self._ready = enhanced[returned:].copy()
         return enhanced[:returned]
 
+    def flush(self) -> np.ndarray:
+        """Return the (N,) samples that are still to come when the input has ended, and begin a new stream.
+
+        They complete the output to the length of the input and `latency` samples more. Without its first `latency`
+        samples the output is then as long as the input and aligned with it.
+        """
+        missing = self.latency + (0 if self.block_length else len(self._pending))
+        block = self.block_length or 1
+        rest = self.process(np.zeros(-(-(missing + self.hop_length) // block) * block, np.float32))
+        self.reset()
+        return rest[:missing]
+
     def replace_invalid(self, samples: np.ndarray) -> np.ndarray:
         """Return (N,) samples with zeros for those that are NaN, infinite or beyond `LOUDEST`.
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from gtcrn.errors import UserError
+from gtcrn.errors import UserError, counted
 
 State = dict  # nested: {submodule name: State or Tensor}
 
@@ -38,7 +38,7 @@ class Stateful(nn.Module):
         if ahead:
             name, frames = ahead[0]
             raise UserError(
-                f"this model cannot stream: layer {name!r} looks {frames} frame(s) ahead "
+                f"this model cannot stream: layer {name!r} looks {counted(frames, 'frame')} ahead "
                 f"({self.total_lookahead()} frames over {len(ahead)} layers); "
                 "train one with streaming=causal, or give this one whole utterances"
             )

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from gtcrn.data import audio
 from gtcrn.data.folders import search
 from gtcrn.data.level import TOLERANCE, LevelMeter, level_of
-from gtcrn.errors import Interrupted, UserError, printable
+from gtcrn.errors import Interrupted, UserError, counted, printable
 from gtcrn.models.enhancer import Enhancer
 from gtcrn.runtime.denoiser import Denoiser
 from gtcrn.runtime.eager import EnhancerStep
@@ -30,7 +30,7 @@ BLOCK_SECONDS = 10  # of audio are read and streamed at a time
 # a model that cannot stream gets segments of this length, each after the first with this much of its past
 SEGMENT_SECONDS, CONTEXT_SECONDS = 120, 30
 INTEGER_FULL_SCALE = 1 - 2**-15  # the largest sample that fits in 16 bits
-RUNTIMES = {"torch": None, "onnx": ".onnx", "litert": ".tflite"}  # {runtime: suffix of its files}
+EXPORTED = (".onnx", ".tflite")  # suffixes of files that run without PyTorch
 
 Process = Callable[[np.ndarray], np.ndarray]  # a stream, (N, C) -> (N', C), which puts out whole hops
 
@@ -61,19 +61,16 @@ def run(cfg: DictConfig) -> None:
                 stop,
                 f"interrupted: {done} of {len(jobs)} files are enhanced and whole in {target}, the others not begun",
             ) from None
-    log.info("%d of %d files enhanced into %s", done, len(jobs), printable(target))
+    log.info("%d of %s enhanced into %s", done, counted(len(jobs), "file"), printable(target))
     if failures:
-        raise UserError(f"{len(failures)} file(s) or folder(s) failed: " + "; ".join(failures))
+        raise UserError(
+            f"{counted(len(failures), 'file or folder', 'files or folders')} failed: " + "; ".join(failures)
+        )
 
 
 def open_model(cfg: DictConfig) -> Enhancer | Denoiser:
-    """Return the model of `ckpt=`, opened by the runtime of `runtime=`. Raises UserError if they do not fit."""
-    suffix = Path(str(cfg.ckpt)).suffix.lower()
-    fitting = next((runtime for runtime, own in RUNTIMES.items() if own == suffix), "torch")
-    if fitting != cfg.runtime:
-        kind = "a checkpoint" if cfg.runtime == "torch" else f"an exported {RUNTIMES[cfg.runtime]} file"
-        raise UserError(f"ckpt={cfg.ckpt}: runtime={cfg.runtime} runs {kind}; give one, or set runtime={fitting}")
-    return _open_enhancer(cfg) if cfg.runtime == "torch" else _open_denoiser(cfg)
+    """Return the model of `ckpt=`: an exported file in its own runtime, all else as a checkpoint in PyTorch."""
+    return (_open_denoiser if Path(str(cfg.ckpt)).suffix.lower() in EXPORTED else _open_enhancer)(cfg)
 
 
 def _open_enhancer(cfg: DictConfig) -> Enhancer:
@@ -91,7 +88,7 @@ def _open_enhancer(cfg: DictConfig) -> Enhancer:
 def _open_denoiser(cfg: DictConfig) -> Denoiser:
     for key, only in (("device", "cpu"), ("padding", "zeros")):
         if cfg[key] not in (only, None):
-            raise UserError(f"{key}={cfg[key]}: with runtime={cfg.runtime} there is {key}={only} alone; leave it out")
+            raise UserError(f"{key}={cfg[key]}: exported files run with {key}={only} alone; leave it out")
     return Denoiser(cfg.ckpt)
 
 

@@ -22,7 +22,7 @@ from gtcrn.data import audio
 from gtcrn.data.dns_pairs import clean_halves
 from gtcrn.data.folders import listed_lines, search
 from gtcrn.data.speech import SpeechData
-from gtcrn.errors import UserError, printable
+from gtcrn.errors import UserError, counted, printable
 from gtcrn.files import fitting, write_text
 from gtcrn.metrics import DNSMOS_METRICS, METRICS, WavePair, score_pairs
 from gtcrn.metrics.pair import check_metrics
@@ -98,8 +98,10 @@ def evaluate_split(
     if dashboard:
         dashboard.log_scores(scores, pairs, enhancer.sample_rate)
     left_out = len(data.dataset(split)) - len(pairs)
-    counted = f"the first {len(pairs)} of {len(pairs) + left_out}" if left_out else f"{len(pairs)}"
-    title = f"{data.title(split)}: {counted} files, padding={enhancer.padding}"
+    files = counted(len(pairs) + left_out, "file")
+    if left_out:
+        files = f"the first {len(pairs)} of {files}"
+    title = f"{data.title(split)}: {files}, padding={enhancer.padding}"
     return report(scores, folder, title, tested_on=data.title(split))
 
 
@@ -141,9 +143,8 @@ def finished_pairs(cfg: DictConfig) -> list[WavePair]:
     clean, noisy = (_matched(enhanced, files, f"{role}={cfg[role]}") for role, files in found.items())
     used = set(clean.values())
     if left_over := sorted(printable(name) for name, path in found["clean"].items() if path not in used):
-        log.warning(
-            "%d clean file(s) have no enhanced one and are not scored: %s", len(left_over), ", ".join(left_over[:5])
-        )
+        pairless = counted(len(left_over), "clean file has", "clean files have")
+        log.warning("%s no enhanced one and will not be scored: %s", pairless, ", ".join(left_over[:5]))
     return [
         WavePair(printable(name or path.stem), clean=clean.get(name), enhanced=path, noisy=noisy.get(name))
         for name, path in sorted(enhanced.items())

@@ -46,17 +46,36 @@ def run(cfg: DictConfig) -> None:
     stem = str(cfg.name or choices.get("model") or checkpoint.build.__module__.rpartition(".")[2])
     if Path(stem).name != stem:
         raise UserError(f"name={stem}: a file's name, without folders; these go into output=")
-    folder = Path(cfg.output or cfg.run_dir)
+    folder, file = destination(cfg)
     try:
         wanted = integers(cfg, checkpoint, enhancer, kind)
         export = Export(enhancer, cfg.format, kind, stem, weights, recording, scores, wanted, cfg.strict)
-        exported = export.write(folder)
+        exported = export.write(folder, file)
     except KeyboardInterrupt as stop:
         raise Interrupted.by(stop, "interrupted; nothing was written") from None
     show(exported)
     if cfg.device_files:
         written = write_device_files(exported.path, exported.path.with_name(f"{exported.path.stem}_device"))
         log.info("  %-18s %s", "for a device", written[0].parent)
+
+
+def destination(cfg: DictConfig) -> tuple[Path, str | None]:
+    """Return the folder of `output=` and the file's name, None where it is not given and the model's name makes one.
+
+    Raises UserError if the name ends as the files of other formats do, or if `name=` is given too.
+    """
+    output = Path(cfg.output or cfg.run_dir)
+    endings = {name: Path(format.suffix).suffix for name, format in formats.FORMATS.items()}
+    if not output.suffix or output.suffix not in endings.values():
+        return output, None
+    if output.suffix != endings[cfg.format]:
+        able = ", ".join(f"format={name}" for name, ending in endings.items() if ending == output.suffix)
+        raise UserError(
+            f"output={cfg.output}: files of format={cfg.format} do not end so; name a folder, or take {able}"
+        )
+    if cfg.name:
+        raise UserError(f"name={cfg.name}: output={cfg.output} names the file already; leave one of them out")
+    return output.parent, output.name
 
 
 def require_integers(cfg: DictConfig, kind: str, trained: bool) -> None:

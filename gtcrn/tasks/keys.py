@@ -52,6 +52,7 @@ STRICTER = {
 
 class SweepKeys(Section):
     resume: bool | str
+    jobs: Count | None
 
 
 class PathsKeys(Section):
@@ -136,7 +137,6 @@ class EvaluateKeys(Keys):
 
 class EnhanceKeys(Keys):
     ckpt: str
-    runtime: Literal["torch", "onnx", "litert"]
     level: Literal["as_is", "normalise"]
     input: str
     output: str

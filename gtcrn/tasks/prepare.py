@@ -15,7 +15,7 @@ from gtcrn.data.preparation.jobs import FAILURES, run_job
 from gtcrn.data.preparation.output import OutputFolder
 from gtcrn.data.preparation.selection import TABLE
 from gtcrn.data.scan import BadFile
-from gtcrn.errors import Interrupted, UserError
+from gtcrn.errors import Interrupted, UserError, counted
 from gtcrn.files import expanded
 from gtcrn.reports import quality_report
 from gtcrn.tasks.building import build
@@ -93,7 +93,7 @@ def carry_out_step(cfg: DictConfig, name: str) -> tuple[list[BadFile], str]:
     if not outcome.complete:
         log.info("this share is done; the last of the %d runs writes the tables of all of them", cfg.shard_count)
         return outcome.bad, "the log above"
-    log.info("%d %s(s) done, %d of no use%s: %s", len(items), step.unit, len(outcome.bad), counts, output.root)
+    log.info("%s done, %d of no use%s: %s", counted(len(items), step.unit), len(outcome.bad), counts, output.root)
     return outcome.bad, str(output.root / FAILURES)
 
 
@@ -128,5 +128,6 @@ def write_manifest(cfg: DictConfig) -> tuple[list[BadFile], str]:
     file = expanded(cfg.output) if cfg.output else source / FILE
     files, _, bad = open_input(cfg, anew=True)
     build(cfg.prepare, files=files, file=file, cache_dir=cfg.cache_dir)
-    log.info("%d file(s), %.2f h, %d of no use: %s", len(files), files.column("seconds").sum() / 3600, len(bad), file)
+    hours = files.column("seconds").sum() / 3600
+    log.info("%s, %.2f h, %d of no use: %s", counted(len(files), "file"), hours, len(bad), file)
     return bad, str(file.with_name(FAILURES))

@@ -6,11 +6,13 @@ import hashlib
 import importlib
 import json
 import logging
+import math
 import re
 import sys
 from pathlib import Path
 
 from filelock import FileLock
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override
 from hydra.experimental.callback import Callback
@@ -44,7 +46,8 @@ class SweepCallback(Callback):
         if storage and storage.startswith(SQLITE):
             _prepare_storage(storage)
         params = config.hydra.sweeper.get("params") or {}
-        overrides = OverridesParser.create().parse_overrides(
+        loader = GlobalHydra.instance().config_loader()  # knows the choices of a group, which `*` stands for
+        overrides = OverridesParser.create(loader).parse_overrides(
             [f"{key}={value}" for key, value in params.items()] + list(config.hydra.overrides.task)
         )
         if resume := config.sweep.resume:
@@ -54,7 +57,8 @@ class SweepCallback(Callback):
         with read_write(config.hydra):
             config.hydra.sweep.dir = str(folder)
             # Hydra composes each job's configuration anew, with the overrides that are added here
-            config.hydra.overrides.hydra += [f"hydra.sweep.dir='{folder}'", *_naming(overrides)]
+            jobs = config.hydra.sweeper.get("n_trials") or _number_of_jobs(overrides)
+            config.hydra.overrides.hydra += [f"hydra.sweep.dir='{folder}'", f"sweep.jobs={jobs}", *_naming(overrides)]
             if config.hydra.sweeper.get("study_name"):
                 check_directions(config)
                 name = config.hydra.sweeper.study_name = study_name(config, overrides)
@@ -140,10 +144,16 @@ def _naming(overrides: list[Override]) -> list[str]:
     lines = [override.input_line for override in swept]
     if not swept or len(",".join(lines)) > LONGEST_NAME or not all(map(_pastes, swept)):
         return ["hydra.sweep.subdir=${hydra.job.num}"]
-    constant = [override.key_or_group for override in overrides if not override.is_sweep_override()]
+    constant = ["sweep.jobs", *(override.key_or_group for override in overrides if not override.is_sweep_override())]
     quoted = ",".join(f"'{key}'" for key in constant)
     naming = "hydra.job.config.override_dirname"
     return [f"{naming}.exclude_keys=[{quoted}]", f"{naming}.kv_sep='-'", f"{naming}.item_sep='__'"]
+
+
+def _number_of_jobs(overrides: list[Override]) -> int:
+    """Return how many jobs a grid has."""
+    discrete = [override for override in overrides if override.is_discrete_sweep()]
+    return math.prod(sum(1 for _ in override.sweep_string_iterator()) for override in discrete)
 
 
 def _pastes(override: Override) -> bool:

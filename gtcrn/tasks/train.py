@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytorch_lightning as pl
+from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Callback, TQDMProgressBar
@@ -42,7 +43,7 @@ from gtcrn.tasks.resuming import (
     finished_before,
     locked,
 )
-from gtcrn.training.callbacks import DataWait, StepSeeds, ValidationScores
+from gtcrn.training.callbacks import DataWait, Progress, StepSeeds, ValidationScores
 from gtcrn.training.checkpoints import LAST, BestCheckpoint, LastCheckpoint, WholeFiles, way_on
 from gtcrn.training.datamodule import SpeechDataModule
 from gtcrn.training.freezing import Frozen
@@ -316,11 +317,21 @@ def make_callbacks(cfg: DictConfig, run_dir: Path, logged: Sequence[str]) -> lis
         *map(build, chosen.values()),
         BestCheckpoint(checkpoints, "best", cfg.monitor, direction(cfg.monitor)),
         StepSeeds(cfg.seed),
+        Progress(*job_of_sweep(cfg)),
         TQDMProgressBar(refresh_rate=5 if sys.stderr.isatty() else 0, leave=False),  # no bar in log files
     ]
     if "si_sdr" in cfg.metrics.validation and cfg.monitor != "val/si_sdr":
         callbacks.append(BestCheckpoint(checkpoints, "best_si_sdr", "val/si_sdr", "max"))
     return callbacks
+
+
+def job_of_sweep(cfg: DictConfig) -> tuple[str, int]:
+    """Return e.g. `job 2 of 4, `, empty outside a sweep, and how many jobs follow, 0 where they run side by side."""
+    if not cfg.sweep.jobs:
+        return "", 0
+    hydra = HydraConfig.get()
+    one_by_one = hydra.runtime.choices["hydra/launcher"] == "basic"
+    return f"job {hydra.job.num + 1} of {cfg.sweep.jobs}, ", cfg.sweep.jobs - hydra.job.num - 1 if one_by_one else 0
 
 
 def summary_of(cost: Cost) -> dict:

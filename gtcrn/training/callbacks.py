@@ -1,4 +1,4 @@
-"""Callbacks of a training: audio metrics, clips to hear and see, early stopping, seeds, averages, waiting times."""
+"""Callbacks of a training: audio metrics, clips, early stopping, seeds, averages, time left, waiting times."""
 
 from __future__ import annotations
 
@@ -203,6 +203,47 @@ class MovingAverage(WeightAveraging):
         super().__init__(use_buffers=True, avg_fn=average)
 
 
+class Progress(pl.Callback):
+    """A callback that logs how far a training is and how long it will still take, at most once in `every` seconds.
+
+    Log files, which have no progress bar, show the same lines. job: what they begin with, e.g. `job 2 of 4, `.
+    jobs_after: number of jobs that a sweep runs after this one, each of which is taken to last as long.
+    clock: returns seconds.
+    """
+
+    def __init__(
+        self, job: str = "", jobs_after: int = 0, every: float = 60.0, clock: Callable[[], float] = time.perf_counter
+    ):
+        self.job, self.jobs_after, self.every, self.clock = job, jobs_after, every, clock
+
+    def on_train_start(self, trainer: pl.Trainer, *args) -> None:
+        self._begun = self._told = self.clock()
+        self._first = self._share(trainer)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *args) -> None:
+        now, share = self.clock(), self._share(trainer)
+        if now - self._told < self.every or not self._first < share < 1 or not trainer.is_global_zero:
+            return
+        self._told = now
+        whole = (now - self._begun) / (share - self._first)
+        left = whole * (1 - share)
+        sweep = f", the sweep about {_duration(left + self.jobs_after * whole)}" if self.jobs_after else ""
+        log.info(
+            "%sepoch %d, %.0f %%: about %s left%s",
+            self.job,
+            trainer.current_epoch + 1,
+            100 * share,
+            _duration(left),
+            sweep,
+        )
+
+    def _share(self, trainer: pl.Trainer) -> float:
+        """Return which share of the training is done: of its epochs or of its steps, whichever ends it first."""
+        loop = trainer.fit_loop.epoch_loop
+        epochs = trainer.current_epoch + loop.batch_progress.current.ready / trainer.num_training_batches
+        return max(epochs / (trainer.max_epochs or 1), trainer.global_step / trainer.max_steps, 0.0)
+
+
 class DataWait(pl.Callback):
     """A callback that measures the share of time in which training waits for batches, and logs `train/data_wait`.
 
@@ -259,6 +300,11 @@ class DataWait(pl.Callback):
                 100 * waited / seconds,
                 trainer.train_dataloader.num_workers,
             )
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{max(minutes, 1)} min"
 
 
 def _log_by_snr(trainer: pl.Trainer, scores: pd.DataFrame) -> None:

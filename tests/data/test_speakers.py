@@ -106,7 +106,7 @@ def test_mixtures_of_dns_speech_hold_out_readers(tmp_path, noise, caplog):
     names = [f"book_0000{n}_chp_0009_reader_0{who:04d}_{n}.wav" for who in range(12) for n in range(2)]
     with caplog.at_level(logging.INFO):
         found = speakers(dns(write(tmp_path / "speech", names), noise, **MIXED))
-    assert "data.speech: 12 speaker(s) in 24 file(s) (DNS Challenge 12)" in caplog.text
+    assert "data.speech: 12 speakers in 24 files (DNS Challenge 12)" in caplog.text
     assert set.union(*found.values()) == {f"reader_0{who:04d}" for who in range(12)}
     assert sum(map(len, found.values())) == 12 and all(found.values())
     assert "train too" not in caplog.text
@@ -137,7 +137,7 @@ def test_too_few_speakers_are_refused_and_files_are_held_out_on_request(tmp_path
         for split in ("train", "validation", "test")
     }
     assert len(set.union(*files.values())) == sum(map(len, files.values())) == 8 and all(files.values())
-    assert "1 speaker(s) of the validation set train too: LJ" in caplog.text
+    assert "1 speaker of the validation set trains too: LJ" in caplog.text
     one = write(tmp_path / "one", ["anna.wav"])
     with pytest.raises(UserError, match="too few to hold any out: .*prepare=segment"):
         dns(one, noise, **MIXED | dict(held_out_by="file")).setup()
@@ -166,7 +166,7 @@ def test_folders_that_validate_are_not_split_and_need_no_names(tmp_path, noise, 
     assert data.title("test") == "test"
     write(tmp_path / "apart", ["p226_002.wav"])
     dns(speech, noise, **MIXED, validation_speech=apart, test_speech=other).setup()
-    assert "1 speaker(s) of the validation set train too: p226" in caplog.text
+    assert "1 speaker of the validation set trains too: p226" in caplog.text
 
 
 def test_the_small_real_corpus(recordings, tmp_path, caplog):
@@ -175,7 +175,7 @@ def test_the_small_real_corpus(recordings, tmp_path, caplog):
     corpora = dict(speech=str(real / "speech/train"), noise=str(real / "noise/train"))
     with caplog.at_level(logging.INFO):
         found = speakers(dns(**corpora, **MIXED, cache_dir=tmp_path))
-    assert "652 file(s) (LibriSpeech " in caplog.text and "309 file(s) of unknown speakers" in caplog.text
+    assert "652 files (LibriSpeech " in caplog.text and "309 files of unknown speakers" in caplog.text
     assert "309 files of unknown speakers are all used for training" in caplog.text
     assert sum(map(len, found.values())) == len(set.union(*found.values())) > 200
     apart = {f"validation_{role}": str(real / role / "valid") for role in ("speech", "noise")}

@@ -260,7 +260,7 @@ def test_bad_files_are_named_or_skipped(recordings, tmp_path, kind):
         with pytest.raises(UserError) as error:
             speech_data(corpus, tmp_path / "cache").setup(("train",))
         message = str(error.value)
-        assert "1 bad file(s): " in message and "data.on_bad_file=skip" in message
+        assert "1 bad file: " in message and "data.on_bad_file=skip" in message
         assert str(culprit) in message and problem in message and "\n" not in message
 
     data = speech_data(corpus, tmp_path / "cache", on_bad_file="skip")
@@ -312,7 +312,7 @@ def test_describe(recordings, tmp_path):
     data = mini(recordings, tmp_path)
     data.setup()
     train, validation, test = data.describe()
-    assert train.startswith("train: 4 files, 0.3 min, 1 speakers, SNR ")
+    assert train.startswith("train: 4 files, 0.3 min, 1 speaker, SNR ")
     assert validation.removeprefix("validation") == test.removeprefix(data.title("test"))
     assert data.title("test") == "test (on the validation set: these data have no test set)"
 

@@ -23,7 +23,7 @@ def test_files_at_any_depth_rate_and_channels(tmp_path):
     heard = read_recordings(tmp_path, 16000)
     assert sorted(map(len, heard.waves)) == [4 * 16000, 8 * 16000]
     assert {(wave.ndim, wave.dtype.name) for wave in heard.waves} == {(1, "float32")}
-    assert heard.name == f"12 s of 2 file(s) of {tmp_path.name}"
+    assert heard.name == f"12 s of 2 files of {tmp_path.name}"
 
 
 def test_a_long_file_is_shortened_and_many_are_spread(tmp_path):

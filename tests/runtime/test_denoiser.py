@@ -358,3 +358,16 @@ def test_framing_alone_changes_nothing(noisy, n_fft, hop):
     stream = Stream(STFTStep(n_fft, hop, Passing()), 16000, hop, n_fft - hop)
     output = stream.process(noisy)
     np.testing.assert_allclose(output[n_fft - hop :], noisy[: len(output) - n_fft + hop], atol=1e-6)
+
+
+@pytest.mark.parametrize("block_length", [None, 1, 100])
+@pytest.mark.parametrize("length", [0, 100, 1000, 1300])
+def test_flush_completes_the_output(noisy, block_length, length):
+    stream, wave = Stream(STFTStep(256, 128, Passing()), 16000, 128, 128, block_length), noisy[:length]
+    for _ in range(2):  # the second time, it is a new stream
+        output = np.concatenate(
+            [stream.process(wave[: length // 200 * 100]), stream.process(wave[length // 200 * 100 :])]
+        )
+        whole = np.concatenate([output, stream.flush()])
+        assert len(whole) == length + stream.latency
+        np.testing.assert_allclose(whole[stream.latency :], wave, atol=1e-6)

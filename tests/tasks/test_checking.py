@@ -117,7 +117,6 @@ def test_what_may_be_added(command, overrides):
         (["+trainer.callbacks=5"], "trainer.callbacks=5: must be a list"),
         (["model.sample_rate=${nosuch}"], "model.sample_rate: can't be worked out"),
         (["task=inspect", "data.num_workers=-"], "data.num_workers=-: must be a whole number"),
-        (["task=enhance", "ckpt=a", "runtime=tvm"], "runtime=tvm: must be one of torch, onnx, litert"),
         (["task=enhance", "level=loud"], "level=loud: must be one of as_is, normalise"),
         (["task=evaluate", "forget_every=0"], "forget_every=0: must be a whole number of at least 1 or null"),
         (["task=evaluate", "metrics.test_files=0"], "metrics.test_files=0: must be a whole number of at least 1 or"),

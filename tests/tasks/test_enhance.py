@@ -72,38 +72,22 @@ def test_runtimes_equal_pytorch(tmp_path, references, speech, name, rate, channe
 configure = partial(compose, "task=enhance")
 
 
-def test_runtime_task(tmp_path, references, speech):
+def test_task_with_an_exported_file(tmp_path, references, speech):
     soundfile.write(tmp_path / "in.wav", speech[:20000], 16000)
     onnx = references / "gtcrn/gtcrn_simple.onnx"
-    enhance.run(configure("runtime=onnx", f"ckpt={onnx}", f"input={tmp_path}/in.wav", f"output={tmp_path}/out.wav"))
+    enhance.run(configure(f"ckpt={onnx}", f"input={tmp_path}/in.wav", f"output={tmp_path}/out.wav"))
     assert soundfile.info(tmp_path / "out.wav").frames == 20000
 
 
 @pytest.mark.parametrize(
     ("overrides", "complaint"),
     [
-        (["ckpt=a.onnx"], "ckpt=a.onnx: runtime=torch runs a checkpoint; give one, or set runtime=onnx"),
-        (
-            ["runtime=onnx", "ckpt=best.ckpt"],
-            "runtime=onnx runs an exported .onnx file; give one, or set runtime=torch",
-        ),
-        (
-            ["runtime=onnx", "ckpt=a.tflite"],
-            "runtime=onnx runs an exported .onnx file; give one, or set runtime=litert",
-        ),
-        (
-            ["runtime=litert", "ckpt=a.tar"],
-            "runtime=litert runs an exported .tflite file; give one, or set runtime=torch",
-        ),
-        (["runtime=litert", "ckpt=a.tflite"], "a.tflite: no such file"),
-        (["runtime=onnx", "ckpt=a.onnx", "device=cuda"], "device=cuda: with runtime=onnx there is device=cpu alone"),
-        (
-            ["runtime=onnx", "ckpt=a.onnx", "padding=reflect"],
-            "padding=reflect: with runtime=onnx there is padding=zeros",
-        ),
+        (["ckpt=a.tflite"], "a.tflite: no such file"),
+        (["ckpt=a.onnx", "device=cuda"], "device=cuda: exported files run with device=cpu alone"),
+        (["ckpt=a.onnx", "padding=reflect"], "padding=reflect: exported files run with padding=zeros alone"),
     ],
 )
-def test_what_a_runtime_does_not_run(overrides, complaint):
+def test_what_an_exported_file_does_not_run(overrides, complaint):
     with pytest.raises(UserError, match=complaint) as error:
         enhance.run(configure(*overrides, "input=in", "output=out"))
     assert "\n" not in str(error.value)
@@ -279,7 +263,7 @@ def test_soft_files_are_told_and_are_enhanced_as_well_as_others_when_normalised(
 
 def test_a_level_that_is_not_known_is_told(references):
     exported = references / "gtcrn/gtcrn_simple.onnx"
-    keys = ("runtime=onnx", "input=a.wav", "output=b.wav", "level=normalise")
+    keys = ("input=a.wav", "output=b.wav", "level=normalise")
     with pytest.raises(UserError, match="does not say"):
         enhance.run(configure(f"ckpt={exported}", *keys))
 
@@ -382,7 +366,7 @@ def test_bad_files_do_not_stop_the_others(tmp_path, references, speech):
     keys = (f"ckpt={references / PUBLISHED}", f"input={inputs}", "output=out")
     result = run_command(tmp_path, "task=enhance", *keys)
     assert result.returncode == 2
-    assert "3 file(s) or folder(s) failed" in result.stderr and "Traceback" not in result.stderr
+    assert "3 files or folders failed" in result.stderr and "Traceback" not in result.stderr
     for name in ("empty.wav", "nan.wav", "garbage.wav"):
         assert name in result.stderr
     written = sorted(

@@ -238,6 +238,14 @@ def test_an_interruption_leaves_no_file(folder, tmp_path, monkeypatch, stop, cod
         ("format=onnx", "task=export needs ckpt=…"),
         ("ckpt=dtln.ckpt format=onnx_wave audio=silence.wav", "audio=silence.wav: silent"),
         ("ckpt=dtln.ckpt format=onnx_wave audio=noise.wav output=file", "output=file: can't be written to"),
+        (
+            "ckpt=dtln.ckpt format=onnx_wave audio=noise.wav output=a.tflite",
+            "output=a.tflite: files of format=onnx_wave ",
+        ),
+        (
+            "ckpt=dtln.ckpt format=onnx_wave audio=noise.wav name=a output=b.onnx",
+            "name=a: output=b.onnx names the file",
+        ),
         ("ckpt=dtln.ckpt format=onnx_wave audio=noise.wav name=a/b", "name=a/b: a file's name, without folders"),
         ("ckpt=micro.ckpt format=litert quantize=int4", "quantize=int4: must be one of int8, dynamic, "),
         (

@@ -102,7 +102,7 @@ def test_a_share_tells_that_it_is_one(run, folder, caplog):
     run(folder, "resample", "shard_count=2", "on_bad_file=skip")
     assert "this share is done; the last of the 2 runs writes the tables of all of them" in caplog.messages
     run(folder, "resample", "shard_count=2", "shard_index=1", "on_bad_file=skip")
-    assert any(message.startswith("3 file(s) done, 3 of no use: ") for message in caplog.messages)
+    assert any(message.startswith("3 files done, 3 of no use: ") for message in caplog.messages)
 
 
 @pytest.mark.parametrize(

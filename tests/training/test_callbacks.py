@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from pytorch_lightning.loggers.logger import DummyLogger
 from torch.utils.data import DataLoader
 
-from gtcrn.training.callbacks import DataWait, MovingAverage, StepSeeds, ValidationClips
+from gtcrn.training.callbacks import DataWait, MovingAverage, Progress, StepSeeds, ValidationClips
 
 
 class Clock:
@@ -90,6 +90,24 @@ def test_share_of_waiting(seconds, share):
 def test_start_of_the_loader_validation_and_what_is_between_epochs_do_not_count(options):
     wait, logged = fit(3.0, first_seconds=500.0, **options)
     assert wait.share == logged[-1][0] == pytest.approx(0.75)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("options", [{"max_epochs": 4}, {"max_steps": 24, "max_epochs": -1}], ids=["epochs", "steps"])
+def test_progress_and_the_time_left_are_told(caplog, options):
+    """24 steps of 20 s take 480 s; two more jobs follow."""
+    caplog.set_level(logging.INFO)
+    clock = Clock()
+    trainer = pl.Trainer(
+        accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False, limit_val_batches=0,
+        enable_model_summary=False, callbacks=[Progress("job 2 of 4, ", 2, every=160, clock=clock)], **options,
+    )  # fmt: skip
+    trainer.fit(Module(clock), DataLoader(Items(clock, 19, 19), 1))
+    told = [record.getMessage() for record in caplog.records if record.name.startswith("gtcrn")]
+    assert told == [
+        "job 2 of 4, epoch 2, 33 %: about 5 min left, the sweep about 21 min",
+        "job 2 of 4, epoch 3, 67 %: about 3 min left, the sweep about 19 min",
+    ]
 
 
 @pytest.mark.filterwarnings("ignore")
