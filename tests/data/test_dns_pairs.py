@@ -187,7 +187,7 @@ def test_files_of_several_readers(tmp_path):
 def test_one_reader_is_too_few(tmp_path):
     touch(tmp_path, *(f"noisy/{CLIP.format(1)}_fileid_{n}.wav" for n in range(3)))
     touch(tmp_path, *(f"clean/clean_fileid_{n}.wav" for n in range(3)))
-    with pytest.raises(UserError, match=r"3 file\(s\) tell 1 reader.*, too few .*data.held_out_by=file"):
+    with pytest.raises(UserError, match=r"3 files tell 1 reader.*, too few .*data.held_out_by=file"):
         DnsPairs(tmp_path, None, "auto", 0.02).pairs("train")
 
 
