@@ -39,7 +39,7 @@ def example(tmp_path, monkeypatch):
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / name).write_text(code)
         (block,) = COMMANDS.findall(text)
-        return [shlex.split(line.removeprefix("gtcrn ")) for line in block.splitlines()]
+        return [shlex.split(line.removeprefix("gtcrn ")) for line in block.replace("\\\n", "").splitlines()]
 
     yield write
     for name in set(sys.modules) - loaded:
@@ -124,7 +124,7 @@ def test_export_format(example, run, tmp_path):
     train, export = example("export_format")
     run(train, *SMALL, *SHORT, *QUICK, "evaluate=false")
     run(export)
-    assert "from my_format import ScriptStream" in (tmp_path / "device/light_v3.ts.MODEL_CARD.md").read_text()
+    assert "from my_format import Script" in (tmp_path / "device/light_v3.ts.MODEL_CARD.md").read_text()
     noisy = np.random.default_rng(0).normal(0, 0.1, 16000).astype(np.float32)
-    stream = sys.modules["my_format"].ScriptStream(tmp_path / "device/light_v3.ts")
+    stream = sys.modules["my_format"].Script(tmp_path / "device/light_v3.ts")
     assert np.abs(stream.process(noisy)).max() > 0
