@@ -27,7 +27,7 @@ def test_optuna_shares_a_study_between_processes(tmp_path):
 
     training = ["data=demo", "data.train_files=8", "data.validation_files=2", "data.test_files=2", "data.num_workers=0"]
     training += ["metrics.validation=[si_sdr]", "metrics.test=[si_sdr]", "monitor=val/si_sdr", "metrics.workers=1"]
-    training += ["trainer=cpu", "trainer.max_epochs=1", "evaluate=false", "logger=csv", "clips=0"]
+    training += ["trainer=cpu", "trainer.max_epochs=1", "evaluate=false", "logger=csv", "callbacks=none"]
     search = ["hparams_search=optuna", "objectives=[best.val/si_sdr,cost.mmacs_exact]", "hydra.sweeper.n_trials=2"]
     search += ["model.width_mult=interval(0.5,1)", "model.r=range(4,8)"]
     searches = [sweep(tmp_path, *training, *search) for _ in range(2)]
