@@ -44,7 +44,7 @@ def installed(tmp_path_factory):
     for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     for name in ("gtcrn", "conf"):
-        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__", "node_modules"))
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     options = ["--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir", str(built)]
     subprocess.run([sys.executable, "-m", "pip", "wheel", *options, str(source)], check=True, timeout=300)
     (wheel,) = built.iterdir()
@@ -53,9 +53,8 @@ def installed(tmp_path_factory):
 
 
 def files_of(folder: Path) -> set[str]:
-    hidden = {"__pycache__", "node_modules"}
     files = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
-    return {path.as_posix() for path in files if not hidden & set(path.parts)}
+    return {path.as_posix() for path in files if "__pycache__" not in path.parts}
 
 
 @pytest.mark.slow

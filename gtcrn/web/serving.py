@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import subprocess
 import threading
 from collections.abc import Sequence
@@ -12,6 +13,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import platformdirs
+
 from gtcrn.errors import UserError
 from gtcrn.runtime.denoiser import open_onnx
 from gtcrn.runtime.facts import Signal
@@ -19,8 +22,10 @@ from gtcrn.runtime.facts import Signal
 log = logging.getLogger(__name__)
 
 PAGE = Path(__file__).parent / "page"
-INSTALLED = PAGE / "node_modules" / ".package-lock.json"  # the last file that npm writes
-_RUNTIME = PAGE / "node_modules" / "onnxruntime-web" / "dist"
+# npm's folder is the user's: that of a package may not be written to, and an uninstalled package would leave it behind
+NPM = platformdirs.user_cache_path("gtcrn") / "page"
+_WANTED = ("package.json", "package-lock.json")
+_RUNTIME = "node_modules/onnxruntime-web/dist"
 _RUNTIME_FILES = ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm")
 _TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -107,19 +112,30 @@ def describe(path: Path) -> dict:
     }
 
 
+def is_installed() -> bool:
+    """Return whether onnxruntime-web is there, in the release that the page wants."""
+    last = NPM / "node_modules" / ".package-lock.json"  # npm writes it last
+    return last.is_file() and all((NPM / name).read_bytes() == (PAGE / name).read_bytes() for name in _WANTED)
+
+
 def install() -> None:
-    """Install onnxruntime-web by npm into the page's folder, unless it is there. Raises UserError if that fails."""
-    if INSTALLED.is_file():
+    """Install onnxruntime-web by npm, unless it is there. Raises UserError if that fails."""
+    if is_installed():
         return
     command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
-    log.info("once: %s, in %s", " ".join(command), PAGE)
-    advice = f"install Node.js with npm, then: npm ci --prefix {PAGE}"
+    log.info("once: %s, in %s", " ".join(command), NPM)
+    advice = "install Node.js with npm, and see that npm reaches its registry"
     try:
-        subprocess.run(command, cwd=PAGE, check=True, capture_output=True, text=True)
+        NPM.mkdir(parents=True, exist_ok=True)
+        for name in _WANTED:
+            shutil.copyfile(PAGE / name, NPM / name)
+        subprocess.run(command, cwd=NPM, check=True, capture_output=True, text=True)
     except KeyboardInterrupt:
         raise UserError("interrupted while onnxruntime-web was fetched; the same command begins again") from None
     except OSError as error:
-        raise UserError(f"the page needs onnxruntime-web, and npm can't be run ({error.strerror}); {advice}") from error
+        raise UserError(
+            f"the page needs onnxruntime-web, and npm can't be run in {NPM} ({error.strerror}); {advice}"
+        ) from error
     except subprocess.CalledProcessError as error:
         reason = next((line for line in error.stderr.splitlines() if "error" in line.lower()), "no reason given")
         raise UserError(f"the page needs onnxruntime-web, and npm failed ({reason.strip()}); {advice}") from error
@@ -136,7 +152,7 @@ class Server(ThreadingHTTPServer):
     def __init__(self, models: Sequence[dict], port: int):
         files = [path for path in PAGE.iterdir() if path.suffix in (".html", ".css", ".js")]
         self.files = {f"/{path.name}": path for path in files} | {"/": PAGE / "index.html"}
-        self.files |= {f"/onnxruntime/{name}": _RUNTIME / name for name in _RUNTIME_FILES}
+        self.files |= {f"/onnxruntime/{name}": NPM / _RUNTIME / name for name in _RUNTIME_FILES}
         self.files |= {f"/models/{index}.onnx": model["path"] for index, model in enumerate(models)}
         described = [
             {"url": f"models/{index}.onnx", **{key: value for key, value in model.items() if key != "path"}}

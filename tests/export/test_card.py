@@ -19,8 +19,6 @@ from gtcrn.export.writers.sherpa_onnx import PackedGraph
 from gtcrn.runtime.facts import ModelFacts, Signal
 from gtcrn.web import serving
 
-NODE_MODULES = serving.PAGE / "node_modules"
-
 
 def program(path: Path, language: str) -> str:
     words = (path.parent / (path.name + card.SUFFIX)).read_text()
@@ -80,11 +78,11 @@ def test_python_of_sherpa_onnx(exported, system, noisy, monkeypatch):
 
 
 @pytest.mark.skipif(not shutil.which("node"), reason="node is not installed")
-@pytest.mark.skipif(not NODE_MODULES.is_dir(), reason="onnxruntime-web is not installed: npm ci, in gtcrn/web/page")
+@pytest.mark.skipif(not serving.is_installed(), reason="onnxruntime-web is not installed: task=serve does it")
 def test_javascript(exported, system, noisy, tmp_path):
     path, enhancer = exported("tiny", "onnx_wave"), system("tiny")
     shutil.copy(path, tmp_path)
-    (tmp_path / "node_modules").symlink_to(NODE_MODULES)
+    (tmp_path / "node_modules").symlink_to(serving.NPM / "node_modules")
     wave = noisy[16000 : 16000 + 40 * 16]
     script = (
         program(path, "javascript")

@@ -29,8 +29,8 @@ def start(folder: Path, *overrides: str) -> subprocess.Popen:
 
 
 def test_from_the_command_to_ctrl_c(tmp_path, model):
-    if not serving.INSTALLED.is_file():
-        pytest.skip(f"the page needs onnxruntime-web: npm ci --prefix {serving.PAGE}")
+    if not serving.is_installed():
+        pytest.skip("the page needs onnxruntime-web, which task=serve installs")
     with start(tmp_path, f"models={model.parent}", "port=0") as process:
         line = process.stdout.readline()
         url = next(word for word in line.split() if word.startswith("http://127.0.0.1:"))

@@ -82,9 +82,9 @@ def test_what_is_no_model_is_refused(tmp_path):
 
 
 def test_npm_that_fails_is_told_in_a_line(tmp_path, monkeypatch):
-    monkeypatch.setattr(serving, "INSTALLED", tmp_path / "missing")
+    monkeypatch.setattr(serving, "NPM", tmp_path / "npm's")
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(UserError, match="npm can't be run .*then: npm ci --prefix"):
+    with pytest.raises(UserError, match="npm can't be run in .*; install Node.js with npm"):
         serving.install()
     (tmp_path / "npm").write_text("#!/bin/sh\necho npm error code ENOTFOUND >&2\nexit 1\n")
     (tmp_path / "npm").chmod(0o755)
@@ -219,8 +219,8 @@ def browse(tmp_path):
     chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if not (chromium and driver):
         pytest.skip("the page's test needs chromium and chromedriver")
-    if not serving.INSTALLED.is_file():
-        pytest.skip(f"the page's test needs onnxruntime-web: npm ci --prefix {serving.PAGE}")
+    if not serving.is_installed():
+        pytest.skip("the page's test needs onnxruntime-web, which task=serve installs")
     opened = []
 
     def run(server: serving.Server, *arguments: str):
