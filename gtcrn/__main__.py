@@ -8,7 +8,7 @@ from gtcrn.importing import ended_by_ctrl_c
 
 def main() -> None:
     """Compose the configuration that this process's arguments name, and hand it to its task."""
-    with ended_by_ctrl_c():  # from here on; so little comes before it
+    with ended_by_ctrl_c():  # nothing slow is imported before this
         import hydra
 
         from gtcrn import tasks
@@ -16,7 +16,7 @@ def main() -> None:
         from gtcrn.tasks.completion import suggestions
     with one_line_errors():
         hydra.main(config_path=str(CONFIGS), config_name="config", version_base="1.3")(tasks.run)()
-    if "-sc" in sys.argv and "COMP_LINE" in os.environ:  # a shell asks, and takes more words than Hydra's
+    if "-sc" in sys.argv and "COMP_LINE" in os.environ:  # a shell asks for completions: these follow Hydra's
         print(*suggestions(os.environ["COMP_LINE"]), sep="\n")
 
 

@@ -9,16 +9,17 @@ from typing import Any
 
 
 @contextmanager
-def ended_by_ctrl_c(first: Callable[[], None] = lambda: None) -> Iterator[None]:
+def ended_by_ctrl_c(cleanup: Callable[[], None] = lambda: None) -> Iterator[None]:
     """End the process at Ctrl-C, with one line and exit code 130, while the block imports libraries.
 
     An exception would not do: one that was raised while torch was being imported came out as a RecursionError, after
-    14 seconds. What must be done before the process ends is handed over as `first`. Where Ctrl-C is ignored, as in a
-    shell's background, it stays ignored.
+    14 seconds. Where Ctrl-C is ignored, as in a shell's background, it stays ignored.
+
+    cleanup: is called before the process ends.
     """
 
     def end(number: int, frame: Any) -> None:
-        first()
+        cleanup()
         os.write(2, b"error: interrupted\n")
         os._exit(130)
 

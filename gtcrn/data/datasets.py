@@ -245,9 +245,8 @@ def _sizes(corpora: Sequence[WeightedCorpus]) -> str:
     if len(corpora) > 1:
         total = sum(corpus.weight for corpus in corpora)
         shares = " (" + ", ".join(f"{corpus.name} {100 * corpus.weight / total:.0f} %" for corpus in corpora) + ")"
-    return (
-        f"{counted(files, 'file')}, {_length(sum(corpus.files.column('seconds').sum() for corpus in corpora))}{shares}"
-    )
+    seconds = sum(corpus.files.column("seconds").sum() for corpus in corpora)
+    return f"{counted(files, 'file')}, {_length(seconds)}{shares}"
 
 
 class BlendedDataset:

@@ -10,7 +10,7 @@ from string import Template
 
 from gtcrn.errors import UserError
 from gtcrn.export.proof import TOLERANCE, Proof
-from gtcrn.export.snippets import CALLS, FRAMING, REGISTERED
+from gtcrn.export.snippets import CALLS, FRAMING, REGISTERED_PYTHON
 from gtcrn.metrics import METRICS
 from gtcrn.runtime.facts import BANDS, SPECTRUM, WAVE, Integers, ModelFacts
 
@@ -195,12 +195,11 @@ def _codes(quantization: dict[str, tuple[float, int]], *names: str) -> str:
 
 
 def _calls(format: str, runner: str, kind: str, values: dict[str, object]) -> str:
-    if format not in CALLS:
-        module, _, name = runner.partition(":")
-        return "\n" + Template(REGISTERED).substitute(values, module=module, runner=name).lstrip()
+    module, _, name = runner.partition(":")
+    values = values | {"module": module, "runner": name}
     parts = []
-    for language, program in CALLS["integers" if kind == BANDS else format].items():
-        if language == "Python" and format != "sherpa_onnx":
+    for language, program in CALLS.get("integers" if kind == BANDS else format, {"Python": REGISTERED_PYTHON}).items():
+        if language == "Python" and format in CALLS and format != "sherpa_onnx":
             program += FRAMING[WAVE if kind == WAVE else SPECTRUM]
         parts.append(
             f"\n### {language}\n\n```{language.lower()}\n{Template(program).substitute(values).strip()}\n```\n"

@@ -167,12 +167,12 @@ class Export:
 
     def _prove(self, path: Path, exact: bool = True) -> proof.Proof:
         """Prove the file in a process of its own: a runtime in C++ may end the process at a bad file."""
-        package, runner = FORMATS[self.format].package, FORMATS[self.format].runner
+        package = FORMATS[self.format].package
         log.info("2/3 running it in %s over %s …", package, self.recording.name)
         hops = proof.whole_hops(self.recording.wave, self.enhancer.hop_length)
         try:
             with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), begin) as process:
-                output = process.submit(_streamed, path, runner, hops).result()
+                output = process.submit(_streamed, path, FORMATS[self.format].runner, hops).result()
             return proof.prove(output, self.enhancer, hops, exact)
         except UserError as error:
             raise UserError(f"format={self.format}: nothing was written, since the file is wrong: {error}") from error

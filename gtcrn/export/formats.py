@@ -69,7 +69,8 @@ FORMATS = {
 def register(name: str, format: ExportFormat) -> None:
     """Add a format of one's own, as one of `format=`. Raises UserError if its name or its suffix is taken."""
     for other, known in FORMATS.items():
-        if (other == name) != (known.suffix == format.suffix) or (other == name and known != format):
+        taken = other == name or known.suffix == format.suffix
+        if taken and (other, known) != (name, format):  # the module that registers it may be imported twice
             raise UserError(f"format={name}: its name or its suffix {format.suffix} is that of format={other}")
     FORMATS[name] = format
 

@@ -257,19 +257,15 @@ def step(x):
     return y.numpy()
 """
 
-# by format, or of integers in .tflite: {language: program}; `denoise` is added to a Python program that has none
-# of a format that a module of the user's own registered
-REGISTERED = """
-### Python
-
-```python
+# of a format that `gtcrn.export.formats.register` added
+REGISTERED_PYTHON = """
 from $module import $runner
 
 stream = $runner("$file")
 enhanced = stream.process(samples)  # (N,) float32 at $rate Hz -> (N',) of whole hops of $hop, later by $latency samples
-```
 """
 
+# by format, or of integers in .tflite: {language: program}; `denoise` is added to a Python program that has none
 CALLS = {
     "onnx": {"Python": ONNX_PYTHON, "C++": ONNX_CPP, "JavaScript": ONNX_JAVASCRIPT},
     "onnx_wave": {"Python": ONNX_PYTHON, "C++": ONNX_CPP, "JavaScript": ONNX_JAVASCRIPT},

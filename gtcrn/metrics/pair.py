@@ -16,7 +16,7 @@ from pystoi import stoi
 from gtcrn.errors import UserError
 from gtcrn.metrics.composite import composite, log_likelihood_ratio, segmental_snr, weighted_spectral_slope
 from gtcrn.metrics.failure import MetricFailure
-from gtcrn.metrics.registry import DEFAULT_METRICS, DNSMOS_METRICS, METRICS, Function
+from gtcrn.metrics.registry import DEFAULT_METRICS, DNSMOS_METRICS, METRICS
 
 # s; PESQ's reference code has room for 50 utterances, which speech has after about a minute and a half, and crashes
 # the process on more
@@ -51,7 +51,11 @@ def evaluate_pair(
         try:
             known = METRICS[name]
             measures.require_signals(known.reference)
-            values[name] = float(measures.by(known.function) if known.function else getattr(measures, name))
+            if known.function:
+                value = known.function(measures.clean, measures.enhanced, sample_rate)
+            else:
+                value = getattr(measures, name)
+            values[name] = float(value)
         except MetricFailure as failure:
             values[name] = float("nan")
             failures[name] = str(failure)
@@ -86,9 +90,6 @@ class _Measures:
             raise MetricFailure("not finite")
         if reference and not self.clean.any():
             raise MetricFailure("silent reference")
-
-    def by(self, function: Function) -> float:
-        return function(self.clean, self.enhanced, self.sample_rate)
 
     def _at(self, sample_rate: int) -> tuple[np.ndarray, np.ndarray]:
         if sample_rate == self.sample_rate:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ _MOST_LEVELS = 8  # more different SNRs than this are grouped into bins
 _BIN = 5  # dB
 _FORMULA = re.compile(r"'*[=+@\t\r-]")
 _MARKED = re.compile(r"^'(?='*[=+@\t\r-])")
-HEADLINE = ("pesq_wb", "estoi", "si_sdr")  # metrics shown by SNR; all metrics would not fit a terminal
+HEADLINE = ("pesq_wb", "estoi", "si_sdr")  # metrics shown by SNR and above pictures, where all would not fit
 
 
 def summarise(scores: pd.DataFrame) -> pd.DataFrame:
@@ -110,9 +110,14 @@ def score_texts(scores: pd.Series) -> dict[str, str]:
     for condition in ("noisy", "enhanced"):
         known = {metric: scores.get(f"{condition}_{metric}") for metric in METRICS}
         known = {metric: value for metric, value in known.items() if value is not None}
-        shown = [metric for metric in HEADLINE if metric in known] or list(known)[:3]
-        texts[condition] = "   ".join(f"{METRICS[metric].label} {_number(metric, known[metric])}" for metric in shown)
+        shown = (f"{METRICS[metric].label} {_number(metric, known[metric])}" for metric in _headline(known))
+        texts[condition] = "   ".join(shown)
     return texts
+
+
+def _headline(scored: Collection[str]) -> list[str]:
+    """Return the main metrics of those that are scored, or the first ones if none is a main one."""
+    return [metric for metric in HEADLINE if metric in scored] or list(scored)[:3]
 
 
 def write_csv(table: pd.DataFrame, path: Path, **options: Any) -> None:
@@ -156,7 +161,7 @@ def _overall(scores: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
 def _by_snr(summaries: dict[str, pd.DataFrame]) -> tuple[list[str], list[list[str]]]:
     """Return the header and rows of a table with a row per SNR and a column "noisy → enhanced" per main metric."""
     scored = next(iter(summaries.values())).index
-    metrics = [metric for metric in HEADLINE if metric in scored] or list(scored[:3])
+    metrics = _headline(scored)
     rows = []
     for label, summary in summaries.items():
         conditions = [condition for condition in ("noisy", "enhanced") if condition in summary]

@@ -151,18 +151,9 @@ def scatter(rows: Sequence[ModelCost]) -> Figure:
         figure = Figure(figsize=(12, 5.4), dpi=150, layout="constrained")
         figure.get_layout_engine().set(wspace=0.06)
         left, right = figure.subplots(1, 2)
-        _draw(
-            left,
-            sizes,
-            "exact MMACs/s",
-            "parameters, fixed ERB matrices included [thousand]",
-        )
-        _draw(
-            right,
-            streams,
-            "state and activations in use [KiB]",
-            "real-time factor, one thread [s of compute per s of audio]",
-        )
+        _draw(left, sizes, "exact MMACs/s", "parameters, fixed ERB matrices included [thousand]")
+        speed = "real-time factor, one thread [s of compute per s of audio]"
+        _draw(right, streams, "state and activations in use [KiB]", speed)
         right.axhline(1, color=GREY, linewidth=0.8, linestyle="--")
         figure.draw_without_rendering()  # lays out the axes
         figure.set_layout_engine("none")  # labels that are added from here on don't change the layout

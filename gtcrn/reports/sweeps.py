@@ -88,7 +88,7 @@ def measures(runs: pd.DataFrame) -> dict[str, Measure]:
 
 
 def unregistered(runs: pd.DataFrame) -> set[str]:
-    """Return the metrics that are not known here, neither their unit nor in which direction they become better."""
+    """Return the scored metrics that are not registered here, so that their unit and direction are not known."""
     scored = {
         column.partition("noisy_")[2] for column in runs if column.startswith(("test.noisy_", "validation.val/noisy_"))
     }

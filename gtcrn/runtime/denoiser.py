@@ -22,6 +22,7 @@ from gtcrn.runtime.facts import BANDS, LIMITS, SPECTRUM, WAVE, Signal, read_inpu
 from gtcrn.runtime.framing import Step, Stream, stream_arguments
 from gtcrn.runtime.integrity import is_sealed_onnx, read_parts, require_harmless
 
+SUFFIXES = (".onnx", ".tflite")  # of the files that a `Denoiser` opens
 LARGEST = 2**26  # numbers of an input or output
 
 

@@ -157,8 +157,9 @@ class Stream:
         samples the output is then as long as the input and aligned with it.
         """
         missing = self.latency + (0 if self.block_length else len(self._pending))
+        enough = missing + self.hop_length  # since `process` may hold back the samples of an incomplete hop
         block = self.block_length or 1
-        rest = self.process(np.zeros(-(-(missing + self.hop_length) // block) * block, np.float32))
+        rest = self.process(np.zeros(-(-enough // block) * block, np.float32))
         self.reset()
         return rest[:missing]
 

@@ -50,7 +50,8 @@ def check(cfg: DictConfig) -> None:
     typed = OmegaConf.to_container(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
     added = {line.lstrip("+").partition("=")[0] for line in typed if line.startswith("+")}
     for line in typed:
-        if declared.get(re.split("[.=@/]", line.lstrip("+~"))[0]) == keys.Unused:
+        group = re.split("[.=@/]", line.lstrip("+~"))[0]
+        if declared.get(group) == keys.Unused:
             raise UserError(f"{line}: has no effect in task={cfg.task}; leave it out")
     for key in sorted(added & cfg.keys() - declared.keys()):
         if f"${{{key}}}" not in OmegaConf.to_yaml(cfg):  # a key of one's own that others refer to

@@ -43,17 +43,22 @@ def one_line_errors() -> Iterator[None]:
         reason = unwritable(error.filename, error) if error.filename else f"the run's folder: {error.strerror}"
         sys.exit(_show(f"{reason}; name another folder with hydra.run.dir="))
     except ValueError as error:  # raised for a choice that is no text, without the name of its group
-        sys.exit(_show(_no_choice() or str(error)))
+        sys.exit(_show(_choice_without_text() or str(error)))
     except KeyboardInterrupt:
         print("error: interrupted", file=sys.stderr)
         sys.exit(130)
 
 
-def _no_choice() -> str | None:
-    """Return which choice of a group is no text, such as null, and what there is to choose; None if all are."""
+def _choices(group: str) -> list[str]:
+    """Return the choices of a group, [] if there is no such group."""
+    return sorted(file.stem for file in (CONFIGS / group).glob("*.yaml"))
+
+
+def _choice_without_text() -> str | None:
+    """Return the line about a choice that is no text, such as null; None if there is none on the command line."""
     for word in sys.argv[1:]:
         group, _, _ = word.partition("=")
-        choices = sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
+        choices = _choices(group)
         if choices and isinstance(OverridesParser.create().parse_override(word).value(), int | float | None):
             return f"{word}: choose one of {', '.join(choices)}"
     return None
@@ -71,8 +76,7 @@ def _no_such_choice(error: MissingConfigException) -> str:
     group, _, name = str(error.missing_cfg_file).rpartition("/")
     place = re.match("In '(?!config')(.+?)'", str(error))
     place = f" (asked for in {place[1]})" if place and name not in " ".join(sys.argv[1:]) else ""
-    # Hydra doesn't give the choices of a group that takes several
-    names = error.options or sorted(file.stem for file in (CONFIGS / group).glob("*.yaml"))
+    names = error.options or _choices(group)  # Hydra doesn't give the choices of a group that takes several
     return f"{group}={name}: there is no such choice{place}; {nearest(name, names)}"
 
 

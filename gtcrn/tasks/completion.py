@@ -21,14 +21,14 @@ WORDS = {
 
 
 def suggestions(line: str) -> list[str]:
-    """Return what the last word of a command line may become, none where Hydra knows, as in a choice of a group."""
+    """Return what the last word of a command line may become; [] for what Hydra completes, as choices of groups."""
     *before, word = line.split(" ")
     key, equals, begun = word.partition("=")
     if not equals or (CONFIGS / key).is_dir():
         return []
     task = next((typed.removeprefix("task=") for typed in before if typed.startswith("task=")), "train")
-    kinds = alternatives(keys.declared(task).get(key, str))  # keys within groups may name files
-    words = WORDS.get(key) or [word for kind in kinds if get_origin(kind) is Literal for word in get_args(kind)]
+    kinds = alternatives(keys.declared(task).get(key, str))  # keys within groups are not declared, and may name files
+    words = WORDS.get(key) or [choice for kind in kinds if get_origin(kind) is Literal for choice in get_args(kind)]
     if not words and str in kinds:
         words = files(begun)
     return [f"{key}={word}" for word in words if word.startswith(begun)]

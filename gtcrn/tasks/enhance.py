@@ -20,7 +20,7 @@ from gtcrn.data.folders import search
 from gtcrn.data.level import TOLERANCE, LevelMeter, level_of
 from gtcrn.errors import Interrupted, UserError, counted, printable
 from gtcrn.models.enhancer import Enhancer
-from gtcrn.runtime.denoiser import Denoiser
+from gtcrn.runtime.denoiser import SUFFIXES, Denoiser
 from gtcrn.runtime.eager import EnhancerStep
 from gtcrn.tasks.building import configure_torch, load_float, require
 
@@ -30,7 +30,6 @@ BLOCK_SECONDS = 10  # of audio are read and streamed at a time
 # a model that cannot stream gets segments of this length, each after the first with this much of its past
 SEGMENT_SECONDS, CONTEXT_SECONDS = 120, 30
 INTEGER_FULL_SCALE = 1 - 2**-15  # the largest sample that fits in 16 bits
-EXPORTED = (".onnx", ".tflite")  # suffixes of files that run without PyTorch
 
 Process = Callable[[np.ndarray], np.ndarray]  # a stream, (N, C) -> (N', C), which puts out whole hops
 
@@ -70,7 +69,7 @@ def run(cfg: DictConfig) -> None:
 
 def open_model(cfg: DictConfig) -> Enhancer | Denoiser:
     """Return the model of `ckpt=`: an exported file in its own runtime, all else as a checkpoint in PyTorch."""
-    return (_open_denoiser if Path(str(cfg.ckpt)).suffix.lower() in EXPORTED else _open_enhancer)(cfg)
+    return _open_denoiser(cfg) if Path(str(cfg.ckpt)).suffix.lower() in SUFFIXES else _open_enhancer(cfg)
 
 
 def _open_enhancer(cfg: DictConfig) -> Enhancer:

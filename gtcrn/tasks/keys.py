@@ -34,7 +34,7 @@ Model = Annotated[dict, Built("gtcrn.models.enhancer.Enhancer")]
 Data = Annotated[dict, Built("gtcrn.data.speech.SpeechData")]
 
 
-# Of what others take any number and then fail at some: by the class of the target and the key
+# Keys of which PyTorch, Lightning and callbacks take numbers at which they fail later: by class of the target and key
 STRICTER = {
     ("gtcrn.training.callbacks.EarlyStopping", "patience"): Count,
     ("gtcrn.training.callbacks.ValidationClips", "count"): Index,

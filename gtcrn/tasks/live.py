@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 
 from gtcrn.errors import UserError
 from gtcrn.runtime import eager
-from gtcrn.runtime.denoiser import Denoiser
+from gtcrn.runtime.denoiser import SUFFIXES, Denoiser
 from gtcrn.runtime.framing import Stream
 from gtcrn.runtime.resampling import Resampled
 from gtcrn.tasks.building import configure_torch, load_float
@@ -58,7 +58,7 @@ def open_model(cfg: DictConfig) -> Callable[..., Stream]:
     """Return a function, block_length -> a new stream, of the model of `ckpt=`."""
     if cfg.ckpt is None:
         raise UserError("task=live needs ckpt=…: an exported file (.onnx, .tflite) or a checkpoint")
-    if Path(str(cfg.ckpt)).suffix.lower() in (".onnx", ".tflite"):
+    if Path(str(cfg.ckpt)).suffix.lower() in SUFFIXES:
         return Denoiser(cfg.ckpt).stream
     return partial(eager.open_stream, load_float(cfg))
 

@@ -217,30 +217,25 @@ class Progress(pl.Callback):
         self.job, self.jobs_after, self.every, self.clock = job, jobs_after, every, clock
 
     def on_train_start(self, trainer: pl.Trainer, *args) -> None:
-        self._begun = self._told = self.clock()
-        self._first = self._share(trainer)
+        self._started = self._logged = self.clock()
+        self._share_at_start = self._share(trainer)  # above 0 in a run that is resumed
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args) -> None:
         now, share = self.clock(), self._share(trainer)
-        if now - self._told < self.every or not self._first < share < 1 or not trainer.is_global_zero:
+        if now - self._logged < self.every or not self._share_at_start < share < 1 or not trainer.is_global_zero:
             return
-        self._told = now
-        whole = (now - self._begun) / (share - self._first)
+        self._logged = now
+        whole = (now - self._started) / (share - self._share_at_start)
         left = whole * (1 - share)
         sweep = f", the sweep about {_duration(left + self.jobs_after * whole)}" if self.jobs_after else ""
-        log.info(
-            "%sepoch %d, %.0f %%: about %s left%s",
-            self.job,
-            trainer.current_epoch + 1,
-            100 * share,
-            _duration(left),
-            sweep,
-        )
+        epoch = trainer.current_epoch + 1
+        log.info("%sepoch %d, %.0f %%: about %s left%s", self.job, epoch, 100 * share, _duration(left), sweep)
 
     def _share(self, trainer: pl.Trainer) -> float:
         """Return which share of the training is done: of its epochs or of its steps, whichever ends it first."""
         loop = trainer.fit_loop.epoch_loop
         epochs = trainer.current_epoch + loop.batch_progress.current.ready / trainer.num_training_batches
+        # a limit of -1 is none, and gives a share below 0
         return max(epochs / (trainer.max_epochs or 1), trainer.global_step / trainer.max_steps, 0.0)
 
 
