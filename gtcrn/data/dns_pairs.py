@@ -85,12 +85,13 @@ class DnsPairs:
         groups = np.array([*known, ""] if unknown else known, object)
         splits = split_of(groups, {"validation": self.validation_share})
         if splits is None:
-            files, people = counted(len(good), "file"), counted(len(known), "reader or speaker", "readers or speakers")
+            files = counted(len(good), "file")
+            if self.held_out_by == "file":
+                raise UserError(f"data.root={root}: {files}, too few to train and validate; give more")
+            people = counted(len(known), "reader or speaker", "readers or speakers")
             raise UserError(
-                f"data.root={root}: the names of {files} tell {people}, too few to train and validate: hold out files, "
-                "whoever speaks in them, data.held_out_by=file"
-                if self.held_out_by == "speaker"
-                else f"data.root={root}: {files}, too few to train and validate; give more"
+                f"data.root={root}: the names of {files} tell {people}, too few to train and validate; hold out files "
+                "instead, whoever speaks in them: data.held_out_by=file"
             )
         if split == "train":
             log.info("data.root=%s: %d readers or speakers in %d files", root, len(known), len(good) - unknown)

@@ -46,8 +46,8 @@ class NoisyRecordings:
             known = len(set(speakers) - {""})
             raise UserError(
                 f"data.root={self.root}: the names of {counted(len(files), 'file')} tell "
-                f"{counted(known, 'speaker')}, too few to train and validate: hold out files, whoever speaks in them, "
-                "data.held_out_by=file"
+                f"{counted(known, 'speaker')}, too few to train and validate; hold out files instead, whoever speaks "
+                "in them: data.held_out_by=file"
             )
         if splits is None:
             raise UserError(f"data.root={self.root} should hold two recordings or more: some train, others validate")
