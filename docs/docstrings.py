@@ -17,6 +17,8 @@ class ParameterLists(griffe.Extension):
             name = "|".join(map(re.escape, names))
             begins = rf"(?:^|(?<=[.;)] ))((?:{name})(?:, (?:{name}))*): "
             text = re.sub(begins, r"\n- **\1**: ", obj.docstring.value, flags=re.MULTILINE)
+            # Markdown begins no list within a paragraph
+            text = "\n\n".join(part.replace("\n- **", "\n\n- **", 1) for part in text.split("\n\n"))
             obj.docstring.value = re.sub(
                 r"(?<=\.) (?=Raises `?UserError)|(?<=\.)\n(?=Raises `?UserError)", "\n\n", text
             )

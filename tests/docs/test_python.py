@@ -40,7 +40,8 @@ def test_python_runs(page, names):
 
 
 def test_python_of_the_tutorial(names):
-    assert len(run(ROOT / "docs/tutorial.md", names)["enhanced"])
+    names = run(ROOT / "docs/tutorial.md", names)
+    assert len(names["enhanced"]) == len(names["samples"])
 
 
 def run(page: Path, names: dict) -> dict:
