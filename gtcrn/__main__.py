@@ -3,17 +3,18 @@
 import os
 import sys
 
-from gtcrn.importing import ended_by_ctrl_c
+from gtcrn.signals import ended_at_once, raise_at_sigterm
 
 
 def main() -> None:
     """Compose the configuration that this process's arguments name, and hand it to its task."""
-    with ended_by_ctrl_c():  # nothing slow is imported before this
+    with ended_at_once():  # nothing slow is imported before this
         import hydra
 
         from gtcrn import tasks
         from gtcrn.tasks.command_line import CONFIGS, one_line_errors
         from gtcrn.tasks.completion import suggestions
+    raise_at_sigterm()
     with one_line_errors():
         hydra.main(config_path=str(CONFIGS), config_name="config", version_base="1.3")(tasks.run)()
     if "-sc" in sys.argv and "COMP_LINE" in os.environ:  # a shell asks for completions: these follow Hydra's

@@ -14,7 +14,7 @@ FLOORS = {
     "flac": 0,
     "workers": 0,
     "revision": 0,
-    "importing": 0,
+    "signals": 0,
     "dsp": 1,
     "streaming": 1,
     "models": 2,

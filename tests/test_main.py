@@ -34,20 +34,24 @@ def test_answers_before_torch_is_imported(tmp_path, arguments, told):
     assert not list(tmp_path.glob("outputs/*/*"))
 
 
-@pytest.mark.parametrize("library", ["hydra", "torch"])
-def test_ctrl_c_while_a_library_is_imported(tmp_path, library):
-    """The library takes long, and loses the exception that Ctrl-C raises."""
+STOPS = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+
+
+@pytest.mark.parametrize(("stop", "code"), STOPS)
+@pytest.mark.parametrize("library", ["hydra", "filelock", "torch"])
+def test_stopped_while_a_library_is_imported(tmp_path, library, stop, code):
+    """The library takes long, and two of the three lose the exception that a signal raises; Hydra imports the other."""
     (tmp_path / f"{library}.py").write_text(
         "import time\n"
         "print('importing', flush=True)\n"
         "try:\n"
         "    time.sleep(60)\n"
-        "except BaseException:\n"
+        f"except {'Exception' if library == 'filelock' else 'BaseException'}:\n"
         "    raise ImportError('no such symbol')\n"
     )
     process = start_command(tmp_path, env=os.environ | {"PYTHONPATH": str(tmp_path)})
     assert process.stdout.readline() == "importing\n"
-    process.send_signal(signal.SIGINT)
+    process.send_signal(stop)
     out, err = process.communicate(timeout=30)
-    assert (process.returncode, out, err) == (130, "", "error: interrupted\n")
+    assert (process.returncode, out, err) == (code, "", "error: interrupted\n")
     assert not list(tmp_path.glob("outputs/*/*"))

@@ -377,5 +377,8 @@ def demo(
 ) -> SpeechData:
     """Build `data=demo`: see `Demo`, and `SpeechData` for the other keys."""
     sizes = {"train": train_files, "validation": validation_files, "test": test_files}
+    for split, size in sizes.items():
+        if size < 1:
+            raise UserError(f"data.{split}_files={size}: must be a whole number of at least 1")
     corpus = Demo(sizes, corpus_seed, loading["sample_rate"], cache_dir)
     return SpeechData(PairSource(corpus), cache_dir=cache_dir, **loading)

@@ -37,7 +37,7 @@ from pathlib import Path
 try:
     import resource
     resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv[2]),) * 2)
-    resource.setrlimit(resource.RLIMIT_CPU, (int(sys.argv[3]),) * 2)
+    resource.setrlimit(resource.RLIMIT_CPU, (int(sys.argv[3]), int(sys.argv[3]) + 1))  # SIGXCPU comes first
 except (ImportError, ValueError):  # not in Windows
     pass
 from gtcrn.errors import UserError
@@ -168,8 +168,13 @@ def _try(path: str, size: int, modified: int) -> None:
         done = subprocess.run(command, capture_output=True, env=environment, timeout=_TIMEOUT)
     except subprocess.TimeoutExpired as error:
         raise UserError(f"{path}: takes more than {_TIMEOUT:g} s to open and to run a hop; refused") from error
-    if done.returncode in (-signal.SIGKILL, -getattr(signal, "SIGXCPU", 0)):
+    ended_by = signal.Signals(-done.returncode).name if done.returncode < 0 else ""
+    if ended_by == "SIGXCPU":
         raise UserError(f"{path}: takes more than {_CPU_LIMIT} s of CPU time to open and to run a hop; refused")
+    if ended_by == "SIGKILL":
+        raise UserError(
+            f"{path}: the process that tried it out was ended from outside, most often for want of memory; try again"
+        )
     lines = done.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"]
     if done.returncode < 0 or done.returncode not in (0, 1):
         raise UserError(f"{path}: damaged: the runtime crashed on it in a process of its own; take another file")

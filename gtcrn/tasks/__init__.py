@@ -3,17 +3,13 @@
 import errno
 import importlib
 import io
-import os
 import shutil
-import signal
 import sys
-import threading
 import traceback
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,9 +18,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from gtcrn.errors import Interrupted, Terminated, UserError
+from gtcrn.errors import Interrupted, UserError
 from gtcrn.files import unwritable
-from gtcrn.importing import ended_by_ctrl_c
+from gtcrn.signals import ended_at_once, raise_at_sigterm
 from gtcrn.tasks import resolvers  # noqa: F401  (registers what configurations ask for)
 from gtcrn.tasks.checking import check
 from gtcrn.tasks.extending import find_modules_here, import_extensions
@@ -79,13 +75,12 @@ def run(cfg: DictConfig) -> Any:
         if isinstance(stream, io.TextIOWrapper):  # in a notebook it is not
             stream.reconfigure(errors="backslashreplace")  # printing a file name that is not UTF-8 must not end the job
     try:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, partial(_terminate, os.getpid()))
+        raise_at_sigterm()  # again, since a launcher's processes did not begin with the command's
         if in_sweep():
             end_with_parent()  # because launchers may run jobs in processes of their own
             _record().unlink(missing_ok=True)  # an earlier attempt may have left it
         with no_stub():
-            with ended_by_ctrl_c(remove_stub):
+            with ended_at_once(remove_stub):
                 task = checked(cfg)
             return task.run(cfg)
     except (Interrupted, KeyboardInterrupt) as error:
@@ -147,10 +142,3 @@ def mendable(error: Exception) -> str | None:
             "data.num_workers=, metrics.workers= or workers="
         )
     return None
-
-
-def _terminate(process: int, number: int, frame: Any) -> None:
-    """Raise `Terminated` in the process that runs the task; end a process that was forked from it at once."""
-    if os.getpid() != process:
-        os._exit(128 + number)
-    raise Terminated

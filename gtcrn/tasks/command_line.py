@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import gtcrn
+from gtcrn.errors import Interrupted
 from gtcrn.files import unwritable
 
 _PACKAGE = Path(gtcrn.__file__).parent
@@ -44,9 +45,10 @@ def one_line_errors() -> Iterator[None]:
         sys.exit(_show(f"{reason}; name another folder with hydra.run.dir="))
     except ValueError as error:  # raised for a choice that is no text, without the name of its group
         sys.exit(_show(_choice_without_text() or str(error)))
-    except KeyboardInterrupt:
-        print("error: interrupted", file=sys.stderr)
-        sys.exit(130)
+    except KeyboardInterrupt as stop:
+        interrupted = Interrupted.by(stop, "interrupted")
+        print(f"error: {interrupted}", file=sys.stderr)
+        sys.exit(interrupted.code)
 
 
 def _choices(group: str) -> list[str]:

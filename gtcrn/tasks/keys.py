@@ -189,11 +189,13 @@ class InspectKeys(Keys):
 
 
 class DownloadKeys(Keys):
+    model: Unused
     download: Annotated[dict, Built("gtcrn.data.download.CorpusDownload")]
     output: str
 
 
 class ReportKeys(Keys):
+    model: Unused
     runs: str | list[str] | None
     metric: str | None
     output: str | None
@@ -201,6 +203,7 @@ class ReportKeys(Keys):
 
 
 class ServeKeys(Keys):
+    model: Unused
     models: str | list[str] | None
     port: Index
     browser: bool

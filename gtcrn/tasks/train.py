@@ -16,7 +16,7 @@ import pytorch_lightning as pl
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.callbacks import Callback, TQDMProgressBar
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 from tqdm.contrib.logging import logging_redirect_tqdm
@@ -99,7 +99,7 @@ def train(cfg: DictConfig, run_dir: Path) -> dict:
     data_wait = DataWait()
     last = LastCheckpoint(run_dir / CHECKPOINTS / LAST, cfg.checkpoint_minutes)
     callbacks = [*make_callbacks(cfg, run_dir, module.logged), data_wait, *frozen, last]
-    check_trainer(cfg, callbacks)
+    check_objectives(cfg, check_trainer(cfg, callbacks), cost)
     data = build_data(cfg, enhancer)
     data.setup()
     for line in data.describe():
@@ -159,9 +159,23 @@ def train(cfg: DictConfig, run_dir: Path) -> dict:
             dashboard.finish(failed)
 
 
-def check_trainer(cfg: DictConfig, callbacks: list[Callback]) -> None:
-    """Raise UserError, before the data are scanned, if no trainer can be built from these settings on this machine."""
-    build(cfg.trainer, logger=[], callbacks=list(callbacks), plugins=[], default_root_dir=cfg.run_dir)
+def check_trainer(cfg: DictConfig, callbacks: list[Callback]) -> pl.Trainer:
+    """Return a trainer that does not train.
+
+    Raises UserError, before the data are scanned, if none can be built from these settings on this machine.
+    """
+    return build(cfg.trainer, logger=[], callbacks=list(callbacks), plugins=[], default_root_dir=cfg.run_dir)
+
+
+def check_objectives(cfg: DictConfig, trainer: pl.Trainer, cost: Cost) -> None:
+    """Raise UserError, before the data are scanned, if `objectives=` names what the summary will not hold."""
+    values = [f"best.{callback.monitor}" for callback in chosen_by(trainer)]
+    values += [f"cost.{name}" for name in summary_of(cost)]
+    if cfg.evaluate:
+        conditions = ("noisy", "enhanced", "improvement")
+        values += [f"test.{condition}_{metric}" for metric in cfg.metrics.test for condition in conditions]
+    if missing := [name for name in cfg.objectives or [] if name not in values]:
+        raise UserError(f"objectives: {missing[0]} will not be in the summary; there are {', '.join(values)}")
 
 
 def check_scores(cfg: DictConfig, module: pl.LightningModule, data: SpeechData) -> None:
@@ -204,9 +218,14 @@ def best_values(trainer: pl.Trainer) -> dict[str, float]:
     """Return {metric that checkpoints are chosen by: its best value}."""
     return {
         callback.monitor: float(callback.best_model_score)
-        for callback in trainer.checkpoint_callbacks
-        if getattr(callback, "monitor", None) and callback.best_model_score is not None
+        for callback in chosen_by(trainer)
+        if callback.best_model_score is not None
     }
+
+
+def chosen_by(trainer: pl.Trainer) -> list[ModelCheckpoint]:
+    """Return the callbacks that keep a checkpoint by the value of a metric."""
+    return [callback for callback in trainer.checkpoint_callbacks if getattr(callback, "monitor", None)]
 
 
 def objectives(cfg: DictConfig, summary: dict) -> list[float] | None:

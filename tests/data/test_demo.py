@@ -123,6 +123,13 @@ def test_data_demo(corpus):
     ] == [18, 3, 6]
 
 
+@pytest.mark.parametrize("split", SIZES)
+def test_no_split_is_empty(tmp_path, split):
+    sizes = {f"{name}_files": size for name, size in (SIZES | {split: 0}).items()}
+    with pytest.raises(UserError, match=f"data.{split}_files=0: must be a whole number of at least 1"):
+        demo(**sizes, corpus_seed=0, cache_dir=str(tmp_path), sample_rate=16000)
+
+
 def test_a_killed_process_ends_the_work(tmp_path, monkeypatch):
     """The main process once waited for it for ever."""
     pytest.importorskip("espeakng_loader")

@@ -113,10 +113,11 @@ def test_a_folder_is_sealed_with_its_metadata(tmp_path):
         ("import os; os.abort()", "the runtime crashed on it in a process of its own"),
         ("import time; time.sleep(600)", "takes more than 5 s to open"),
         ("while True: pass", "takes more than 2 s of CPU time to open"),
+        ("import os; os.kill(os.getpid(), 9)", "ended from outside, most often for want of memory"),
         ("bytearray(10**11)", "model.onnx: damaged, or not a model that runs here: MemoryError"),
         ("raise UserError('x: not its kind')", "x: not its kind"),
     ],
-    ids=["crash", "hang", "work", "memory", "refusal"],
+    ids=["crash", "hang", "work", "kill", "memory", "refusal"],
 )
 def test_what_a_trial_tells(tmp_path, monkeypatch, does, said):
     """Of a runtime that does this with the file."""

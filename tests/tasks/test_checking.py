@@ -128,6 +128,9 @@ def test_what_may_be_added(command, overrides):
         (["task=export", "ckpt=a", "loss=mag"], "loss=mag: has no effect in task=export; leave it out"),
         (["task=enhance", "++data.root=a"], "++data.root=a: has no effect in task=enhance; leave it out"),
         (["task=report", "~trainer"], "~trainer: has no effect in task=report; leave it out"),
+        (["task=report", "model=micro"], "model=micro: has no effect in task=report; leave it out"),
+        (["task=download", "model.r=8"], "model.r=8: has no effect in task=download; leave it out"),
+        (["task=serve", "model=micro"], "model=micro: has no effect in task=serve; leave it out"),
         (["task=serve", "port=-1"], "port=-1: must be a whole number of at least 0"),
     ],
 )

@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from gtcrn.errors import UserError
 from gtcrn.models import gtcrn, light_v3
 from gtcrn.models.pretrained import open_checkpoint, read_checkpoint, to_official
+from gtcrn.profiling.cost import measure
 from gtcrn.tasks import resuming, train
 from gtcrn.tasks.building import build, model_record
 
@@ -214,3 +215,28 @@ def test_a_metric_and_a_loss_term_of_one_name_are_refused(command, tmp_path):
     train.make_callbacks(cfg, tmp_path, ("loss", "sisdr"))
     with pytest.raises(UserError, match="metrics.validation: val/si_sdr is a part of the loss too"):
         train.make_callbacks(cfg, tmp_path, ("loss", "si_sdr"))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["objectives=[best.nosuch]"], "best.nosuch will not be in the summary; there are best.val/pesq_wb"),
+        (["objectives=[cost.mmacs_exact,best.val/pesq]"], "best.val/pesq will not be in the summary; there are"),
+        (["objectives=[test.enhanced_stoi]", "evaluate=false"], "test.enhanced_stoi will not be in the summary"),
+        (["objectives=[test.enhanced_stoi]", "metrics.test=[si_sdr]"], "test.enhanced_stoi will not be in the summary"),
+    ],
+)
+def test_an_objective_that_the_summary_lacks_is_refused_before_the_training(overrides, told):
+    cfg = composed("trainer=cpu", "callbacks=none", *overrides)
+    enhancer = build(cfg.model)
+    trainer = train.check_trainer(cfg, train.make_callbacks(cfg, resuming.find_run(cfg), ["loss"]))
+    assert told in refusal(train.check_objectives, cfg, trainer, measure(enhancer))
+
+
+def test_objectives_of_every_section_of_the_summary():
+    cfg = composed("trainer=cpu", "callbacks=none")
+    cost = measure(build(cfg.model))
+    trainer = train.check_trainer(cfg, train.make_callbacks(cfg, resuming.find_run(cfg), ["loss"]))
+    train.check_objectives(cfg, trainer, cost)
+    cfg.objectives = ["best.val/pesq_wb", "best.val/si_sdr", "cost.mmacs_exact", "test.improvement_pesq_wb"]
+    train.check_objectives(cfg, trainer, cost)
