@@ -121,7 +121,8 @@ class ValidationClips(pl.Callback):
         validations_before = (trainer.current_epoch + 1) // (trainer.check_val_every_n_epoch or 1) - 1
         due = validations_before % self.every == 0 or last
         files = int(trainer.num_val_batches[0])
-        chosen = {round(i * (files - 1) / max(1, self.count - 1)) for i in range(self.count)}  # from the whole set
+        count = min(self.count, files)
+        chosen = {round(i * (files - 1) / max(1, count - 1)) for i in range(count)}  # from the whole set
         if trainer.sanity_checking or not trainer.is_global_zero or not due or batch_index not in chosen:
             return
         rate = module.enhancer.sample_rate
