@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from fixtures.commands import command, perform  # noqa: F401  fixtures of all tests
+from fixtures.extensions import own_folder, registries  # noqa: F401
 from fixtures.systems import exported, noisy, system  # noqa: F401
 from hypothesis import HealthCheck, settings
 

@@ -39,7 +39,7 @@ def test_constraints_admit(extra, pinned):
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
-    """A folder with what a wheel of this checkout installs."""
+    """Return a folder with what a wheel of this checkout installs."""
     source, built, installed = map(tmp_path_factory.mktemp, ("source", "built", "installed"))
     for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)

@@ -23,7 +23,7 @@ from gtcrn.files import write_text
 from gtcrn.metrics import METRICS
 from gtcrn.plots.figures import colour_limits, power_spectrogram
 from gtcrn.plots.palette import BLUE, ORANGE, SPECTROGRAM, VERMILLION
-from gtcrn.plots.tables import unmarked
+from gtcrn.plots.tables import HEADLINE, unmarked
 from gtcrn.reports.runs import recording
 
 log = logging.getLogger(__name__)
@@ -91,6 +91,7 @@ def write_page(
         "metric": metric,
         "columns": _columns(scores, finished),
         "metrics": list(scores),
+        "headline": [key for key in HEADLINE if key in scores],
         "conditions": ["noisy", *(run.name for run in finished), "clean"],
         "models": _models(scores, finished),
         "colours": [

@@ -9,12 +9,12 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import soundfile
+from fixtures.pages import ROOT, blocks, joined_lines
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override
 
 from gtcrn.tasks.checking import check
 
-ROOT = Path(__file__).parents[2]
 DOCS = sorted(set((ROOT / "docs").rglob("*.md")) - set((ROOT / "docs/extend").iterdir()))  # which test_extend.py runs
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS]
 COMMANDS = re.compile(r"python run\.py |gtcrn ")
@@ -38,8 +38,8 @@ class Command(NamedTuple):
 def commands(page: Path) -> list[Command]:
     """Return the commands in the bash blocks of a page, in their order."""
     found = []
-    for block in re.findall(r"^```bash\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE):
-        for line in block.replace("\\\n", " ").splitlines():
+    for block in blocks(page, "bash"):
+        for line in joined_lines(block):
             if match := COMMANDS.match(line):
                 words = shlex.split(line[match.end() :], comments=True)
                 options = [word for word in words if word.startswith("-")]

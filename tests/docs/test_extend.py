@@ -3,21 +3,17 @@
 import re
 import shlex
 import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import soundfile
 from fixtures.commands import run_command
+from fixtures.pages import ROOT, blocks, joined_lines
 
-from gtcrn.export.formats import FORMATS
-from gtcrn.metrics import METRICS
-
-PAGES = Path(__file__).parents[2] / "docs" / "extend"
+PAGES = ROOT / "docs" / "extend"
 LONGEST = 40  # lines of code of an example
 FILE = re.compile(r'^```(?:python|yaml) title="([^"]+)"\n(.*?)^```$', re.DOTALL | re.MULTILINE)
-COMMANDS = re.compile(r"^```bash\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 SMALL = "data.train_files=4 data.validation_files=1 data.test_files=1 data.batch_size=2".split()
 SHORT = "logger=csv metrics.workers=1 callbacks=none data.num_workers=0 data.segment_seconds=1".split()
 TESTED = ["metrics.test=[si_sdr]", "metrics.workers=1"]  # the other metrics take seconds
@@ -25,29 +21,20 @@ QUICK = ["metrics.validation=[si_sdr]", "metrics.test=[si_sdr]", "monitor=val/si
 
 
 @pytest.fixture
-def example(tmp_path, monkeypatch):
+def example(own_folder):
     """Return a function that writes the files of a page into an empty folder, and returns its commands as words."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    loaded, metrics, formats = set(sys.modules), dict(METRICS), dict(FORMATS)
 
-    def write(page: str) -> list[list[str]]:
-        text = (PAGES / f"{page}.md").read_text()
-        files = FILE.findall(text)
+    def write(name: str) -> list[list[str]]:
+        page = PAGES / f"{name}.md"
+        files = FILE.findall(page.read_text())
         assert sum(len(code.splitlines()) for _, code in files) <= LONGEST
-        for name, code in files:
-            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-            (tmp_path / name).write_text(code)
-        (block,) = COMMANDS.findall(text)
-        return [shlex.split(line.removeprefix("gtcrn ")) for line in block.replace("\\\n", "").splitlines()]
+        for file, code in files:
+            (own_folder / file).parent.mkdir(parents=True, exist_ok=True)
+            (own_folder / file).write_text(code)
+        (block,) = blocks(page, "bash")
+        return [shlex.split(line.removeprefix("gtcrn ")) for line in joined_lines(block)]
 
-    yield write
-    for name in set(sys.modules) - loaded:
-        if name.startswith("my_"):
-            del sys.modules[name]
-    for registry, known in ((METRICS, metrics), (FORMATS, formats)):
-        registry.clear()
-        registry.update(known)
+    return write
 
 
 @pytest.fixture

@@ -2,12 +2,11 @@
 
 import re
 import runpy
-from pathlib import Path
 
 import pytest
 import yaml
+from fixtures.pages import ROOT
 
-ROOT = Path(__file__).parents[2]
 FRONT = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "experiments/README.md", "notebooks/README.md"]
 LARGEST_PICTURE = 200_000  # bytes
 

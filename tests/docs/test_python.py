@@ -1,6 +1,5 @@
 """Python in README and in the documentation runs as it stands, with arrays and files of the names that it uses."""
 
-import re
 import shutil
 from pathlib import Path
 
@@ -8,8 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-
-ROOT = Path(__file__).parents[2]
+from fixtures.pages import ROOT, blocks
 
 
 @pytest.fixture
@@ -46,8 +44,7 @@ def test_python_of_the_tutorial(names):
 
 def run(page: Path, names: dict) -> dict:
     """Run the blocks of a page in their order and return all names that they leave."""
-    blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
     names = dict(names)
-    for block in blocks:
+    for block in blocks(page, "python"):
         exec(compile(block, str(page), "exec"), names)
     return names

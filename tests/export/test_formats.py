@@ -37,13 +37,12 @@ def test_no_two_exports_share_a_name():
     assert len(set(names)) == len(names)
 
 
-def test_a_format_of_ones_own_keeps_its_name_and_suffix_to_itself(monkeypatch):
-    known = dict(FORMATS)
-    monkeypatch.setattr("gtcrn.export.formats.FORMATS", known)
+def test_a_format_of_ones_own_keeps_its_name_and_suffix_to_itself(registries):
+    known = list(FORMATS)
     own = ExportFormat("my_format", "my_format:Stream", "torch", ".ts")
     register("script", own)
     register("script", own)  # its module may be imported twice
-    assert list(known) == [*FORMATS, "script"]
+    assert list(FORMATS) == [*known, "script"]
     for name, taken in (("onnx", own), ("other", own), ("other", own._replace(suffix=".onnx"))):
         with pytest.raises(UserError, match=f"format={name}: its name or its suffix {taken.suffix} is that of format="):
             register(name, taken)

@@ -40,22 +40,13 @@ def test_directions_by_the_names_of_logs_and_summaries(name, more):
     assert more_is_better(name) == more
 
 
-@pytest.fixture
-def own_metrics():
-    """Forget after a test what it registered."""
-    known = dict(METRICS)
-    yield
-    METRICS.clear()
-    METRICS.update(known)
-
-
 def peak_error(clean, enhanced, sample_rate):
     if np.abs(enhanced).max() > 1:
         raise MetricFailure("clipped")
     return abs(np.abs(clean).max() - np.abs(enhanced).max())
 
 
-def test_one_call_registers_a_measure_with_unit_range_and_direction(own_metrics):
+def test_one_call_registers_a_measure_with_unit_range_and_direction(registries):
     register("peak_error", label="peak error", unit="FS", range="0 to 1", more_is_better=False, digits=3)(peak_error)
     assert METRICS["peak_error"].label == "peak error FS"
     assert METRICS["peak_error"].described == "peak error FS; 0 to 1, less is better"
@@ -67,13 +58,13 @@ def test_one_call_registers_a_measure_with_unit_range_and_direction(own_metrics)
     assert evaluate_pair(None, clean, 8000, ["peak_error"]).failures == {"peak_error": "no clean reference"}
 
 
-def test_a_registered_measure_may_need_no_reference(own_metrics):
+def test_a_registered_measure_may_need_no_reference(registries):
     level = register("level", label="level", range="0 to 1", more_is_better=True, reference=False)
     level(lambda clean, enhanced, sample_rate: np.abs(enhanced).max() if clean is None else np.nan)
     assert evaluate_pair(None, np.array([0.5, -0.25]), 8000, ["level"]).values == {"level": 0.5}
 
 
-def test_processes_that_score_know_registered_measures(own_metrics):
+def test_processes_that_score_know_registered_measures(registries):
     register("peak_error", label="peak error", range="0 to 1", more_is_better=False)(peak_error)
     wave = np.array([0.5, -0.25], np.float32)
     pairs = [WavePair(str(number), wave, wave / 2, wave) for number in range(2)]
@@ -91,7 +82,7 @@ def test_processes_that_score_know_registered_measures(own_metrics):
         ("peak_error", lambda clean, enhanced, sample_rate: None, "'peak_error' fails on a second of noise: TypeError"),
     ],
 )
-def test_what_can_not_be_registered(own_metrics, name, function, message):
+def test_what_can_not_be_registered(registries, name, function, message):
     with pytest.raises(UserError, match=message):
         register(name, label="x", range="0 to 1", more_is_better=True)(function)
     assert METRICS.get(name) is None or METRICS[name].function is None

@@ -11,10 +11,8 @@ from gtcrn.plots.labels import label_points
 def test_crowded_dots_are_all_named_and_dots_in_one_place_share_a_label():
     figure = Figure(figsize=(6, 4), dpi=100)
     panel = figure.subplots()
-    points = {str(number): (number % 6 / 20, number // 6 / 20) for number in range(36)} | {
-        "far": (1, 1),
-        "same": (1, 1),
-    }
+    points = {str(number): (number % 6 / 20, number // 6 / 20) for number in range(36)}
+    points |= {"far": (1, 1), "same": (1, 1)}
     panel.scatter(*zip(*points.values()))
     figure.draw_without_rendering()
     label_points(panel, points, between=", ", color="red")

@@ -36,7 +36,7 @@ FLOOR = 14.0
 
 
 def lab(colours, vision: str) -> np.ndarray:
-    """CIELAB (N, 3) under D65 of sRGB colours as an eye of that vision sees them."""
+    """Return the CIELAB values (N, 3) under D65 of sRGB colours as an eye of that vision sees them."""
     encoded = np.array([to_rgb(colour) for colour in colours])
     linear = np.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4)
     linear = np.clip(linear @ np.transpose(VISION[vision]), 0, 1)
@@ -49,7 +49,7 @@ def lab(colours, vision: str) -> np.ndarray:
 
 
 def smallest_difference(colours, vision: str) -> float:
-    """The smallest CIE 1976 difference of any two of the colours."""
+    """Return the smallest CIE 1976 difference of any two of the colours."""
     return min(np.linalg.norm(a - b) for a, b in combinations(lab(colours, vision), 2))
 
 

@@ -20,27 +20,16 @@ def own_metric(clean, enhanced, sample_rate):
 """
 
 
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """Enter an empty folder, and forget after the test what was imported from it."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    yield tmp_path
-    for name in ("own_module", "broken_module"):
-        sys.modules.pop(name, None)
-    METRICS.pop("own_metric", None)
-
-
 def write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
 
 
-def test_a_model_and_a_corpus_of_ones_own_get_nothing_they_did_not_ask_for(command, folder):
-    write(folder / "own_module.py", "def build(size: int = 1): ...\n")
-    write(folder / "conf/model/own.yaml", "_target_: own_module.build\nsize: 2\n")
-    write(folder / "conf/data/own.yaml", "_target_: own_module.build\n")
-    own = ["model=own", "data=own", f"hydra.searchpath=['file://{folder}/conf']"]
+def test_a_model_and_a_corpus_of_ones_own_get_nothing_they_did_not_ask_for(command, own_folder):
+    write(own_folder / "own_module.py", "def build(size: int = 1): ...\n")
+    write(own_folder / "conf/model/own.yaml", "_target_: own_module.build\nsize: 2\n")
+    write(own_folder / "conf/data/own.yaml", "_target_: own_module.build\n")
+    own = ["model=own", "data=own", f"hydra.searchpath=['file://{own_folder}/conf']"]
     cfg = command(*own)
     checked(cfg)
     assert dict(cfg.model) == {"_target_": "own_module.build", "size": 2}
@@ -49,11 +38,11 @@ def test_a_model_and_a_corpus_of_ones_own_get_nothing_they_did_not_ask_for(comma
         check(command(*own, "streaming=offline"))
 
 
-def test_a_module_is_found_beside_the_command_after_what_is_installed(command, folder):
-    write(folder / "own_module.py", METRIC)
-    write(folder / "torch.py", "raise RuntimeError")
+def test_a_module_is_found_beside_the_command_after_what_is_installed(command, own_folder):
+    write(own_folder / "own_module.py", METRIC)
+    write(own_folder / "torch.py", "raise RuntimeError")
     checked(command("imports=[own_module]", "metrics.test=[own_metric]"))
-    assert METRICS["own_metric"].more_is_better and sys.path[-1] == str(folder)
+    assert METRICS["own_metric"].more_is_better and sys.path[-1] == str(own_folder)
 
 
 @pytest.mark.parametrize(
@@ -64,15 +53,15 @@ def test_a_module_is_found_beside_the_command_after_what_is_installed(command, f
         ("[broken_module]", r"imports=\[broken_module\]: can't be imported \(KeyError: 'x'\)"),
     ],
 )
-def test_modules_that_can_not_be_imported(command, folder, imports, message):
-    write(folder / "broken_module.py", "{}['x']\n")
+def test_modules_that_can_not_be_imported(command, own_folder, imports, message):
+    write(own_folder / "broken_module.py", "{}['x']\n")
     with pytest.raises(UserError, match=message):
         checked(command(f"imports={imports}"))
 
 
-def test_a_sweep_knows_the_direction_of_a_registered_metric(command, folder, monkeypatch):
+def test_a_sweep_knows_the_direction_of_a_registered_metric(command, own_folder, monkeypatch):
     """The launching process ranks the jobs, which may run in others."""
-    write(folder / "own_module.py", METRIC)
+    write(own_folder / "own_module.py", METRIC)
     monkeypatch.setattr("gtcrn.tasks.sweep._check_plugins", lambda config: None)
     config = command("imports=[own_module]")
     with pytest.raises(Exception, match="hydra"):  # the rest of it needs Hydra's own part of the configuration
