@@ -172,12 +172,19 @@ class Export:
         hops = proof.whole_hops(self.recording.wave, self.enhancer.hop_length)
         try:
             with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), begin) as process:
-                output = process.submit(_streamed, path, FORMATS[self.format].runner, hops).result()
+                try:
+                    output = process.submit(_streamed, path, FORMATS[self.format].runner, hops).result()
+                except KeyboardInterrupt:
+                    for child in multiprocessing.active_children():
+                        child.kill()  # else the pool would wait for its end
+                    raise
             return proof.prove(output, self.enhancer, hops, exact)
         except UserError as error:
             raise UserError(f"format={self.format}: nothing was written, since the file is wrong: {error}") from error
         except BrokenProcessPool as error:
-            raise UserError(f"format={self.format}: nothing was written, since {package} crashed on it") from error
+            raise UserError(
+                f"format={self.format}: nothing was written, since {package} crashed on it, or was ended from outside"
+            ) from error
 
 
 def in_float(share: float, left: Mapping[str, str]) -> str:

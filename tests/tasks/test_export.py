@@ -4,6 +4,9 @@ import hashlib
 import json
 import os
 import re
+import signal
+import threading
+import time
 import zipfile
 from collections import Counter
 from errno import ENOSPC
@@ -19,6 +22,7 @@ from fixtures.commands import compose, run_command
 from gtcrn.errors import Interrupted, Terminated, UserError
 from gtcrn.export import exporting
 from gtcrn.export.exporting import Export, Exported
+from gtcrn.export.formats import FORMATS
 from gtcrn.export.metadata import Weights
 from gtcrn.export.proof import Proof, Recording
 from gtcrn.export.writers import onnx
@@ -226,6 +230,38 @@ def test_an_interruption_leaves_no_file(folder, tmp_path, monkeypatch, stop, cod
     with pytest.raises(Interrupted, match="^interrupted; nothing was written$") as told:
         export_in(folder, "ckpt=dtln.ckpt", "format=onnx_wave", f"output={tmp_path}")
     assert told.value.code == code and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "told"),
+    [(signal.SIGINT, "interrupted; nothing was written"), (signal.SIGKILL, "crashed on it, or was ended from outside")],
+)
+def test_the_process_of_the_proof_ends_the_export(folder, tmp_path, monkeypatch, number, told):
+    """It hangs in the runtime. Ctrl-C goes to the exporting process, SIGKILL to the one that hangs."""
+    begun, output, stopped = tmp_path / "begun", tmp_path / "output", []
+    (tmp_path / "hanging.py").write_text(
+        "import os, pathlib, time\n"
+        "def run(path):\n"
+        f"    pathlib.Path({str(begun)!r}).write_text(str(os.getpid()))\n"
+        "    time.sleep(100)\n"
+    )
+
+    def stop():
+        while not (begun.is_file() and begun.read_text()):
+            time.sleep(0.05)
+        stopped.append(time.monotonic())
+        os.kill(os.getpid() if number == signal.SIGINT else int(begun.read_text()), number)
+
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(FORMATS, "onnx_wave", FORMATS["onnx_wave"]._replace(runner="hanging:run"))
+    monkeypatch.chdir(folder)
+    threading.Thread(target=stop, daemon=True).start()
+    with pytest.raises(UserError, match=told):
+        export_in(folder, "ckpt=dtln.ckpt", "format=onnx_wave", f"output={output}")
+    assert time.monotonic() - stopped[0] < 60 and list(output.iterdir()) == []
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(begun.read_text()), 0)
 
 
 @pytest.mark.parametrize(
