@@ -37,7 +37,8 @@ def one_line_errors() -> Iterator[None]:
     except MissingConfigException as error:
         sys.exit(_show(_no_such_choice(error)))
     except ConfigCompositionException as error:
-        sys.exit(_show(_without_plus(str(error)) or _no_such_key(error) or str(error)))
+        message = str(error)
+        sys.exit(_show(_without_plus(message) or _several_values(message) or _no_such_key(error) or message))
     except (HydraException, OmegaConfBaseException) as error:  # their few lines list the choices
         sys.exit(_show("\n".join(map(str, filter(None, (error, error.__cause__))))))
     except OSError as error:  # Hydra makes the run's folder; the error of a full disk names no file
@@ -71,6 +72,18 @@ def _without_plus(message: str) -> str | None:
     doubled = re.match("Multiple values for ([^ ]+)\\.", message)
     typed = next((word for word in sys.argv[1:] if doubled and word.startswith(f"+{doubled[1]}=")), None)
     return typed and f"{typed}: leave the plus out: {typed[1:]}"
+
+
+def _several_values(message: str) -> str | None:
+    """Return how to type values with commas between them; None if Hydra complains of something else."""
+    several = re.match(r"Ambiguous value for argument '(.+)'", message)
+    if not several:
+        return None
+    key, _, value = several[1].partition("=")
+    listed, text = shlex.quote(f"{key}=[{value}]"), in_quotes(key, value)
+    return (
+        f"{several[1]}: a sweep over these values needs -m; a list of them is {listed}, and a text with commas {text}"
+    )
 
 
 def _no_such_choice(error: MissingConfigException) -> str:
@@ -119,6 +132,8 @@ def advice(override: str) -> str | None:
     if (CONFIGS / "task" / f"{override}.yaml").is_file():
         return f"type task={override}"
     key, equals, value = override.partition("=")
+    if not equals:
+        return "expected key=value, such as task=enhance; see gtcrn --help"
     typed = in_quotes(key, os.path.expanduser(value))
     try:
         OverridesParser.create().parse_override(shlex.split(typed)[0])

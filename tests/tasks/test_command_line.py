@@ -83,10 +83,18 @@ def test_a_choice_that_is_no_text(capsys, monkeypatch, typed):
     assert capsys.readouterr().err.startswith(f"error: {typed}: choose one of ")
 
 
-def test_what_is_no_value_is_left_to_hydra(capsys):
+def test_a_key_without_a_value(capsys):
     with pytest.raises(SystemExit, match="2"), one_line_errors():
         READER.parse_overrides(["input"])
-    assert capsys.readouterr().err.startswith("error: input: ")
+    assert capsys.readouterr().err == "error: input: expected key=value, such as task=enhance; see gtcrn --help\n"
+
+
+def test_several_values_without_m(capsys):
+    with pytest.raises(SystemExit, match="2"), one_line_errors():
+        compose("freeze=encoder,decoder")
+    line = capsys.readouterr().err
+    assert line.startswith("error: freeze=encoder,decoder: a sweep over these values needs -m; ")
+    assert "'freeze=[encoder,decoder]'" in line and line.count("\n") == 1
 
 
 @pytest.mark.parametrize(
