@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import re
+from pathlib import Path
 
 import soundfile
 
 _UNSTATED = 2**63 - 1
-_HEADER = re.compile(rb"fLaC[\x00\x80]\x00\x00\x22")  # its STREAMINFO of 34 bytes follows, which ends in an MD5
-_LENGTH = slice(13, 18)  # bytes of STREAMINFO that hold the length, of which the first 4 bits are not part of it
+_HEADER = re.compile(rb"fLaC[\x00\x80]\x00\x00\x22")  # its STREAMINFO of 34 bytes follows
 _BLOCK = 2**16  # frames
 _lengths: dict[bytes, int] = {}  # by a digest of the file, because training opens each again and again
 
@@ -35,15 +36,11 @@ def opened(source: bytes | io.BytesIO) -> soundfile.SoundFile:
     if file.frames != _UNSTATED:
         return file
     file.close()
-    if isinstance(source, bytes):
-        with open(source, "rb") as stored:
-            content = bytearray(stored.read())
-    else:
-        content = bytearray(source.getvalue())
+    content = bytearray(source.getvalue() if isinstance(source, io.BytesIO) else Path(os.fsdecode(source)).read_bytes())
     if header := _HEADER.search(content):
-        stated = content[header.end() :][_LENGTH]
-        number = int.from_bytes(stated, "big") | _length(content)
-        content[header.end() + _LENGTH.start : header.end() + _LENGTH.stop] = number.to_bytes(len(stated), "big")
+        # 5 bytes of STREAMINFO, of which the first 4 bits belong to the sample size
+        field = slice(header.end() + 13, header.end() + 18)
+        content[field] = (int.from_bytes(content[field], "big") | _length(content)).to_bytes(5, "big")
     return soundfile.SoundFile(io.BytesIO(content))
 
 
