@@ -37,6 +37,12 @@ def test_constraints_admit(extra, pinned):
     assert not refused
 
 
+def test_a_mac_is_not_asked_for_tflite_micro():  # which has no packages for it, so that `make run` would end there
+    (needed,) = [line for line in map(Requirement, REQUIRED["device"]) if line.name == "tflite-micro"]
+    assert not needed.marker.evaluate({"sys_platform": "darwin", "platform_machine": "arm64"})
+    assert needed.marker.evaluate({"sys_platform": "linux", "platform_machine": "x86_64"})
+
+
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
     """Return a folder with what a wheel of this checkout installs."""

@@ -78,7 +78,7 @@ class TFLiteMicro:
             from tflite_micro import runtime
         except ImportError as error:
             raise UserError(
-                f"{path}: running it in TFLite Micro needs tflite-micro: pip install -e '.[device]'"
+                f"{path}: running it in TFLite Micro needs tflite-micro (Linux on x86-64): pip install -e '.[device]'"
             ) from error
         self._interpreter = runtime.Interpreter.from_file(str(path), arena_size=1 << 20)
         inputs = [self._interpreter.get_input_details(i) for i in range(1 + len(read_states(metadata)))]
