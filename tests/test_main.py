@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 
 import pytest
 from fixtures.commands import run_command, start_command
@@ -55,3 +56,10 @@ def test_stopped_while_a_library_is_imported(tmp_path, library, stop, code):
     out, err = process.communicate(timeout=30)
     assert (process.returncode, out, err) == (code, "", "error: interrupted\n")
     assert not list(tmp_path.glob("outputs/*/*"))
+
+
+def test_output_that_nobody_reads_is_no_error(tmp_path):
+    with start_command(tmp_path, "--help", stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 1

@@ -41,6 +41,9 @@ def one_line_errors() -> Iterator[None]:
         sys.exit(_show(_without_plus(message) or _several_values(message) or _no_such_key(error) or message))
     except (HydraException, OmegaConfBaseException) as error:  # their few lines list the choices
         sys.exit(_show("\n".join(map(str, filter(None, (error, error.__cause__))))))
+    except BrokenPipeError:  # whoever read the output has enough of it, as in `gtcrn --help | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python still flushes at its exit
+        sys.exit(1)
     except OSError as error:  # Hydra makes the run's folder; the error of a full disk names no file
         reason = unwritable(error.filename, error) if error.filename else f"the run's folder: {error.strerror}"
         sys.exit(_show(f"{reason}; name another folder with hydra.run.dir="))
