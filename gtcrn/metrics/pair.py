@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import warnings
 from collections.abc import Sequence
 from functools import cached_property
@@ -16,7 +17,7 @@ from pystoi import stoi
 from gtcrn.errors import UserError
 from gtcrn.metrics.composite import composite, log_likelihood_ratio, segmental_snr, weighted_spectral_slope
 from gtcrn.metrics.failure import MetricFailure
-from gtcrn.metrics.registry import DEFAULT_METRICS, DNSMOS_METRICS, METRICS
+from gtcrn.metrics.registry import DEFAULT_METRICS, DNSMOS_METRICS, METRICS, Function
 
 # s; PESQ's reference code has room for 50 utterances, which speech has after about a minute and a half, and crashes
 # the process on more
@@ -51,11 +52,10 @@ def evaluate_pair(
         try:
             known = METRICS[name]
             measures.require_signals(known.reference)
-            if known.function:
-                value = known.function(measures.clean, measures.enhanced, sample_rate)
-            else:
-                value = getattr(measures, name)
-            values[name] = float(value)
+            value = measures.by(known.function) if known.function else float(getattr(measures, name))
+            if not math.isfinite(value):
+                raise MetricFailure(f"is {value}")
+            values[name] = value
         except MetricFailure as failure:
             values[name] = float("nan")
             failures[name] = str(failure)
@@ -90,6 +90,14 @@ class _Measures:
             raise MetricFailure("not finite")
         if reference and not self.clean.any():
             raise MetricFailure("silent reference")
+
+    def by(self, function: Function) -> float:
+        try:
+            return float(function(self.clean, self.enhanced, self.sample_rate))
+        except MetricFailure:
+            raise
+        except Exception as error:  # a function of the user's may raise anything, after hours of training
+            raise MetricFailure(" ".join(f"{type(error).__name__}: {error}".split())) from error
 
     def _at(self, sample_rate: int) -> tuple[np.ndarray, np.ndarray]:
         if sample_rate == self.sample_rate:

@@ -15,6 +15,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import isfinite
+from pathlib import Path
 from pkgutil import resolve_name
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -25,7 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from gtcrn.errors import UserError
 from gtcrn.tasks import keys
-from gtcrn.tasks.command_line import in_quotes, nearest
+from gtcrn.tasks.command_line import CONFIGS, in_quotes, nearest
 from gtcrn.tasks.keys import Bound, Built, Section
 
 TARGET = "_target_"
@@ -46,6 +47,7 @@ def check(cfg: DictConfig) -> None:
     if not cfg.get("task"):
         raise UserError("task is missing: choose one, e.g. task=train")
     refuse_empty(cfg)
+    refuse_hidden()
     declared = keys.declared(cfg.task)
     typed = OmegaConf.to_container(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
     added = {line.lstrip("+").partition("=")[0] for line in typed if line.startswith("+")}
@@ -75,6 +77,20 @@ def refuse_empty(cfg: DictConfig) -> None:
     values = OmegaConf.to_container(cfg)
     for key in _empty_in({name: values[name] for name in values if name not in LIBRARIES}):
         raise UserError(f"{key}= is empty, perhaps by an unset variable of the shell; give a value, or leave {key} out")
+
+
+def refuse_hidden() -> None:
+    """Raise UserError if a choice of the user's has the name of one of the framework's, which Hydra would take."""
+    if not HydraConfig.initialized():
+        return
+    runtime = HydraConfig.get().runtime
+    folders = [Path(source.path) for source in runtime.config_sources if source.schema == "file"]
+    for group, choice in runtime.choices.items():
+        file = f"{group.partition('@')[0]}/{choice}.yaml"
+        for folder in folders:
+            ours, own = CONFIGS / file, folder / file
+            if ours.is_file() and own.is_file() and not own.samefile(ours):
+                raise UserError(f"{group}={choice}: {own} has the name of one of ours; give it another")
 
 
 def _empty_in(values: Mapping | Sequence) -> Iterator[str]:
@@ -238,7 +254,7 @@ def located(name: Any, key: str) -> Callable[..., Any]:
     """Return what a `_target_` names. Raises UserError if it isn't there or can't be called."""
     try:
         target = resolve_name(name)
-    except Exception as error:  # whatever the module that is imported raises
+    except (Exception, SystemExit) as error:  # the module that is imported may raise anything, and end the process
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         hint = ON_PATH if isinstance(error, ModuleNotFoundError) else "compare with conf/"
         raise UserError(f"{key}={_shown(name)}: can't be found ({reason}); {hint}") from error

@@ -16,6 +16,7 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 import gtcrn
 from gtcrn.errors import Interrupted
@@ -25,6 +26,8 @@ _PACKAGE = Path(gtcrn.__file__).parent
 # A wheel carries the configurations in the package; in a checkout they are beside it
 CONFIGS = next(folder for folder in (_PACKAGE / "conf", _PACKAGE.parent / "conf") if folder.is_dir())
 
+KEY = re.compile(r"[\w./@:~+$-]+", re.ASCII)  # of an override
+
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
@@ -33,14 +36,16 @@ def one_line_errors() -> Iterator[None]:
     try:
         yield
     except OverrideParseException as error:
-        sys.exit(_show(f"{error.override}: {advice(error.override) or error.message}"))
+        sys.exit(_show(f"{error.override or repr('')}: {advice(error.override) or error.message}"))
     except MissingConfigException as error:
         sys.exit(_show(_no_such_choice(error)))
     except ConfigCompositionException as error:
         message = str(error)
         sys.exit(_show(_without_plus(message) or _several_values(message) or _no_such_key(error) or message))
-    except (HydraException, OmegaConfBaseException) as error:  # their few lines list the choices
+    except (HydraException, OmegaConfBaseException) as error:
         sys.exit(_show("\n".join(map(str, filter(None, (error, error.__cause__))))))
+    except YAMLError as error:  # names the file and the line
+        sys.exit(_show(f"a configuration is no valid YAML: {error}"))
     except BrokenPipeError:  # whoever read the output has enough of it, as in `gtcrn --help | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python still flushes at its exit
         sys.exit(1)
@@ -91,11 +96,13 @@ def _several_values(message: str) -> str | None:
 
 def _no_such_choice(error: MissingConfigException) -> str:
     """Return the line about a choice that its group doesn't have."""
-    group, _, name = str(error.missing_cfg_file).rpartition("/")
+    if not error.missing_cfg_file:
+        return str(error)
+    group, _, name = error.missing_cfg_file.rpartition("/")
     place = re.match("In '(?!config')(.+?)'", str(error))
     place = f" (asked for in {place[1]})" if place and name not in " ".join(sys.argv[1:]) else ""
     names = error.options or _choices(group)  # Hydra doesn't give the choices of a group that takes several
-    return f"{group}={name}: there is no such choice{place}; {nearest(name, names)}"
+    return f"{group or '--config-name'}={name}: there is no such choice{place}; {nearest(name, names)}"
 
 
 def _no_such_key(error: ConfigCompositionException) -> str | None:
@@ -123,7 +130,10 @@ def nearest(name: str, names: Iterable[str]) -> str:
 
 
 def _show(message: str) -> int:
-    print(f"error: {message}", file=sys.stderr)
+    """Print an error in one line, without what libraries append to theirs, and return the exit code."""
+    lines = (line.strip() for line in message.splitlines())
+    told = (line for line in lines if line and not line.startswith(("full_key:", "object_type=", "reference_type=")))
+    print(f"error: {' '.join(told)}", file=sys.stderr)
     return 2
 
 
@@ -132,11 +142,15 @@ def advice(override: str) -> str | None:
 
     Returns None if something else is wrong.
     """
-    if (CONFIGS / "task" / f"{override}.yaml").is_file():
+    if not override:
+        return "an empty word, perhaps by an unset variable of the shell; leave it out"
+    if override in {path.stem for path in (CONFIGS / "task").glob("*.yaml")}:
         return f"type task={override}"
     key, equals, value = override.partition("=")
     if not equals:
         return "expected key=value, such as task=enhance; see gtcrn --help"
+    if not KEY.fullmatch(key):
+        return "is not KEY=VALUE, without spaces and with plain letters in its key"
     typed = in_quotes(key, os.path.expanduser(value))
     try:
         OverridesParser.create().parse_override(shlex.split(typed)[0])

@@ -27,6 +27,6 @@ def import_extensions(cfg: DictConfig) -> None:
             importlib.import_module(name)
         except UserError:
             raise
-        except Exception as error:  # a module of the user's may raise anything
+        except (Exception, SystemExit) as error:  # a module of the user's may raise anything, and end the process
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             raise UserError(f"imports=[{name}]: can't be imported ({reason}); {ON_PATH}") from error

@@ -30,6 +30,7 @@ from gtcrn.models.enhancer import Enhancer
 from gtcrn.models.initial_weights import initialise
 from gtcrn.models.pretrained import BUILDERS, open_checkpoint
 from gtcrn.profiling.cost import Cost, measure
+from gtcrn.tasks import in_sweep
 from gtcrn.tasks.building import build, build_data, configure_torch, differing_knobs, model_record, trusted
 from gtcrn.tasks.evaluate import computable, evaluate_split
 from gtcrn.tasks.resolvers import direction
@@ -346,7 +347,7 @@ def make_callbacks(cfg: DictConfig, run_dir: Path, logged: Sequence[str]) -> lis
 
 def job_of_sweep(cfg: DictConfig) -> tuple[str, int]:
     """Return e.g. `job 2 of 4, `, empty outside a sweep, and how many jobs follow, 0 where they run side by side."""
-    if not cfg.sweep.jobs:
+    if not (in_sweep() and cfg.sweep.jobs):
         return "", 0
     hydra = HydraConfig.get()
     one_by_one = hydra.runtime.choices["hydra/launcher"] == "basic"

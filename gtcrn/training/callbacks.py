@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import WeightAveraging
+from pytorch_lightning.callbacks import Timer, WeightAveraging
 from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
 from torch import Tensor
 from torchmetrics import Metric
@@ -219,7 +219,11 @@ class Progress(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, *args) -> None:
         self._started = self._logged = self.clock()
-        self._share_at_start = self._share(trainer)  # above 0 in a run that is resumed
+        self._share_at_start: float | None = None
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *args) -> None:
+        if self._share_at_start is None:  # above 0 in a run that is resumed, whose count of batches is right only now
+            self._share_at_start = self._share(trainer)
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args) -> None:
         now, share = self.clock(), self._share(trainer)
@@ -233,11 +237,15 @@ class Progress(pl.Callback):
         log.info("%sepoch %d, %.0f %%: about %s left%s", self.job, epoch, 100 * share, _duration(left), sweep)
 
     def _share(self, trainer: pl.Trainer) -> float:
-        """Return which share of the training is done: of its epochs or of its steps, whichever ends it first."""
+        """Return which share of the training is done: of its epochs, its steps or its time, whichever ends it first."""
         loop = trainer.fit_loop.epoch_loop
-        epochs = trainer.current_epoch + loop.batch_progress.current.ready / trainer.num_training_batches
+        epochs = trainer.current_epoch + loop.batch_progress.current.processed / trainer.num_training_batches
+        times = [0.0]
+        for timer in trainer.callbacks:
+            if isinstance(timer, Timer) and (left := timer.time_remaining()) is not None:  # of trainer.max_time
+                times.append(timer.time_elapsed() / (timer.time_elapsed() + left))
         # a limit of -1 is none, and gives a share below 0
-        return max(epochs / (trainer.max_epochs or 1), trainer.global_step / trainer.max_steps, 0.0)
+        return max(epochs / (trainer.max_epochs or 1), trainer.global_step / trainer.max_steps, *times)
 
 
 class DataWait(pl.Callback):

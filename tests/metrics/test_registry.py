@@ -86,3 +86,14 @@ def test_what_can_not_be_registered(registries, name, function, message):
     with pytest.raises(UserError, match=message):
         register(name, label="x", range="0 to 1", more_is_better=True)(function)
     assert METRICS.get(name) is None or METRICS[name].function is None
+
+
+@pytest.mark.parametrize(("value", "reason"), [("nan", "is nan"), ("inf", "is inf"), ("x\ny", "ValueError: could not")])
+def test_a_pair_that_a_registered_measure_can_not_score_counts_as_a_failure(registries, value, reason):
+    """On the noise of its registration it has a value."""
+    register("fragile", label="x", range="0 to 1", more_is_better=True)(
+        lambda clean, enhanced, rate: 1.0 if len(clean) == 16000 else float(value)
+    )
+    scores = evaluate_pair(np.ones(100), np.ones(100), 16000, ["fragile"])
+    assert np.isnan(scores.values["fragile"]) and scores.failures["fragile"].startswith(reason)
+    assert "\n" not in scores.failures["fragile"]

@@ -5,6 +5,7 @@ import shlex
 import pytest
 from fixtures.commands import compose
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import MissingConfigException
 from hypothesis import given, seed, settings
 from hypothesis import strategies as st
 
@@ -109,3 +110,39 @@ def test_what_hydra_raises_before_the_task(capsys, error, told):
     with pytest.raises(SystemExit, match="2"), one_line_errors():
         raise error
     assert capsys.readouterr().err.startswith(told)
+
+
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        ("", "'': an empty word, perhaps by an unset variable of the shell; leave it out"),
+        ("model.r", "model.r: expected key=value"),
+        (300 * "a", "aaa: expected key=value"),  # longer than the name of a file may be
+        ("task = train", "task = train: is not KEY=VALUE, without spaces"),
+        ("modèle=x", "modèle=x: is not KEY=VALUE, without spaces and with plain letters in its key"),
+        ("=x", "Could not override ''. No match in the defaults list."),
+        ("model@teacher=gtcrn", "Could not override 'model@teacher'. Did you mean to override model?"),
+    ],
+)
+def test_words_that_are_no_override_are_told_in_one_line(capsys, typed, told):
+    with pytest.raises(SystemExit, match="2"), one_line_errors():
+        compose(typed)
+    line = capsys.readouterr().err
+    assert line.startswith("error: ") and told in line and line.count("\n") == 1
+
+
+def test_a_broken_file_is_told_in_one_line(capsys, tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "mine.yaml").write_text("r: 1\nr: 2\n")
+    with pytest.raises(SystemExit, match="2"), one_line_errors():
+        compose(f"hydra.searchpath=[{tmp_path}]", "model=mine")
+    line = capsys.readouterr().err
+    assert "mine.yaml" in line and "found duplicate key r" in line and line.count("\n") == 1
+
+
+def test_an_unknown_configuration_is_told_with_the_option_that_named_it(capsys):
+    with pytest.raises(SystemExit, match="2"), one_line_errors():
+        raise MissingConfigException("Cannot find primary config", "confg", None)
+    assert capsys.readouterr().err.startswith(
+        "error: --config-name=confg: there is no such choice; did you mean config?"
+    )

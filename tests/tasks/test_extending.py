@@ -50,13 +50,30 @@ def test_a_module_is_found_beside_the_command_after_what_is_installed(command, o
     [
         ("nowhere", r"imports=nowhere: must be a list of text"),
         ("[nowhere]", r"imports=\[nowhere\]: can't be imported \(.*\); a module of your own is found in the folder in"),
+        ("[own_module]", r"imports=\[own_module\]: can't be imported \(SystemExit: no licence\)"),
         ("[broken_module]", r"imports=\[broken_module\]: can't be imported \(KeyError: 'x'\)"),
     ],
 )
 def test_modules_that_can_not_be_imported(command, own_folder, imports, message):
     write(own_folder / "broken_module.py", "{}['x']\n")
+    write(own_folder / "own_module.py", "raise SystemExit('no licence')\n")
     with pytest.raises(UserError, match=message):
         checked(command(f"imports={imports}"))
+
+
+def test_a_target_whose_module_ends_the_process(command, own_folder):
+    write(own_folder / "own_module.py", "raise SystemExit('no licence')\n")
+    with pytest.raises(UserError, match="model._target_=own_module.build: can't be found .no licence."):
+        checked(command("model._target_=own_module.build"))
+
+
+def test_a_choice_with_the_name_of_one_of_ours_is_refused(command, own_folder):
+    """Hydra would take ours without a word."""
+    write(own_folder / "conf/model/light_v3.yaml", "_target_: own_module.build\n")
+    searched = f"hydra.searchpath=['file://{own_folder}/conf']"
+    with pytest.raises(UserError, match="model=light_v3: .*/conf/model/light_v3.yaml has the name of one of ours"):
+        checked(command(searched))
+    checked(command(searched, "model=gtcrn"))
 
 
 def test_a_sweep_knows_the_direction_of_a_registered_metric(command, own_folder, monkeypatch):

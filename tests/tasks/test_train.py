@@ -240,3 +240,7 @@ def test_objectives_of_every_section_of_the_summary():
     train.check_objectives(cfg, trainer, cost)
     cfg.objectives = ["best.val/pesq_wb", "best.val/si_sdr", "cost.mmacs_exact", "test.improvement_pesq_wb"]
     train.check_objectives(cfg, trainer, cost)
+
+
+def test_a_number_of_jobs_without_a_sweep_means_nothing(command):
+    assert train.job_of_sweep(command("sweep.jobs=3")) == ("", 0)

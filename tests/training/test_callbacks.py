@@ -111,6 +111,46 @@ def test_progress_and_the_time_left_are_told(caplog, options):
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_progress_of_a_training_that_only_its_time_ends(caplog):
+    """trainer.max_time is 200 s, and a step takes 20 s."""
+    caplog.set_level(logging.INFO)
+    clock = Clock()
+
+    class Limit(pl.callbacks.Timer):
+        def time_elapsed(self, *args):
+            return clock.now
+
+    trainer = pl.Trainer(
+        accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False, limit_val_batches=0,
+        enable_model_summary=False, max_epochs=-1,
+        callbacks=[Progress(every=100, clock=clock), Limit({"seconds": 200})],
+    )  # fmt: skip
+    trainer.fit(Module(clock), DataLoader(Items(clock, 19, 19), 1))
+    told = [record.getMessage() for record in caplog.records if record.name.startswith("gtcrn")]
+    assert told == ["epoch 1, 50 %: about 2 min left"]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_progress_of_a_resumed_training(caplog, tmp_path):
+    """A checkpoint from the end of epoch 2 of 4: half of it, 240 s of 480, is left."""
+    caplog.set_level(logging.INFO)
+
+    def train(epochs, *callbacks, **options):
+        clock = Clock()
+        trainer = pl.Trainer(
+            accelerator="cpu", logger=False, enable_progress_bar=False, limit_val_batches=0, max_epochs=epochs,
+            enable_model_summary=False, callbacks=[Progress(every=100, clock=clock), *callbacks],
+        )  # fmt: skip
+        trainer.fit(Module(clock), DataLoader(Items(clock, 19, 19), 1), weights_only=True, **options)
+
+    train(2, pl.callbacks.ModelCheckpoint(tmp_path, "end", save_on_train_epoch_end=True))
+    caplog.clear()
+    train(4, ckpt_path=tmp_path / "end.ckpt")
+    told = [record.getMessage() for record in caplog.records if record.name.startswith("gtcrn")]
+    assert told == ["epoch 3, 71 %: about 2 min left", "epoch 4, 92 %: about 1 min left"]
+
+
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(("seconds", "lines"), [(0.25, 1), (0.04, 0)])
 def test_much_waiting_is_told_once_with_advice(caplog, seconds, lines):
     caplog.set_level(logging.INFO)
