@@ -16,6 +16,7 @@ FLOORS = {
     "revision": 0,
     "signals": 0,
     "dsp": 1,
+    "kernels": 1,
     "streaming": 1,
     "models": 2,
     "losses": 2,

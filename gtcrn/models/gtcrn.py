@@ -12,13 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gtcrn import kernels
 from gtcrn.dsp.erb import ERB
 from gtcrn.dsp.stft import STFT
 from gtcrn.errors import UserError
 from gtcrn.models.blocks import Decoder, Encoder, StreamingSequential
 from gtcrn.models.enhancer import MAX_LAYERS, SpectralEnhancer
 from gtcrn.models.masking import ERBMaskNetwork, quartered_bands
-from gtcrn.streaming import CausalConv2d, CausalConvTranspose2d, CausalGRU, Stateful, grouped_gru
+from gtcrn.streaming import CausalConv2d, CausalConvTranspose2d, CausalGRU, Stateful
 from gtcrn.streaming.state import State
 
 DILATIONS = (1, 2, 5)
@@ -113,8 +114,8 @@ class GroupedGRU(Stateful):
         self.over_time = over_time
         self.n_freqs = n_freqs
         hidden_size //= 2 if over_time else 4  # both directions together give half of it
-        self.rnn1 = nn.GRU(input_size // 2, hidden_size, batch_first=True, bidirectional=not over_time)
-        self.rnn2 = nn.GRU(input_size // 2, hidden_size, batch_first=True, bidirectional=not over_time)
+        self.rnn1 = kernels.GRU(input_size // 2, hidden_size, bidirectional=not over_time)
+        self.rnn2 = kernels.GRU(input_size // 2, hidden_size, bidirectional=not over_time)
 
     def initial_state(self, batch_size: int) -> State:
         """Return the hidden states (B, F, H / 2) over time; a GRU over frequency has no past, and an empty state."""
@@ -125,14 +126,16 @@ class GroupedGRU(Stateful):
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """Run both GRUs and concatenate their outputs: (B, T, F, C) -> (B, T, F, H)."""
-        grus = self.rnn1, self.rnn2
-        if not self.over_time:
-            return grouped_gru(grus, x.flatten(0, 1))[0].unflatten(0, x.shape[:2]), state
-        hidden = torch.cat([state["rnn1"], state["rnn2"]], dim=2).flatten(0, 1)  # (B·F, H)
-        sequences = x.transpose(1, 2)  # (B, F, T, C)
-        y, hidden = grouped_gru(grus, sequences.flatten(0, 1), hidden)
-        h1, h2 = hidden.unflatten(0, sequences.shape[:2]).chunk(2, dim=2)
-        return y.unflatten(0, sequences.shape[:2]).transpose(1, 2), {"rnn1": h1, "rnn2": h2}
+        if self.over_time:
+            x = x.transpose(1, 2)  # (B, F, T, C)
+        outputs, next_state = [], {}
+        for share, (name, gru) in zip(x.chunk(2, dim=3), self.named_children()):
+            y, last = gru(share, state[name].flatten(0, 1)[None] if self.over_time else None)
+            outputs.append(y)
+            if self.over_time:
+                next_state[name] = last.view_as(state[name])
+        y = torch.cat(outputs, dim=3)
+        return y.transpose(1, 2) if self.over_time else y, next_state
 
 
 class DPGRNN(Stateful):

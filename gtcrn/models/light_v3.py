@@ -13,13 +13,14 @@ import math
 import torch
 from torch import Tensor, nn
 
+from gtcrn import kernels
 from gtcrn.dsp.erb import ERB
 from gtcrn.dsp.stft import STFT
 from gtcrn.errors import UserError
 from gtcrn.models.blocks import Decoder, Encoder, StreamingSequential
 from gtcrn.models.enhancer import SpectralEnhancer
 from gtcrn.models.masking import ERBMaskNetwork, quartered_bands
-from gtcrn.streaming import CausalConv1d, CausalConv2d, Stateful, TimeGRU, grouped_gru
+from gtcrn.streaming import CausalConv1d, CausalConv2d, Stateful, TimeGRU
 from gtcrn.streaming.state import State
 
 BASE_CHANNELS = 12
@@ -90,7 +91,7 @@ class BottleneckDPGRNN(Stateful):
     def __init__(self, channels: int, r: int, n_freqs: int, bidirectional: bool):
         super().__init__()
         self.pre = nn.Linear(channels, r, bias=False)  # shared by both paths
-        self.intra = nn.GRU(r, r, batch_first=True, bidirectional=bidirectional)
+        self.intra = kernels.GRU(r, r, bidirectional=bidirectional)
         self.post = nn.Linear(2 * r if bidirectional else r, channels, bias=False)
         self.ln1 = nn.LayerNorm(channels, eps=1e-8)
         self.inter = TimeGRU(r, r, n_freqs)
@@ -99,8 +100,7 @@ class BottleneckDPGRNN(Stateful):
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         x = x.permute(0, 2, 3, 1)  # (B, T, F, C)
-        y = grouped_gru([self.intra], self.pre(x).flatten(0, 1))[0].unflatten(0, x.shape[:2])
-        x = self.ln1(x + self.post(y))
+        x = self.ln1(x + self.post(self.intra(self.pre(x))[0]))
         y, inter = self.inter(self.pre(x), state["inter"])
         x = self.ln2(x + self.post2(y))
         return x.permute(0, 3, 1, 2), {"inter": inter}

@@ -33,7 +33,7 @@ _NUMBERS = ("seconds", "steps", "data_wait")
 _FACTS = ("run", "path", "state", "error", "overrides", "tested_on", *_NUMBERS)
 _OUTPUTS = {"summary.json", "error.txt", "hparams.yaml", "metrics.csv"}
 # keys that leave results as they are
-NO_DIFFERENCE = ("run_dir", "run_name", "resume", "threads", "logger", "sweep", "imports")
+NO_DIFFERENCE = ("run_dir", "run_name", "resume", "threads", "kernels", "logger", "sweep", "imports")
 
 
 def read_runs(*folders: Path | str) -> pd.DataFrame:

@@ -13,7 +13,6 @@ from gtcrn.streaming.layers import (
     CausalLSTM,
     TimeGRU,
 )
-from gtcrn.streaming.recurrence import grouped_gru
 from gtcrn.streaming.state import Stateful, flatten
 
 __all__ = [
@@ -26,5 +25,4 @@ __all__ = [
     "Stateful",
     "TimeGRU",
     "flatten",
-    "grouped_gru",
 ]

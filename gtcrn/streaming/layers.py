@@ -11,6 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from gtcrn import kernels
 from gtcrn.streaming.state import State, Stateful
 
 
@@ -168,13 +169,13 @@ class CausalConvTranspose2d(_TimeFrequencyConvolution, nn.ConvTranspose2d):  # t
         return reach if causal else reach // 2
 
 
-class CausalGRU(Stateful, nn.GRU):
+class CausalGRU(Stateful, kernels.GRU):
     """A GRU along time with one or more layers: (B, T, C), state (B, layers, H) -> (B, T, H), next state."""
 
     weight_hh_l0: Tensor
 
     def __init__(self, input_size: int, hidden_size: int, num_layers: int = 1):
-        super().__init__(input_size, hidden_size, num_layers, batch_first=True)
+        super().__init__(input_size, hidden_size, num_layers)
 
     def initial_state(self, batch_size: int) -> Tensor:
         return self.weight_hh_l0.new_zeros(batch_size, self.num_layers, self.hidden_size)
@@ -228,8 +229,5 @@ class TimeGRU(CausalGRU):
         return self.weight_hh_l0.new_zeros(batch_size, self.n_freqs, self.hidden_size)
 
     def forward(self, x: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        batch, frames, n_freqs, _ = x.shape
-        sequences = x.transpose(1, 2).reshape(batch * n_freqs, frames, -1)  # (B·F, T, C)
-        y, hidden = super().forward(sequences, hidden.reshape(batch * n_freqs, 1, -1))
-        y = y.reshape(batch, n_freqs, frames, -1).transpose(1, 2)  # (B, T, F, H)
-        return y, hidden.reshape(batch, n_freqs, -1)
+        y, last = super().forward(x.transpose(1, 2), hidden.flatten(0, 1)[:, None])  # (B, F, T, H), (B·F, 1, H)
+        return y.transpose(1, 2), last.view_as(hidden)

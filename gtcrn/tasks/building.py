@@ -12,6 +12,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from gtcrn import kernels
 from gtcrn.data.speech import SpeechData
 from gtcrn.errors import UserError
 from gtcrn.models.enhancer import Enhancer
@@ -64,9 +65,10 @@ def model_record(cfg: DictConfig) -> dict:
 
 
 def configure_torch(cfg: DictConfig) -> None:
-    """Set the number of threads, and flush denormals, which in silence make CPU arithmetic many times slower."""
+    """Set threads and kernels, and flush denormals, which in silence make CPU arithmetic many times slower."""
     torch.set_flush_denormal(True)
     torch.set_num_threads(cfg.threads)
+    kernels.use(cfg.kernels)
 
 
 def trusted(cfg: DictConfig) -> bool | str:

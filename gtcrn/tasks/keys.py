@@ -94,6 +94,7 @@ class Keys(Section):
     seed: Index
     padding: Literal["zeros", "reflect", "none"] | None
     threads: Count
+    kernels: Literal["auto", "numba", "torch"]
     trust: bool
     imports: list[str]
     run_dir: str

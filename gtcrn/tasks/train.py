@@ -21,6 +21,7 @@ from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from gtcrn import kernels
 from gtcrn.data.speech import SpeechData
 from gtcrn.errors import Interrupted, UserError
 from gtcrn.files import unwritable, write_text
@@ -117,6 +118,8 @@ def train(cfg: DictConfig, run_dir: Path) -> dict:
         )
         for logger in loggers:
             logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True) | {"cost": summary_of(cost)})
+        device, precise = trainer.strategy.root_device, trainer.precision in ("32-true", "64-true")
+        log.info("kernels: %s on %s", kernels.chosen(device, precise), device)
         log.info("everything of this run goes to %s", run_dir)
         for checkpoint in (cfg.init_from, cfg.training.get("teacher")):
             if dashboard and checkpoint:

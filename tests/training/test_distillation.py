@@ -176,7 +176,7 @@ def test_frame_models_teach_and_learn(teacher):
         ({"features": {"e": ("", "encoder")}}, "LightV3 has no part ''"),
         ({"features": {"e": ("erb", "encoder")}}, "'erb' is not run as a whole; name a part within it"),
         ({"features": {"e": ("dual_path.0.inter", "encoder")}}, r"'dual_path.0.inter' puts out \(2, 102, 33, 9\)"),
-        ({"features": {"e": ("dual_path.0.intra", "encoder")}}, r"'dual_path.0.intra' puts out \(204, 33, 18\)"),
+        ({"features": {"e": ("dual_path.0.intra", "encoder")}}, r"'dual_path.0.intra' puts out \(2, 102, 33, 18\)"),
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else "",
 )

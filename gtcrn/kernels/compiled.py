@@ -1,0 +1,166 @@
+"""The kernels that numba compiles, for float32 and float64. Sequences are innermost, so that loops over them vectorise.
+
+Loops are many and short, because LLVM vectorises a loop only if few of the arrays in it might overlap.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numba
+import numpy as np
+from numba.core import types
+from numba.extending import overload
+
+BLOCK = 256  # sequences that are computed together, so that their hidden state stays in the innermost cache
+
+
+def kernel(function: Callable) -> Callable:
+    """Compile a function when it is first called, and keep the result on disk if there is a folder to write to."""
+    options = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
+    try:
+        return numba.njit(function, cache=True, **options)
+    except RuntimeError:  # neither beside this file nor in the user's cache folder
+        return numba.njit(function, **options)
+
+
+# Coefficients of Eigen's tanh in single precision: x · p(x²) / q(x²), both from the highest power down
+_P = (-2.76076847742355e-16, 2.00018790482477e-13, -8.60467152213735e-11, 5.12229709037114e-08, 1.48572235717979e-05)
+_P += (6.37261928875436e-04, 4.89352455891786e-03)
+_Q = (1.19825839466702e-06, 1.18534705686654e-04, 2.26843463243900e-03, 4.89352518554385e-03)
+_P0, _P1, _P2, _P3, _P4, _P5, _P6 = (np.float32(value) for value in _P)
+_Q0, _Q1, _Q2, _Q3 = (np.float32(value) for value in _Q)
+_ALMOST_ONE = np.float32(7.90531110763549805)  # beyond, tanh is ±1 in single precision
+
+
+def tanh(x):
+    """Stand for the function that `_tanh` compiles."""
+
+
+@overload(tanh, jit_options={"fastmath": {"contract"}})
+def _tanh(x):
+    def exact(x):
+        return math.tanh(x)
+
+    def rational(x):
+        x = _ALMOST_ONE if x > _ALMOST_ONE else x  # written so that NaN stays NaN
+        x = -_ALMOST_ONE if x < -_ALMOST_ONE else x
+        square = x * x
+        p = (((((_P0 * square + _P1) * square + _P2) * square + _P3) * square + _P4) * square + _P5) * square + _P6
+        q = ((_Q0 * square + _Q1) * square + _Q2) * square + _Q3
+        return x * p / q
+
+    return rational if x == types.float32 else exact
+
+
+@kernel
+def gru_forward(gates, old, weight, bias, hidden):
+    """Run D GRUs over N sequences, the second backwards.
+
+    gates (D, 3H, L, N): holds the projected inputs, and then the gates reset, update and new. old (D, H, L or 1, N):
+    gets the part of the new gate that comes from the state, as the way back needs it; of length 1, it is not kept.
+    weight (D, 3H, H) and bias (D, H): of the state, the latter of the new gate alone. hidden (D, H, L + 2, N): gets
+    the states, between the first state of the forward GRU at 0 and that of the backward GRU at L + 1.
+    """
+    directions, units, length, sequences = hidden.shape
+    length -= 2
+    half = hidden.dtype.type(0.5)
+    for d in range(directions):
+        for first in range(0, sequences, BLOCK):
+            last = min(first + BLOCK, sequences)
+            for step in range(length):
+                t = length - 1 - step if d else step
+                past = t + 2 if d else t
+                kept = t if old.shape[2] > 1 else 0
+                for j in range(units):
+                    row = old[d, j, kept, first:last]
+                    for n in range(row.size):
+                        row[n] = bias[d, j]
+                for g in range(3 * units):
+                    if g < 2 * units:
+                        row = gates[d, g, t, first:last]
+                    else:
+                        row = old[d, g - 2 * units, kept, first:last]
+                    k = 0
+                    while k + 4 <= units:
+                        w0, w1, w2, w3 = weight[d, g, k], weight[d, g, k + 1], weight[d, g, k + 2], weight[d, g, k + 3]
+                        h0 = hidden[d, k, past, first:last]
+                        h1 = hidden[d, k + 1, past, first:last]
+                        h2 = hidden[d, k + 2, past, first:last]
+                        h3 = hidden[d, k + 3, past, first:last]
+                        for n in range(row.size):
+                            row[n] += w0 * h0[n] + w1 * h1[n] + (w2 * h2[n] + w3 * h3[n])
+                        k += 4
+                    while k < units:
+                        w0 = weight[d, g, k]
+                        h0 = hidden[d, k, past, first:last]
+                        for n in range(row.size):
+                            row[n] += w0 * h0[n]
+                        k += 1
+                for g in range(2 * units):
+                    row = gates[d, g, t, first:last]
+                    for n in range(row.size):
+                        row[n] = half + half * tanh(half * row[n])  # the logistic function
+                for j in range(units):
+                    reset = gates[d, j, t, first:last]
+                    update = gates[d, units + j, t, first:last]
+                    new = gates[d, 2 * units + j, t, first:last]
+                    row = old[d, j, kept, first:last]
+                    before = hidden[d, j, past, first:last]
+                    after = hidden[d, j, t + 1, first:last]
+                    for n in range(new.size):
+                        new[n] = tanh(new[n] + reset[n] * row[n])
+                    for n in range(new.size):
+                        after[n] = new[n] + update[n] * (before[n] - new[n])
+
+
+@kernel
+def gru_backward(grad, carry, gates, old, weight, hidden, out):
+    """Run the GRUs of `gru_forward` back.
+
+    grad (D, H, L, N): of the states. carry (D, H, N): the gradient of the last state, and then that of the first.
+    out (D, 4H, L, N): gets the gradients before the gates' functions: of the state's part of the new gate, of reset,
+    of update, and of the input's part of the new gate.
+    """
+    directions, units, length, sequences = grad.shape
+    one = hidden.dtype.type(1)
+    for d in range(directions):
+        for first in range(0, sequences, BLOCK):
+            last = min(first + BLOCK, sequences)
+            for step in range(length):
+                t = step if d else length - 1 - step
+                past = t + 2 if d else t
+                for j in range(units):
+                    reset = gates[d, j, t, first:last]
+                    update = gates[d, units + j, t, first:last]
+                    new = gates[d, 2 * units + j, t, first:last]
+                    row = old[d, j, t, first:last]
+                    before = hidden[d, j, past, first:last]
+                    dy = grad[d, j, t, first:last]
+                    dh = carry[d, j, first:last]
+                    dold = out[d, j, t, first:last]
+                    dreset = out[d, units + j, t, first:last]
+                    dupdate = out[d, 2 * units + j, t, first:last]
+                    dnew = out[d, 3 * units + j, t, first:last]
+                    for n in range(dh.size):
+                        dh[n] += dy[n]
+                    for n in range(dh.size):
+                        dupdate[n] = dh[n] * (before[n] - new[n]) * (update[n] * (one - update[n]))
+                    for n in range(dh.size):
+                        dnew[n] = dh[n] * (one - update[n]) * (one - new[n] * new[n])
+                    for n in range(dh.size):
+                        dreset[n] = dnew[n] * row[n] * (reset[n] * (one - reset[n]))
+                    for n in range(dh.size):
+                        dold[n] = dnew[n] * reset[n]
+                    for n in range(dh.size):
+                        dh[n] *= update[n]
+                for k in range(units):
+                    dh = carry[d, k, first:last]
+                    for j in range(units):
+                        w0, w1, w2 = weight[d, j, k], weight[d, units + j, k], weight[d, 2 * units + j, k]
+                        dreset = out[d, units + j, t, first:last]
+                        dupdate = out[d, 2 * units + j, t, first:last]
+                        dold = out[d, j, t, first:last]
+                        for n in range(dh.size):
+                            dh[n] += w0 * dreset[n] + w1 * dupdate[n] + w2 * dold[n]
