@@ -66,10 +66,11 @@ def destination(cfg: DictConfig) -> tuple[Path, str | None]:
     """
     output = Path(cfg.output or cfg.run_dir)
     endings = {name: Path(format.suffix).suffix for name, format in formats.FORMATS.items()}
-    if not output.suffix or output.suffix not in endings.values():
+    suffix = output.suffix.lower()
+    if not suffix or suffix not in endings.values():
         return output, None
-    if output.suffix != endings[cfg.format]:
-        able = ", ".join(f"format={name}" for name, ending in endings.items() if ending == output.suffix)
+    if suffix != endings[cfg.format]:
+        able = ", ".join(f"format={name}" for name, ending in endings.items() if ending == suffix)
         raise UserError(
             f"output={cfg.output}: files of format={cfg.format} do not end so; name a folder, or take {able}"
         )

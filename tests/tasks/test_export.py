@@ -32,7 +32,7 @@ from gtcrn.quantization import checkpoint
 from gtcrn.runtime.denoiser import Denoiser
 from gtcrn.runtime.facts import Integers, ModelFacts, Signal
 from gtcrn.tasks import enhance, evaluate
-from gtcrn.tasks.export import run, show
+from gtcrn.tasks.export import destination, run, show
 
 TINY = dict(channels=4, stacks=1, blocks=1, erb_low_bins=9, erb_bands=8, n_fft=64, hop_length=32)
 SIZES = dict(lstm_size=8, layers=1, basis_size=12, n_fft=64, hop_length=16)
@@ -352,3 +352,8 @@ def test_a_wrong_file_is_refused(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="format=onnx_wave: nothing was written, since the file is wrong: it differs"):
         export(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_case_of_a_suffix_does_not_make_a_file_a_folder(command):
+    cfg = command("task=export", "ckpt=x.ckpt", "output=models/MINE.ONNX", "format=onnx")
+    assert destination(cfg) == (Path("models"), "MINE.ONNX")
