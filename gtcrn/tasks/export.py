@@ -65,7 +65,7 @@ def destination(cfg: DictConfig) -> tuple[Path, str | None]:
     Raises UserError if the name ends as the files of other formats do, or if `name=` is given too.
     """
     output = Path(cfg.output or cfg.run_dir)
-    endings = {name: Path(format.suffix).suffix for name, format in formats.FORMATS.items()}
+    endings = {name: Path(f"x{format.suffix}").suffix for name, format in formats.FORMATS.items()}
     suffix = output.suffix.lower()
     if not suffix or suffix not in endings.values():
         return output, None

@@ -357,3 +357,11 @@ def test_a_wrong_file_is_refused(tmp_path, monkeypatch):
 def test_the_case_of_a_suffix_does_not_make_a_file_a_folder(command):
     cfg = command("task=export", "ckpt=x.ckpt", "output=models/MINE.ONNX", "format=onnx")
     assert destination(cfg) == (Path("models"), "MINE.ONNX")
+
+
+@pytest.mark.parametrize(("format", "file"), [("onnx", "a.onnx"), ("litert", "a.tflite"), ("pt2", "a.pt2")])
+def test_output_names_a_file_of_formats_whose_suffix_is_an_ending_alone(command, format, file):
+    assert destination(command("task=export", "ckpt=x.ckpt", f"output=b/{file}", f"format={format}")) == (
+        Path("b"),
+        file,
+    )
