@@ -1,9 +1,10 @@
 """Layers that kernels of this framework's own compute on a CPU, several times faster than PyTorch's operators.
 
-Each is a layer of PyTorch's, with its parameters, and what it computes is defined by that one.
+They have the parameters of PyTorch's layers, and what they compute is defined by those.
 """
 
 from gtcrn.kernels.choice import CHOICES, chosen, use
 from gtcrn.kernels.gru import GRU
+from gtcrn.kernels.norm import normalised
 
-__all__ = ["CHOICES", "GRU", "chosen", "use"]
+__all__ = ["CHOICES", "GRU", "chosen", "normalised", "use"]

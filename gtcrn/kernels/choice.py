@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -50,3 +51,8 @@ def compiled(x: Tensor) -> bool:
     traced = torch.compiler.is_compiling() or torch.jit.is_tracing() or type(x) is not Tensor
     precise = x.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled("cpu")
     return not traced and chosen(x.device, precise) == "numba"
+
+
+def arrays(*tensors: Tensor) -> list[np.ndarray]:
+    """Return tensors as numba takes them, which share their memory."""
+    return [tensor.detach().numpy() for tensor in tensors]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from gtcrn.kernels.choice import compiled
+from gtcrn.kernels.choice import arrays, compiled
 
 WIDEST = 64  # units above which PyTorch's matrix products are faster than a kernel's loops
 
@@ -52,7 +52,7 @@ class _GRU(torch.autograd.Function):
         dy = _sequences_last(dy).reshape(old.shape)
         dfirst = dlast.transpose(1, 2).clone(memory_format=torch.contiguous_format)
         grads = gates.new_empty(directions, 4 * units, length, sequences)
-        gru_backward(*_arrays(dy, dfirst, gates, old, w_hh, states, grads))
+        gru_backward(*arrays(dy, dfirst, gates, old, w_hh, states, grads))
         grads = grads.flatten(2)  # (D, 4H, L·N): of what the state gives to the new gate; of reset, update, new
         by_state, by_input = grads[:, : 3 * units], grads[:, units:]
         before = (states[0, :, :-2], states[-1, :, 2:])[:directions]  # the states that the steps begin with
@@ -84,7 +84,7 @@ def _run(x: Tensor, first: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_h
     states[0, :, 0] = first[0].T
     states[-1, :, -1] = first[-1].T  # one direction leaves this place unread
     old = x.new_empty(directions, units, length if keep else 1, sequences)
-    gru_forward(*_arrays(gates, old, w_hh, new.contiguous(), states))
+    gru_forward(*arrays(gates, old, w_hh, new.contiguous(), states))
     last = torch.stack([states[0, :, -2], states[-1, :, 1]][:directions]).transpose(1, 2)
     y = states[:, :, 1:-1].flatten(0, 1).unflatten(2, x.shape[:-2])  # (D·H, L, …)
     return y.movedim((0, 1), (-1, -2)), last, inputs, gates, old, states
@@ -93,7 +93,3 @@ def _run(x: Tensor, first: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_h
 def _sequences_last(x: Tensor) -> Tensor:
     """Return a view (C, L, …) of (…, L, C)."""
     return x.movedim((-1, -2), (0, 1))
-
-
-def _arrays(*tensors: Tensor) -> list:
-    return [tensor.detach().numpy() for tensor in tensors]

@@ -49,7 +49,7 @@ class ConvBlock(Stateful):
         self.act = nn.Tanh() if last else nn.PReLU()
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        return self.act(self.bn(self.conv(x))), state
+        return kernels.normalised(self.conv(x), self.bn, self.act), state
 
 
 class TemporalRecurrentAttention(Stateful):
@@ -98,9 +98,10 @@ class GTConvBlock(Stateful):
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         x, bypass = x.chunk(2, dim=1)  # (B, C/2, T, F) each
-        x = self.point_act(self.point_bn1(self.point_conv1(self.sfe(x))))
+        x = kernels.normalised(self.point_conv1(self.sfe(x)), self.point_bn1, self.point_act)
         x, depth_conv = self.depth_conv(x, state["depth_conv"])
-        x = self.point_bn2(self.point_conv2(self.depth_act(self.depth_bn(x))))
+        x = kernels.normalised(x, self.depth_bn, self.depth_act)
+        x = self.point_bn2(self.point_conv2(x))
         x, tra = self.tra(x, state["tra"])
         x = torch.stack([x, bypass], dim=2).flatten(1, 2)  # channels 0, C/2, 1, C/2 + 1, …
         return x, {"depth_conv": depth_conv, "tra": tra}

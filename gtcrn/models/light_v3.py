@@ -41,7 +41,7 @@ class SeparableBlock(Stateful):
         self.act = nn.PReLU()
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        return self.act(self.bn(self.pw(self.dw(x)))), state
+        return kernels.normalised(self.pw(self.dw(x)), self.bn, self.act), state
 
 
 class TemporalGate(Stateful):
@@ -81,7 +81,7 @@ class GTConvLite(Stateful):
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         y, ds = self.ds(x, state["ds"])
-        y, tra = self.tra(self.act(self.bn(self.pw(y))), state["tra"])
+        y, tra = self.tra(kernels.normalised(self.pw(y), self.bn, self.act), state["tra"])
         return x + y, {"ds": ds, "tra": tra}
 
 

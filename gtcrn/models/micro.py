@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from gtcrn import kernels
 from gtcrn.dsp.erb import ERB
 from gtcrn.dsp.stft import STFT
 from gtcrn.errors import UserError
@@ -34,7 +35,7 @@ class ConvBlock(Stateful):
         self.act = activation()
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        return self.act(self.bn(self.conv(x))), state
+        return kernels.normalised(self.conv(x), self.bn, self.act), state
 
 
 def halving(in_channels: int, out_channels: int) -> nn.Module:
@@ -81,9 +82,10 @@ class GTConvBlock(Stateful):
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         x, bypass = x.chunk(2, dim=1)  # (B, C/2, T, F) each
-        x = self.point_act(self.point_bn1(self.point_conv1(x)))
+        x = kernels.normalised(self.point_conv1(x), self.point_bn1, self.point_act)
         x, depth_conv = self.depth_conv(x, state["depth_conv"])
-        x = self.point_bn2(self.point_conv2(self.depth_act(self.depth_bn(x))))
+        x = kernels.normalised(x, self.depth_bn, self.depth_act)
+        x = self.point_bn2(self.point_conv2(x))
         x, tra = self.tra(x, state["tra"])
         x = torch.stack([x, bypass], dim=2).flatten(1, 2)  # channels 0, C/2, 1, C/2 + 1, …
         return x, {"depth_conv": depth_conv, "tra": tra}
@@ -109,8 +111,8 @@ class TemporalBlock(Stateful):
         self.act3 = activation()
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        y, conv2 = self.conv2(self.act1(self.bn1(self.conv1(x))), state["conv2"])
-        y = self.bn3(self.conv3(self.act2(self.bn2(y))))
+        y, conv2 = self.conv2(kernels.normalised(self.conv1(x), self.bn1, self.act1), state["conv2"])
+        y = self.bn3(self.conv3(kernels.normalised(y, self.bn2, self.act2)))
         return self.act3(x + y), {"conv2": conv2}
 
 
