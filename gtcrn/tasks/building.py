@@ -51,6 +51,14 @@ def build(config: DictConfig, **parts: Any) -> Any:
         raise UserError(f"{config.get('_target_')}: {reason}; compare your keys with conf/") from error
 
 
+def build_enhancer(config: DictConfig) -> Enhancer:
+    """Build the model of a configuration. Raises UserError as `build` does, and if it makes something else."""
+    enhancer = build(config)
+    if not isinstance(enhancer, Enhancer):
+        raise UserError(f"model._target_={config._target_}: makes no Enhancer but {type(enhancer).__name__}")
+    return enhancer
+
+
 def require(cfg: DictConfig, key: str) -> Any:
     """Return the value of a key that this task requires. Raises UserError if it is not given."""
     if OmegaConf.is_missing(cfg, key):
@@ -79,7 +87,7 @@ def trusted(cfg: DictConfig) -> bool | str:
 def load_or_build(cfg: DictConfig) -> Enhancer:
     """Return the enhancer of `ckpt=`, as `load_checkpoint` does, or a fresh one of `model=`."""
     if cfg.ckpt is None:
-        return build(cfg.model)
+        return build_enhancer(cfg.model)
     _, enhancer = load_checkpoint(cfg)
     return enhancer
 
@@ -122,7 +130,7 @@ def load_checkpoint(cfg: DictConfig) -> tuple[Checkpoint, Enhancer]:
 
 def _require_same(cfg: DictConfig, held: Enhancer, knobs: dict) -> None:
     """Raise `UserError` if `model=` is not what the checkpoint holds: another system, or other knobs."""
-    named = build(cfg.model)
+    named = build_enhancer(cfg.model)
     choice = f"model={HydraConfig.get().runtime.choices.model}"
     if type(held.core) is not type(named.core):
         raise UserError(

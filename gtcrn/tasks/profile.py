@@ -37,7 +37,7 @@ from gtcrn.quantization.network import Network
 from gtcrn.reports.runs import choices_of
 from gtcrn.runtime.facts import BANDS
 from gtcrn.runtime.runners import open_runner
-from gtcrn.tasks.building import build, configure_torch, load_checkpoint, load_or_build, trusted
+from gtcrn.tasks.building import build, build_enhancer, configure_torch, load_checkpoint, load_or_build, trusted
 from gtcrn.tasks.keys import Bound, Positive
 
 log = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ def profile_all(cfg: DictConfig, console: Console) -> dict:
         log.info("measuring %s", name)
         row = OmegaConf.to_container(cfg.model.rows[name])
         del row["overrides"]
-        rows.append(complexity.ModelCost(name, measure(build(model)), **row))
+        rows.append(complexity.ModelCost(name, measure(build_enhancer(model)), **row))
     for table in complexity.terminal(rows):
         console.print(table)
     for path in complexity.write(rows, Path(cfg.run_dir)):

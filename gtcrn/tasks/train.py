@@ -32,7 +32,15 @@ from gtcrn.models.initial_weights import initialise
 from gtcrn.models.pretrained import BUILDERS, open_checkpoint
 from gtcrn.profiling.cost import Cost, measure
 from gtcrn.tasks import in_sweep
-from gtcrn.tasks.building import build, build_data, configure_torch, differing_knobs, model_record, trusted
+from gtcrn.tasks.building import (
+    build,
+    build_data,
+    build_enhancer,
+    configure_torch,
+    differing_knobs,
+    model_record,
+    trusted,
+)
 from gtcrn.tasks.evaluate import computable, evaluate_split
 from gtcrn.tasks.resolvers import direction
 from gtcrn.tasks.resuming import (
@@ -81,7 +89,7 @@ def train(cfg: DictConfig, run_dir: Path) -> dict:
     resume, content = find_checkpoint(cfg, run_dir) or (None, {})
     cfg.run_dir, cfg.resume = str(run_dir), resume and str(resume)  # loggers need what resume=auto found
 
-    enhancer = build(cfg.model)
+    enhancer = build_enhancer(cfg.model)
     if cfg.init_from and not resume:  # a resumed run has trained its own weights since
         begin_from(cfg, enhancer, run_dir)
     cost = measure(enhancer)

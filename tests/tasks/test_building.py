@@ -12,7 +12,7 @@ from gtcrn import tasks
 from gtcrn.errors import UserError
 from gtcrn.models import dtln, gtcrn, light_v3, micro
 from gtcrn.models.pretrained import load, to_official
-from gtcrn.tasks.building import build, load_or_build
+from gtcrn.tasks.building import build, build_enhancer, load_or_build
 
 
 @pytest.fixture
@@ -172,3 +172,8 @@ def test_what_the_machine_refuses_is_not_put_down_to_a_key(tmp_path):
     with pytest.raises(NotADirectoryError) as told:
         build(OmegaConf.create({"_target_": "os.mkdir", "path": str(tmp_path / "file" / "folder")}))
     assert tasks.mendable(told.value) == f"{tmp_path / 'file' / 'folder'}: Not a directory"
+
+
+def test_a_model_that_is_no_enhancer_is_refused():
+    with pytest.raises(UserError, match="model._target_=torch.nn.Identity: makes no Enhancer but Identity"):
+        build_enhancer(OmegaConf.create({"model": {"_target_": "torch.nn.Identity"}}).model)
