@@ -257,8 +257,12 @@ def test_the_process_of_the_proof_ends_the_export(folder, tmp_path, monkeypatch,
     monkeypatch.setitem(FORMATS, "onnx_wave", FORMATS["onnx_wave"]._replace(runner="hanging:run"))
     monkeypatch.chdir(folder)
     threading.Thread(target=stop, daemon=True).start()
-    with pytest.raises(UserError, match=told):
-        export_in(folder, "ckpt=dtln.ckpt", "format=onnx_wave", f"output={output}")
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # the tests may run where Ctrl-C is ignored
+    try:
+        with pytest.raises(UserError, match=told):
+            export_in(folder, "ckpt=dtln.ckpt", "format=onnx_wave", f"output={output}")
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert time.monotonic() - stopped[0] < 60 and list(output.iterdir()) == []
     with pytest.raises(ProcessLookupError):
         os.kill(int(begun.read_text()), 0)
