@@ -23,6 +23,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -76,9 +77,12 @@ def table(tallies: Iterable[Tally]) -> str:
 def campaign(
     what: str, check: Check, cases: Iterable[Any], total: int, workers: int = WORKERS, limit: float = LIMIT
 ) -> Tally:
-    """Check every case in a worker and return the tally of their outcomes; a bar shows the progress."""
+    """Check every case in a worker and return the tally of their outcomes; a bar shows the progress.
+
+    Ctrl-C ends the campaign with the tally of the cases so far.
+    """
     tally = Tally(what)
-    with tqdm(total=total, desc=what, unit="case") as bar:
+    with tqdm(total=total, desc=what, unit="case") as bar, suppress(KeyboardInterrupt):
         for case, outcome, note in outcomes(check, cases, workers, limit):
             tally.add(case, outcome, note)
             bar.set_postfix({outcome: tally.counts[outcome] for outcome in OUTCOMES[2:] if tally.counts[outcome]})
