@@ -9,11 +9,14 @@ from gtcrn.signals import ended_at_once, raise_at_sigterm
 def main() -> None:
     """Compose the configuration that this process's arguments name, and hand it to its task."""
     with ended_at_once():  # nothing slow is imported before this
-        import hydra
+        try:
+            import hydra
 
-        from gtcrn import tasks
-        from gtcrn.tasks.command_line import CONFIGS, one_line_errors
-        from gtcrn.tasks.completion import suggestions
+            from gtcrn import tasks
+            from gtcrn.tasks.command_line import CONFIGS, one_line_errors
+            from gtcrn.tasks.completion import suggestions
+        except ModuleNotFoundError as error:  # as where only what `gtcrn.runtime` needs is installed
+            sys.exit(f"error: the command gtcrn needs the package {error.name}: pip install it, or all of gtcrn's")
     raise_at_sigterm()
     with one_line_errors():
         hydra.main(config_path=str(CONFIGS), config_name="config", version_base="1.3")(tasks.run)()

@@ -1,4 +1,4 @@
-"""The exceptions whose message is meant for the user."""
+"""The exceptions whose message is meant for the user, and functions that word messages."""
 
 from __future__ import annotations
 

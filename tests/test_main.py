@@ -58,6 +58,15 @@ def test_stopped_while_a_library_is_imported(tmp_path, library, stop, code):
     assert not list(tmp_path.glob("outputs/*/*"))
 
 
+def test_a_missing_package_is_named(tmp_path):
+    """Where only what `gtcrn.runtime` needs is installed, there is no Hydra."""
+    (tmp_path / "hydra.py").write_text("raise ModuleNotFoundError(\"No module named 'hydra'\", name='hydra')")
+    process = start_command(tmp_path, "--help", env=os.environ | {"PYTHONPATH": str(tmp_path)})
+    _, told = process.communicate(timeout=30)
+    assert (process.returncode, told.count("\n")) == (1, 1)
+    assert told.startswith("error: the command gtcrn needs the package hydra: pip install")
+
+
 def test_output_that_nobody_reads_is_no_error(tmp_path):
     with start_command(tmp_path, "--help", stderr=subprocess.PIPE) as process:
         process.stdout.close()

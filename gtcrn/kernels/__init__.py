@@ -1,4 +1,4 @@
-"""Layers that kernels of this framework's own compute on a CPU, several times faster than PyTorch's operators.
+"""Layers that kernels of this framework's own compute on a CPU, faster than PyTorch's operators do.
 
 They have the parameters of PyTorch's layers, and what they compute is defined by those.
 """

@@ -144,7 +144,7 @@ def advice(override: str) -> str | None:
     """
     if not override:
         return "an empty word, perhaps by an unset variable of the shell; leave it out"
-    if override in {path.stem for path in (CONFIGS / "task").glob("*.yaml")}:
+    if override in _choices("task"):
         return f"type task={override}"
     key, equals, value = override.partition("=")
     if not equals:

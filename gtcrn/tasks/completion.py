@@ -1,4 +1,4 @@
-"""What a shell completes beside what Hydra does: the words that a key takes, and files.
+"""Complete in a shell what Hydra does not: the words that a key takes, and files.
 
 eval "$(gtcrn -sc install=bash)"     # in a terminal, or in ~/.bashrc
 """

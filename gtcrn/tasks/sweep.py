@@ -187,6 +187,6 @@ def _last_alike(config: DictConfig) -> Path:
 
 def _comparable(overrides: list[str]) -> set[str]:
     """Return the overrides without those that may differ between a sweep and its continuation."""
-    return {
-        line for line in overrides if line.partition("=")[0] not in ("sweep.resume", "threads", "kernels", "logger")
-    }
+    from gtcrn.reports.runs import NO_DIFFERENCE
+
+    return {line for line in overrides if re.split("[.=]", line)[0] not in NO_DIFFERENCE}

@@ -9,7 +9,7 @@ from fixtures.commands import compose, run_command
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import open_dict, read_write
 
-from gtcrn.tasks.sweep import _naming, _number_of_jobs, check_directions, study_name
+from gtcrn.tasks.sweep import _comparable, _naming, _number_of_jobs, check_directions, study_name
 
 
 def sweep(folder: Path, *overrides: str) -> subprocess.CompletedProcess:
@@ -124,6 +124,12 @@ def test_folders_of_jobs_can_be_pasted(line, named):
 
 def test_jobs_of_a_grid_are_counted():
     assert _number_of_jobs(parsed("model.r=8,12", "loss=sisdr", "model.width_mult=range(0.5,1.25,0.25)")) == 6
+
+
+def test_what_makes_no_difference_may_differ_in_a_continuation():
+    swept = ["model.r=8,12", "loss=sisdr"]
+    more = ["sweep.resume=true", "threads=2", "kernels=torch", "imports=[mine]", "logger=csv", "logger.project=x"]
+    assert _comparable(swept) == _comparable([*swept, *more]) != _comparable([*swept, "seed=2"])
 
 
 SEARCH = ["hparams_search=optuna", "model=light_v3", "model.r=range(4,24)"]
