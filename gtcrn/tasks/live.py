@@ -109,7 +109,9 @@ def choose(sounddevice: Any, kind: str, wanted: int | str | None) -> dict:
         with suppress(ValueError, sounddevice.PortAudioError):
             return sounddevice.query_devices(kind=kind)
     fitting = [device for device in sounddevice.query_devices() if device[f"max_{kind}_channels"]]
-    names = ", ".join(f"{device['index']} {device['name']}" for device in fitting) or "none"
+    if not fitting:
+        raise UserError(f"no {kind} device was found: plug one in, or see whether this system lets programs use it")
+    names = ", ".join(f"{device['index']} {device['name']}" for device in fitting)
     if wanted is None:
         raise UserError(f"the system has no default {kind} device; give {kind}_device=…, of these: {names}")
     chosen = [device for device in fitting if wanted in (device["index"], device["name"])] or [

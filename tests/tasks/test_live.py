@@ -185,12 +185,13 @@ class Card:
         {"name": "Headphones", "max_input_channels": 0, "max_output_channels": 2},
     )
 
-    def __init__(self, rates=(16000, 48000), default=(0, 2), blocks=40, refuses=False):
+    def __init__(self, rates=(16000, 48000), default=(0, 2), blocks=40, refuses=False, devices=DEVICES):
         self.rates, self.default, self.blocks, self.refuses = rates, default, blocks, refuses
+        self.devices = devices
         self.streams = []
 
     def query_devices(self, kind=None):
-        devices = [device | {"index": i, "default_samplerate": 48000.0} for i, device in enumerate(self.DEVICES)]
+        devices = [device | {"index": i, "default_samplerate": 48000.0} for i, device in enumerate(self.devices)]
         if kind is None:
             return devices
         if self.default is None:
@@ -343,6 +344,8 @@ def test_devices_are_listed(monkeypatch, capsys):
             ["PUBLISHED"],
             r"no default input device; give input_device=…, of these: 0 Mic \(USB\), 1",
         ),
+        (Card(default=None, devices=()), ["PUBLISHED"], "no input device was found: plug one in"),
+        (Card(devices=()), ["PUBLISHED", "input_device=3"], "no input device was found: plug one in"),
         (Card(refuses=True), ["PUBLISHED"], "the sound device failed: Device unavailable .*; devices=list shows"),
     ],
 )
@@ -353,9 +356,8 @@ def test_mistakes_are_one_line(monkeypatch, published, card, overrides, complain
     assert "\n" not in str(error.value)
 
 
-def test_exact_names_come_first(monkeypatch):
-    card = Card()
-    monkeypatch.setattr(Card, "DEVICES", (*Card.DEVICES, {**Card.DEVICES[1], "name": "Head"}))
+def test_exact_names_come_first():
+    card = Card(devices=(*Card.DEVICES, {**Card.DEVICES[1], "name": "Head"}))
     assert choose(card, "output", "Head")["index"] == 3
 
 
