@@ -55,6 +55,7 @@ from gtcrn.tasks.resuming import (
 )
 from gtcrn.training.callbacks import DataWait, Progress, StepSeeds, ValidationScores
 from gtcrn.training.checkpoints import LAST, BestCheckpoint, LastCheckpoint, WholeFiles, way_on
+from gtcrn.training.compiling import is_of_compiler, reason_of
 from gtcrn.training.datamodule import SpeechDataModule
 from gtcrn.training.freezing import Frozen
 from gtcrn.training.qat import QuantizationModule
@@ -109,7 +110,9 @@ def train(cfg: DictConfig, run_dir: Path) -> dict:
     data_wait = DataWait()
     last = LastCheckpoint(run_dir / CHECKPOINTS / LAST, cfg.checkpoint_minutes)
     callbacks = [*make_callbacks(cfg, run_dir, module.logged), data_wait, *frozen, last]
-    check_objectives(cfg, check_trainer(cfg, callbacks), cost)
+    trial = check_trainer(cfg, callbacks)
+    module.check_trainer(trial)
+    check_objectives(cfg, trial, cost)
     data = build_data(cfg, enhancer)
     data.setup()
     for line in data.describe():
@@ -127,7 +130,7 @@ def train(cfg: DictConfig, run_dir: Path) -> dict:
         for logger in loggers:
             logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True) | {"cost": summary_of(cost)})
         device, precise = trainer.strategy.root_device, trainer.precision in ("32-true", "64-true")
-        log.info("kernels: %s on %s", kernels.chosen(device, precise), device)
+        log.info("kernels: %s on %s", kernels.chosen(device, precise and not module.compile_mode), device)
         log.info("everything of this run goes to %s", run_dir)
         for checkpoint in (cfg.init_from, cfg.training.get("teacher")):
             if dashboard and checkpoint:
@@ -214,6 +217,11 @@ def fit(
     except OSError as error:
         raise UserError(f"{unwritable(error.filename or last, error)}; {way_on(last)}") from error
     except RuntimeError as error:
+        if is_of_compiler(error):
+            raise UserError(
+                f"training.compile={module.compile_mode}: this model can't be compiled ({reason_of(error)}); "
+                "set training.compile=null"
+            ) from error
         if not str(error).startswith("DataLoader"):
             raise
         for process in multiprocessing.active_children():
@@ -252,7 +260,7 @@ def objectives(cfg: DictConfig, summary: dict) -> list[float] | None:
 
 
 def check_beginning(cfg: DictConfig) -> None:
-    """Raise `UserError` if `init_from=`, `resume=` and `training=` do not go together."""
+    """Raise `UserError` if `init_from=`, `resume=`, `training=` and `kernels=` do not go together."""
     if cfg.init_from and cfg.resume and cfg.resume != "auto":  # auto may begin a new run
         raise UserError(
             f"init_from={cfg.init_from} with resume={cfg.resume}: resume goes on with a run, init_from begins one; "
@@ -260,6 +268,11 @@ def check_beginning(cfg: DictConfig) -> None:
         )
     if not (cfg.init_from or cfg.resume) and get_object(cfg.training._target_) is QuantizationModule:
         raise UserError("training=qat: quantizes a trained model; name its checkpoint, init_from=PATH")
+    if cfg.kernels == "numba" and cfg.training.get("compile"):
+        raise UserError(
+            f"kernels=numba with training.compile={cfg.training.compile}: what is compiled computes with PyTorch's "
+            "operators; set kernels=auto, or training.compile=null"
+        )
 
 
 def begin_from(cfg: DictConfig, enhancer: Enhancer, run_dir: Path) -> None:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -191,7 +192,16 @@ class DistillationModule(SupervisedModule):
     def teacher(self) -> Enhancer:
         return self._teacher[0]
 
+    def check_trainer(self, trainer: pl.Trainer) -> None:
+        if self.compile_mode and self.features:
+            raise UserError(
+                f"training.compile={self.compile_mode} with training.features: compiled code does not tell what its "
+                "layers give; set training.compile=null or training.features=null"
+            )
+        super().check_trainer(trainer)
+
     def on_fit_start(self) -> None:
+        super().on_fit_start()
         self.teacher.to(self.device)
 
     def estimate(self, noisy: Tensor) -> Signals:

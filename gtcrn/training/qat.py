@@ -7,6 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -92,6 +93,14 @@ class QuantizationModule(SupervisedModule):
         super().train(mode)
         self.enhancer.eval()
         return self
+
+    def check_trainer(self, trainer: pl.Trainer) -> None:
+        if self.compile_mode:
+            raise UserError(
+                f"training.compile={self.compile_mode} with training=qat: integers are simulated to the bit, and a "
+                "compiler rounds otherwise; leave it out"
+            )
+        super().check_trainer(trainer)
 
     def on_fit_start(self) -> None:
         """Calibrate. Raises UserError if the first batches are silent, or the precision is not float32."""

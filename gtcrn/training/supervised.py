@@ -5,8 +5,10 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import pytorch_lightning as pl
 import torch
@@ -19,6 +21,7 @@ from gtcrn.losses import Loss, Signals
 from gtcrn.models.enhancer import Enhancer
 from gtcrn.models.pretrained import RECORD, load
 from gtcrn.training.callbacks import MovingAverage
+from gtcrn.training.compiling import check_compiler, compile_core
 from gtcrn.training.masks import SpectrumMasks
 from gtcrn.training.schedulers import warmup_cosine
 
@@ -31,6 +34,8 @@ class SupervisedModule(pl.LightningModule):
     gradient_clip_norm: norm to which larger gradients are scaled down, None for no limit.
     ema_decay: validate and keep an exponential moving average of the weights, None for the weights themselves.
     masks: SpecAugment-style masks on the noisy spectrum while training, None for none.
+    compile: mode of torch.compile for the enhancer's core while it trains, None for none; validation, with a length for
+        every file, runs uncompiled.
     model_record: record from which `gtcrn.load` rebuilds the enhancer, written into every checkpoint.
     """
 
@@ -46,6 +51,7 @@ class SupervisedModule(pl.LightningModule):
         gradient_clip_norm: float | None = 3.0,
         ema_decay: float | None = None,
         masks: SpectrumMasks | None = None,
+        compile: Literal["default", "reduce-overhead"] | None = None,
         model_record: dict | None = None,
     ):
         super().__init__()
@@ -61,8 +67,24 @@ class SupervisedModule(pl.LightningModule):
         self.gradient_clip_norm = gradient_clip_norm
         self.ema_decay = ema_decay
         self.masks = masks
+        self.compile_mode = compile
         self.model_record = model_record
         self.input_level: float | None = None  # dBFS of the training data, see `Enhancer`
+
+    def check_trainer(self, trainer: pl.Trainer) -> None:
+        """Raise UserError, before the data are read, if this training can't work with the trainer's settings."""
+        if self.compile_mode:
+            check_compiler(self.compile_mode, trainer.strategy.root_device)
+            if self.compile_mode == "reduce-overhead" and trainer.accumulate_grad_batches > 1:
+                raise UserError(
+                    f"training.compile=reduce-overhead with trainer.accumulate_grad_batches="
+                    f"{trainer.accumulate_grad_batches}: CUDA graphs overwrite the gradients that are to accumulate; "
+                    "set training.compile=default"
+                )
+
+    def on_fit_start(self) -> None:
+        if self.compile_mode:
+            compile_core(self.enhancer.core, self.compile_mode)
 
     def training_step(self, batch: dict, batch_index: int) -> Tensor:
         """Return the loss of a batch. batch: noisy and clean (B, N), name: B file names."""
@@ -95,7 +117,9 @@ class SupervisedModule(pl.LightningModule):
 
     def validation_step(self, batch: dict, batch_index: int) -> Tensor:
         """Return the enhanced waveform (B, N), for the callbacks that score and show it."""
-        estimate = Signals(*self.enhancer.estimate(batch["noisy"]))
+        # a decorator would import torch's compiler for every training, which takes a second
+        with torch.compiler.set_stance("force_eager") if self.compile_mode else nullcontext():
+            estimate = Signals(*self.enhancer.estimate(batch["noisy"]))
         total, terms = self.loss(estimate, self.target(batch["clean"]))
         values = {"val/loss": total} | {f"val/{name}": value for name, value in terms.items()}
         self.log_dict(values, batch_size=len(batch["noisy"]), sync_dist=True)
