@@ -4,7 +4,8 @@ They have the parameters of PyTorch's layers, and what they compute is defined b
 """
 
 from gtcrn.kernels.choice import CHOICES, chosen, use
+from gtcrn.kernels.convolution import Conv2d, ConvTranspose2d, with_neighbours
 from gtcrn.kernels.gru import GRU
 from gtcrn.kernels.norm import normalised
 
-__all__ = ["CHOICES", "GRU", "chosen", "normalised", "use"]
+__all__ = ["CHOICES", "GRU", "Conv2d", "ConvTranspose2d", "chosen", "normalised", "use", "with_neighbours"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gtcrn.errors import UserError
 
@@ -56,3 +56,9 @@ def compiled(x: Tensor) -> bool:
 def arrays(*tensors: Tensor) -> list[np.ndarray]:
     """Return tensors as numba takes them, which share their memory."""
     return [tensor.detach().numpy() for tensor in tensors]
+
+
+def hooked(module: nn.Module) -> bool:
+    """Return whether a hook waits for the module to be called, so that no kernel may compute past it."""
+    hooks = "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"
+    return any(getattr(module, name) for name in hooks)  # private, but torch has no public way to ask

@@ -45,7 +45,7 @@ class _GRU(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, dy, dlast):
-        from gtcrn.kernels.compiled import gru_backward
+        from gtcrn.kernels.compiled.gru import gru_backward
 
         w_ih, w_hh, inputs, gates, old, states = ctx.saved_tensors
         directions, units, length, sequences = old.shape
@@ -71,7 +71,7 @@ class _GRU(torch.autograd.Function):
 
 def _run(x: Tensor, first: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_hh: Tensor, keep: bool) -> tuple:
     """Return the output and the last state, and what the gradients need. keep: whether they will be asked for."""
-    from gtcrn.kernels.compiled import gru_forward  # here, since the import of numba takes half a second
+    from gtcrn.kernels.compiled.gru import gru_forward  # here, since the import of numba takes half a second
 
     directions, sequences, units = first.shape
     length = x.shape[-2]

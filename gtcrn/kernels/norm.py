@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from gtcrn.kernels.choice import arrays, compiled
+from gtcrn.kernels.choice import arrays, compiled, hooked
 
 
 def normalised(x: Tensor, norm: nn.Module, act: nn.Module) -> Tensor:
@@ -17,7 +17,7 @@ def normalised(x: Tensor, norm: nn.Module, act: nn.Module) -> Tensor:
     """
     batch_norm = isinstance(norm, nn.BatchNorm2d) and norm.training and x.numel() > x.shape[1]
     one_slope = isinstance(act, nn.PReLU) and act.num_parameters == 1
-    if not batch_norm or not one_slope or _hooked(norm) or _hooked(act) or not compiled(x):
+    if not batch_norm or not one_slope or hooked(norm) or hooked(act) or not compiled(x):
         return act(norm(x))
     y, mean, variance = _NormPReLU.apply(x, norm.weight, norm.bias, act.weight, norm.eps)
     with torch.no_grad():
@@ -28,15 +28,10 @@ def normalised(x: Tensor, norm: nn.Module, act: nn.Module) -> Tensor:
     return y
 
 
-def _hooked(module: nn.Module) -> bool:
-    hooks = "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"
-    return any(getattr(module, name) for name in hooks)  # private, but torch has no public way to ask
-
-
 class _NormPReLU(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, weight, bias, slope, eps):
-        from gtcrn.kernels.compiled import norm_forward
+        from gtcrn.kernels.compiled.norm import norm_forward
 
         x = x.contiguous()
         y, mean, variance = torch.empty_like(x), torch.empty_like(weight), torch.empty_like(weight)
@@ -49,7 +44,7 @@ class _NormPReLU(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, dy, *_):
-        from gtcrn.kernels.compiled import norm_backward
+        from gtcrn.kernels.compiled.norm import norm_backward
 
         x, *others = ctx.saved_tensors
         given = arrays(dy.contiguous().flatten(2), x.flatten(2), *others)

@@ -43,7 +43,7 @@ class ConvBlock(Stateful):
         self, in_channels: int, out_channels: int, groups: int = 1, transposed: bool = False, last: bool = False
     ):
         super().__init__()
-        convolution = nn.ConvTranspose2d if transposed else nn.Conv2d
+        convolution = kernels.ConvTranspose2d if transposed else kernels.Conv2d
         self.conv = convolution(in_channels, out_channels, (1, 5), stride=(1, 2), padding=(0, 2), groups=groups)
         self.bn = nn.BatchNorm2d(out_channels)
         self.act = nn.Tanh() if last else nn.PReLU()
@@ -73,7 +73,7 @@ class GTConvBlock(Stateful):
 
     def __init__(self, channels: int, n_freqs: int, dilation: int, transposed: bool, causal: bool):
         super().__init__()
-        pointwise = nn.ConvTranspose2d if transposed else nn.Conv2d
+        pointwise = kernels.ConvTranspose2d if transposed else kernels.Conv2d
         depthwise = CausalConvTranspose2d if transposed else CausalConv2d
         half = channels // 2
         self.sfe = SubbandFeatures()
@@ -98,7 +98,7 @@ class GTConvBlock(Stateful):
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         x, bypass = x.chunk(2, dim=1)  # (B, C/2, T, F) each
-        x = kernels.normalised(self.point_conv1(self.sfe(x)), self.point_bn1, self.point_act)
+        x = kernels.normalised(kernels.with_neighbours(x, self.sfe, self.point_conv1), self.point_bn1, self.point_act)
         x, depth_conv = self.depth_conv(x, state["depth_conv"])
         x = kernels.normalised(x, self.depth_bn, self.depth_act)
         x = self.point_bn2(self.point_conv2(x))

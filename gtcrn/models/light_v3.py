@@ -32,11 +32,11 @@ class SeparableBlock(Stateful):
 
     def __init__(self, in_channels: int, out_channels: int, transposed: bool = False):
         super().__init__()
-        convolution = nn.ConvTranspose2d if transposed else nn.Conv2d
+        convolution = kernels.ConvTranspose2d if transposed else kernels.Conv2d
         self.dw = convolution(
             in_channels, in_channels, (1, 3), stride=(1, 2), padding=(0, 1), groups=in_channels, bias=False
         )
-        self.pw = nn.Conv2d(in_channels, out_channels, 1, bias=False)
+        self.pw = kernels.Conv2d(in_channels, out_channels, 1, bias=False)
         self.bn = nn.BatchNorm2d(out_channels)
         self.act = nn.PReLU()
 
@@ -74,7 +74,7 @@ class GTConvLite(Stateful):
             bias=False,
             causal=causal,
         )
-        self.pw = nn.Conv2d(channels, channels, 1, bias=False)
+        self.pw = kernels.Conv2d(channels, channels, 1, bias=False)
         self.bn = nn.BatchNorm2d(channels)
         self.act = nn.PReLU()
         self.tra = TemporalGate(channels, causal)
@@ -149,7 +149,7 @@ def build(
     core = LightV3(
         ERB(erb_low_bins, erb_bands, n_fft, sample_rate, as_parameter=False),
         # SFE-Lite: a depthwise 1×3 in place of GTCRN's stacking of neighbours
-        nn.Conv2d(3, 3, (1, 3), padding=(0, 1), groups=3, bias=False),
+        kernels.Conv2d(3, 3, (1, 3), padding=(0, 1), groups=3, bias=False),
         Encoder(encoder),
         StreamingSequential(
             BottleneckDPGRNN(channels, r, n_freqs, rnn_bidirectional) for _ in range(2 if use_two_dpgrnn else 1)

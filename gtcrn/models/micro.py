@@ -40,15 +40,17 @@ class ConvBlock(Stateful):
 
 def halving(in_channels: int, out_channels: int) -> nn.Module:
     """Return a convolution that halves the bands: (B, C, T, 2F - 1) -> (B, C', T, F)."""
-    return nn.Conv2d(in_channels, out_channels, (1, 5), stride=(1, 2), padding=(0, 2))
+    return kernels.Conv2d(in_channels, out_channels, (1, 5), stride=(1, 2), padding=(0, 2))
 
 
 def doubling(in_channels: int, out_channels: int, transposed: bool) -> nn.Module:
     """Return a convolution that doubles the bands: (B, C, T, F) -> (B, C', T, 2F - 1)."""
     if transposed:
-        return nn.ConvTranspose2d(in_channels, out_channels, (1, 5), stride=(1, 2), padding=(0, 2))
+        return kernels.ConvTranspose2d(in_channels, out_channels, (1, 5), stride=(1, 2), padding=(0, 2))
     # where every band is repeated, four taps see as many bands on either side; five would not
-    return nn.Sequential(nn.Upsample(scale_factor=(1, 2)), nn.Conv2d(in_channels, out_channels, (1, 4), padding=(0, 1)))
+    return nn.Sequential(
+        nn.Upsample(scale_factor=(1, 2)), kernels.Conv2d(in_channels, out_channels, (1, 4), padding=(0, 1))
+    )
 
 
 class GTConvBlock(Stateful):
@@ -65,7 +67,7 @@ class GTConvBlock(Stateful):
         causal: bool,
     ):
         super().__init__()
-        pointwise = nn.ConvTranspose2d if transposed else nn.Conv2d
+        pointwise = kernels.ConvTranspose2d if transposed else kernels.Conv2d
         convolution = CausalConvTranspose2d if transposed else CausalConv2d
         half = channels // 2
         self.point_conv1 = pointwise(half, channels, 1)
@@ -98,7 +100,7 @@ class TemporalBlock(Stateful):
         self, channels: int, n_freqs: int, kernel: int, dilation: int, activation: type[nn.Module], causal: bool
     ):
         super().__init__()
-        self.conv1 = nn.Conv2d(channels, channels, 1)
+        self.conv1 = kernels.Conv2d(channels, channels, 1)
         self.bn1 = nn.BatchNorm2d(channels)
         self.act1 = activation()
         self.conv2 = CausalConv2d(
@@ -106,7 +108,7 @@ class TemporalBlock(Stateful):
         )
         self.bn2 = nn.BatchNorm2d(channels)
         self.act2 = activation()
-        self.conv3 = nn.Conv2d(channels, channels, 1)
+        self.conv3 = kernels.Conv2d(channels, channels, 1)
         self.bn3 = nn.BatchNorm2d(channels)
         self.act3 = activation()
 
@@ -182,7 +184,7 @@ def build(
     ]
     core = Micro(
         ERB(erb_low_bins, erb_bands, n_fft, sample_rate),
-        nn.Conv2d(3, 3, (1, 3), padding=(0, 1), groups=3, bias=False),  # SFE-Lite of Light v3
+        kernels.Conv2d(3, 3, (1, 3), padding=(0, 1), groups=3, bias=False),  # SFE-Lite of Light v3
         Encoder(encoder),
         StreamingSequential(
             StreamingSequential(

@@ -148,7 +148,7 @@ class _TimeFrequencyConvolution(_TimeConvolution):
         return super().forward(x), next_past
 
 
-class CausalConv2d(_TimeFrequencyConvolution, nn.Conv2d):  # type: ignore[misc]
+class CausalConv2d(_TimeFrequencyConvolution, kernels.Conv2d):  # type: ignore[misc]
     """A Conv2d over time and frequency that takes its past as an argument; see `_TimeFrequencyConvolution`."""
 
     @staticmethod
@@ -156,7 +156,7 @@ class CausalConv2d(_TimeFrequencyConvolution, nn.Conv2d):  # type: ignore[misc]
         return 0 if causal else reach // 2
 
 
-class CausalConvTranspose2d(_TimeFrequencyConvolution, nn.ConvTranspose2d):  # type: ignore[misc]
+class CausalConvTranspose2d(_TimeFrequencyConvolution, kernels.ConvTranspose2d):  # type: ignore[misc]
     """A ConvTranspose2d with stride 1 in time: y[t] = sum_k w[k] · x[t - k · dilation], tap 0 the newest.
 
     It takes its past as an argument; see `_TimeFrequencyConvolution`.

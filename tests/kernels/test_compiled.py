@@ -9,10 +9,10 @@ import numba
 import numpy as np
 import pytest
 
-from gtcrn.kernels import compiled
+from gtcrn.kernels.compiled import gru, kernel
 
 EXTENSION = """
-from compiled import kernel
+from kernel import kernel
 
 
 @kernel
@@ -23,7 +23,7 @@ def double(x):
 
 @pytest.mark.parametrize("writable", ["beside it", "user's cache", "nothing"])
 def test_where_kernels_are_kept(tmp_path, writable):
-    shutil.copy(compiled.__file__, tmp_path)
+    shutil.copy(kernel.__file__, tmp_path)
     (tmp_path / "extension.py").write_text(EXTENSION)
     (tmp_path / "file").touch()  # no folder can be made here, whoever the user is
     beside, cache = tmp_path / "__pycache__", tmp_path / "cache"
@@ -41,7 +41,7 @@ def test_where_kernels_are_kept(tmp_path, writable):
 @numba.njit
 def tanh_of(x, y):
     for n in range(x.size):
-        y[n] = compiled.tanh(x[n])
+        y[n] = gru.tanh(x[n])
 
 
 @pytest.mark.parametrize(("dtype", "error"), [(np.float32, 3e-7), (np.float64, 1e-15)])

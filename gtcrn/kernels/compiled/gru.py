@@ -1,30 +1,16 @@
-"""The kernels that numba compiles, for float32 and float64. Sequences are innermost, so that loops over them vectorise.
-
-Loops are many and short, because LLVM vectorises a loop only if few of the arrays in it might overlap.
-"""
+"""Gated recurrent units. Sequences are innermost."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
-import numba
 import numpy as np
 from numba.core import types
 from numba.extending import overload
 
+from gtcrn.kernels.compiled.kernel import kernel
+
 BLOCK = 256  # sequences that are computed together, so that their hidden state stays in the innermost cache
-
-
-def kernel(function: Callable) -> Callable:
-    """Compile a function when it is first called, and keep the result on disk if there is a folder to write to."""
-    # sums of many numbers, which "reassoc" lets vectorise, are in double precision everywhere
-    options = {"nogil": True, "error_model": "numpy", "fastmath": {"contract", "reassoc"}}
-    try:
-        return numba.njit(function, cache=True, **options)
-    except RuntimeError:  # neither beside this file nor in the user's cache folder
-        return numba.njit(function, **options)
-
 
 # Coefficients of Eigen's tanh in single precision: x · p(x²) / q(x²), both from the highest power down
 _P = (-2.76076847742355e-16, 2.00018790482477e-13, -8.60467152213735e-11, 5.12229709037114e-08, 1.48572235717979e-05)
@@ -165,62 +151,3 @@ def gru_backward(grad, carry, gates, old, weight, hidden, out):
                         dold = out[d, j, t, first:last]
                         for n in range(dh.size):
                             dh[n] += w0 * dreset[n] + w1 * dupdate[n] + w2 * dold[n]
-
-
-@kernel
-def norm_forward(x, weight, bias, slope, eps, y, mean, variance):
-    """Normalise x (B, C, S) by the statistics of each channel, and apply a PReLU of one slope, (1,).
-
-    weight, bias: of the normalisation, (C,). y (B, C, S), mean and variance (C,), the latter biased, get the results.
-    """
-    batch, channels, size = x.shape
-    zero, leak = x.dtype.type(0), slope[0]
-    for c in range(channels):
-        total, squares = 0.0, 0.0
-        for b in range(batch):
-            row = x[b, c]
-            for n in range(size):
-                value = np.float64(row[n])
-                total += value
-                squares += value * value
-        average = total / (batch * size)
-        spread = max(squares / (batch * size) - average * average, 0.0)
-        mean[c], variance[c] = average, spread
-        middle, shift, scale = mean[c], bias[c], x.dtype.type(weight[c] / math.sqrt(spread + eps))
-        for b in range(batch):
-            row, out = x[b, c], y[b, c]
-            for n in range(size):
-                value = scale * (row[n] - middle) + shift
-                out[n] = value if value > zero else leak * value
-
-
-@kernel
-def norm_backward(dy, x, weight, bias, slope, mean, variance, eps, dx, dweight, dbias, dslope):
-    """Run `norm_forward` back: dx (B, C, S), dweight and dbias (C,) and dslope (1,) get the gradients."""
-    batch, channels, size = x.shape
-    zero, leak = x.dtype.type(0), slope[0]
-    total_slope = 0.0
-    for c in range(channels):
-        deviation = math.sqrt(variance[c] + eps)
-        middle, shift, scale = mean[c], bias[c], x.dtype.type(weight[c] / deviation)
-        total, product = 0.0, 0.0
-        for b in range(batch):
-            row, grad = x[b, c], dy[b, c]
-            for n in range(size):
-                centred = row[n] - middle
-                value = scale * centred + shift
-                given = np.float64(grad[n])
-                total_slope += zero if value > zero else given * value
-                given = given if value > zero else given * leak
-                total += given
-                product += given * centred
-        dbias[c], dweight[c] = total, product / deviation
-        constant = x.dtype.type(total / (batch * size))
-        slant = x.dtype.type(product / (batch * size) / (deviation * deviation))
-        for b in range(batch):
-            row, grad, out = x[b, c], dy[b, c], dx[b, c]
-            for n in range(size):
-                centred = row[n] - middle
-                given = grad[n] if scale * centred + shift > zero else grad[n] * leak
-                out[n] = scale * (given - constant - slant * centred)
-    dslope[0] = total_slope

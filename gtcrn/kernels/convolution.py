@@ -1,0 +1,160 @@
+"""Convolutions over time and frequency of few channels: depthwise ones, and those of a few taps."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from gtcrn.kernels.choice import arrays, compiled, hooked
+
+SHORTEST = 8  # frames; for fewer, PyTorch's operators are as fast
+MOST_TAPS = 64  # products per output; from about there on, PyTorch's operators are as fast
+BLOCK = 6144  # numbers of the frames that are computed together, so that they stay in the innermost cache
+
+
+class Conv2d(nn.Conv2d):
+    """torch's Conv2d: (B, C, T, F) -> (B, C', T', F')."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not _fits(self, x, self.weight[0].numel()):
+            return super().forward(x)
+        if self.weight[0, 0].numel() == 1 and self.groups == 1 and self.stride == (1, 1) and self.padding == (0, 0):
+            return _pointwise(x, self.weight.flatten(1), self.bias)
+        return _Convolution.apply(x, self.weight, self.bias, _taps(self), None)
+
+
+class ConvTranspose2d(nn.ConvTranspose2d):
+    """torch's ConvTranspose2d: (B, C, T, F) -> (B, C', T', F')."""
+
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        products = self.weight[:, 0].numel() // self.groups // self.stride[1]
+        if output_size is not None or any(self.output_padding) or not _fits(self, x, products):
+            return super().forward(x, output_size)
+        if self.weight[0, 0].numel() == 1 and self.groups == 1 and self.stride == (1, 1) and self.padding == (0, 0):
+            return _pointwise(x, self.weight.flatten(1).T, self.bias)
+        bins = (x.shape[3] - 1) * self.stride[1] - 2 * self.padding[1] + self.kernel_size[1]
+        return _Convolution.apply(x, self.weight, self.bias, _taps(self), bins)
+
+
+def with_neighbours(x: Tensor, stack: nn.Module, conv: nn.Conv2d | nn.ConvTranspose2d) -> Tensor:
+    """Return conv(stack(x)) of x (B, C, T, F), for a pointwise `conv` and the `stack` of each band with its two
+    neighbours, (B, 3C, T, F) ordered (channel, neighbour). A kernel computes it as one convolution of three taps.
+    """
+    weight = conv.weight if isinstance(conv, nn.Conv2d) else conv.weight.transpose(0, 1)  # (C', 3C, 1, 1)
+    if hooked(stack) or hooked(conv) or not _fits(conv, x, weight[0].numel()):
+        return conv(stack(x))
+    taps = _Taps(1, groups=1, stride=1, dilation=1, padding=(0, 1))
+    return _Convolution.apply(x, weight.reshape(len(weight), -1, 1, 3), conv.bias, taps, None)
+
+
+def _fits(conv: nn.Conv2d | nn.ConvTranspose2d, x: Tensor, products: int) -> bool:
+    """Return whether a kernel computes it. products: of each output."""
+    simple = conv.stride[0] == conv.dilation[1] == 1 and conv.padding_mode == "zeros" and x.ndim == 4
+    return simple and products <= MOST_TAPS and x.shape[2] >= SHORTEST and compiled(x)
+
+
+def _pointwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Return the products of weight (C', C) and x (B, C, T, F)."""
+    rows, weight = x.flatten(2), weight.expand(len(x), *weight.shape)
+    y = torch.bmm(weight, rows) if bias is None else torch.baddbmm(bias[:, None], weight, rows)
+    return y.unflatten(2, x.shape[2:])
+
+
+class _Taps(NamedTuple):
+    """How a convolution of weight (C', C / groups, taps over time, over frequency) gathers (B, C, T, F) into
+    (B, C', T', F'), or a transposed one spreads the latter into the former."""
+
+    frames: int  # over time
+    groups: int
+    stride: int  # over frequency
+    dilation: int  # over time
+    padding: tuple[int, int]
+
+    @property
+    def reach(self) -> int:
+        return (self.frames - 1) * self.dilation
+
+    def gather(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        from gtcrn.kernels.compiled.convolution import convolve
+
+        bins = (x.shape[3] + 2 * self.padding[1] - weight.shape[3]) // self.stride + 1
+        y = x.new_empty(len(x), len(weight), x.shape[2] + 2 * self.padding[0] - self.reach, bins)
+        place = self._place(x, y, weight)
+        rows = weight.reshape(self.groups, len(weight) // self.groups, -1)
+        convolve(*arrays(x, rows, bias), *place, *self.padding, self.stride, 1, 0, *arrays(y))
+        return y
+
+    def spread(self, y: Tensor, weight: Tensor, bias: Tensor, bins: int) -> Tensor:
+        from gtcrn.kernels.compiled.convolution import convolve
+
+        front, cut = self.reach - self.padding[0], self.padding[1]
+        inputs, steps = len(weight) // self.groups, -(-weight.shape[3] // self.stride)
+        x = y.new_empty(len(y), self.groups * weight.shape[1], y.shape[2] + front - self.padding[0], bins)
+        pitch = steps + max((bins - 1 + cut) // self.stride, y.shape[3] - 1)
+        frames = self._block(inputs * pitch, x.shape[2])
+        # bins of x that are alike modulo the stride make a row, in which every stride-th tap meets every bin of y
+        rows = F.pad(weight, (0, steps * self.stride - weight.shape[3]))
+        rows = rows.view(self.groups, inputs, weight.shape[1], self.frames, steps, self.stride)
+        rows = rows.permute(0, 2, 5, 1, 3, 4).reshape(self.groups, weight.shape[1] * self.stride, -1)
+        channel, frame, step = np.ogrid[:inputs, : self.frames, :steps]
+        frame = channel * (frames + self.reach) + self.reach - frame * self.dilation
+        place = (frame * pitch + steps - 1 - step).ravel(), pitch, frames, self.reach, front, steps - 1
+        convolve(*arrays(y, rows, bias), *place, 1, self.stride, cut, *arrays(x))
+        return x
+
+    def correlate(self, x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
+        """Return the gradient of weight, for x and the gradient y of what is gathered, or for y and the gradient x of
+        what is spread."""
+        from gtcrn.kernels.compiled.convolution import correlate
+
+        rows = torch.zeros(self.groups, len(weight) // self.groups, weight[0].numel(), dtype=torch.float64)
+        correlate(*arrays(x, y), *self._place(x, y, weight), *self.padding, self.stride, *arrays(rows))
+        return rows.view_as(weight).to(weight.dtype)
+
+    def _place(self, x: Tensor, y: Tensor, weight: Tensor) -> tuple[np.ndarray, int, int, int]:
+        """Return where the taps of a row look, how long a frame is, how many are computed together, and the reach."""
+        inputs, taps = weight.shape[1], weight.shape[3]
+        pitch = max(y.shape[3] + (taps - 1) // self.stride, -(-(x.shape[3] + self.padding[1]) // self.stride))
+        frames = self._block(inputs * self.stride * pitch, y.shape[2])
+        channel, frame, tap = np.ogrid[:inputs, : self.frames, :taps]
+        row = channel * self.stride + tap % self.stride
+        frame = row * (frames + self.reach) + frame * self.dilation
+        return (frame * pitch + tap // self.stride).ravel(), pitch, frames, self.reach
+
+    def _block(self, frame: int, frames: int) -> int:
+        return max(1, min(frames, BLOCK // frame - self.reach))
+
+
+def _taps(conv: nn.Conv2d | nn.ConvTranspose2d) -> _Taps:
+    return _Taps(conv.kernel_size[0], conv.groups, conv.stride[1], conv.dilation[0], conv.padding)
+
+
+class _Convolution(torch.autograd.Function):
+    """A convolution, or a transposed one, which gives as many `bins`."""
+
+    @staticmethod
+    def forward(ctx, x, weight, bias, taps, bins):
+        x = x.contiguous()
+        ctx.save_for_backward(x, weight)
+        ctx.taps, ctx.transposed = taps, bins is not None
+        if bias is None:
+            bias = x.new_zeros(len(weight) if bins is None else weight.shape[1] * taps.groups)
+        return taps.gather(x, weight, bias) if bins is None else taps.spread(x, weight, bias, bins)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dy):
+        x, weight = ctx.saved_tensors
+        dy = dy.contiguous()
+        dx = dweight = None
+        if ctx.needs_input_grad[0]:
+            none = x.new_zeros(x.shape[1])
+            dx = ctx.taps.gather(dy, weight, none) if ctx.transposed else ctx.taps.spread(dy, weight, none, x.shape[3])
+        if ctx.needs_input_grad[1]:
+            dweight = ctx.taps.correlate(*((dy, x) if ctx.transposed else (x, dy)), weight)
+        return dx, dweight, dy.sum((0, 2, 3)) if ctx.needs_input_grad[2] else None, None, None
