@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -21,9 +22,9 @@ class Conv2d(nn.Conv2d):
     """torch's Conv2d: (B, C, T, F) -> (B, C', T', F')."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if not _fits(self, x, self.weight[0].numel()):
+        if not _fits(self, x, math.prod(self.weight.shape[1:])):
             return super().forward(x)
-        if self.weight[0, 0].numel() == 1 and self.groups == 1 and self.stride == (1, 1) and self.padding == (0, 0):
+        if _is_pointwise(self):
             return _pointwise(x, self.weight.flatten(1), self.bias)
         return _Convolution.apply(x, self.weight, self.bias, _taps(self), None)
 
@@ -32,10 +33,10 @@ class ConvTranspose2d(nn.ConvTranspose2d):
     """torch's ConvTranspose2d: (B, C, T, F) -> (B, C', T', F')."""
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
-        products = self.weight[:, 0].numel() // self.groups // self.stride[1]
+        products = self.in_channels // self.groups * math.prod(self.kernel_size) // self.stride[1]
         if output_size is not None or any(self.output_padding) or not _fits(self, x, products):
             return super().forward(x, output_size)
-        if self.weight[0, 0].numel() == 1 and self.groups == 1 and self.stride == (1, 1) and self.padding == (0, 0):
+        if _is_pointwise(self):
             return _pointwise(x, self.weight.flatten(1).T, self.bias)
         bins = (x.shape[3] - 1) * self.stride[1] - 2 * self.padding[1] + self.kernel_size[1]
         return _Convolution.apply(x, self.weight, self.bias, _taps(self), bins)
@@ -45,17 +46,21 @@ def with_neighbours(x: Tensor, stack: nn.Module, conv: nn.Conv2d | nn.ConvTransp
     """Return conv(stack(x)) of x (B, C, T, F), for a pointwise `conv` and the `stack` of each band with its two
     neighbours, (B, 3C, T, F) ordered (channel, neighbour). A kernel computes it as one convolution of three taps.
     """
-    weight = conv.weight if isinstance(conv, nn.Conv2d) else conv.weight.transpose(0, 1)  # (C', 3C, 1, 1)
-    if hooked(stack) or hooked(conv) or not _fits(conv, x, weight[0].numel()):
+    if hooked(stack) or hooked(conv) or not _fits(conv, x, conv.in_channels):
         return conv(stack(x))
+    weight = conv.weight if isinstance(conv, nn.Conv2d) else conv.weight.transpose(0, 1)  # (C', 3C, 1, 1)
     taps = _Taps(1, groups=1, stride=1, dilation=1, padding=(0, 1))
     return _Convolution.apply(x, weight.reshape(len(weight), -1, 1, 3), conv.bias, taps, None)
 
 
 def _fits(conv: nn.Conv2d | nn.ConvTranspose2d, x: Tensor, products: int) -> bool:
     """Return whether a kernel computes it. products: of each output."""
-    simple = conv.stride[0] == conv.dilation[1] == 1 and conv.padding_mode == "zeros" and x.ndim == 4
-    return simple and products <= MOST_TAPS and x.shape[2] >= SHORTEST and compiled(x)
+    simple = conv.stride[0] == conv.dilation[1] == 1 and conv.padding_mode == "zeros"
+    return compiled(x) and simple and products <= MOST_TAPS and x.ndim == 4 and x.shape[2] >= SHORTEST
+
+
+def _is_pointwise(conv: nn.Conv2d | nn.ConvTranspose2d) -> bool:
+    return conv.kernel_size == conv.stride == (1, 1) and conv.groups == 1 and conv.padding == (0, 0)
 
 
 def _pointwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
