@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from gtcrn.dsp.erb import ERB
 from gtcrn.models import blocks, gtcrn, light_v3, micro
 from gtcrn.models.enhancer import Enhancer
+from gtcrn.streaming import Stateful
 
 
 def of(model: Enhancer) -> Enhancer | None:
@@ -35,6 +36,8 @@ def _plain(ours: nn.Module) -> nn.Module:
     """Return the plain form of a part, with its sizes; layers of torch's own are taken as they are."""
     if type(ours) in _FORMS:
         return _FORMS[type(ours)](ours)
+    if isinstance(ours, nn.Sequential):
+        return nn.Sequential(*map(_plain, ours))
     if type(ours).__module__.startswith("torch.nn.") or isinstance(ours, ERB):
         return ours
     if isinstance(ours, nn.GRU):
@@ -68,18 +71,23 @@ class _ConvTranspose2d(_ZeroPadded, nn.ConvTranspose2d):
 
 def _convolution(ours: nn.Conv1d | nn.Conv2d | nn.ConvTranspose2d) -> nn.Module:
     kind = next(kind for kind in (_Conv1d, _Conv2d, _ConvTranspose2d) if isinstance(ours, kind.__bases__[1]))
-    # what a transposed kernel spreads beyond both ends in time is cut off
-    reach = (ours.kernel_size[0] - 1) * ours.dilation[0] if kind is _ConvTranspose2d else 0
-    layer = kind(
+    over_time, padding = isinstance(ours, Stateful), ours.padding
+    if over_time:
+        # what a transposed kernel spreads beyond both ends in time is cut off
+        reach = (ours.kernel_size[0] - 1) * ours.dilation[0] if kind is _ConvTranspose2d else 0
+        padding = reach, *padding[1:]
+    layer = (kind if over_time else kind.__bases__[1])(
         ours.in_channels,
         ours.out_channels,
         ours.kernel_size,
-        padding=(reach, *ours.padding[1:]),
+        stride=ours.stride,
+        padding=padding,
         dilation=ours.dilation,
         groups=ours.groups,
         bias=ours.bias is not None,
     )
-    layer.beyond = ours.memory + ours.lookahead, ours.lookahead
+    if over_time:
+        layer.beyond = ours.memory + ours.lookahead, ours.lookahead
     return layer
 
 
