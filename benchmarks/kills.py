@@ -83,7 +83,7 @@ class Scenario:
         return [override.format(folder=folder) for override in (*COMMON, *own, *loading)]
 
 
-TIMES = ("DataWait", "data_wait", "seconds")  # keys of measured times, which may differ
+TIMES = ("Pace", "data_wait", "seconds")  # keys of measured times, which may differ
 
 SCENARIOS = [Scenario(*parts) for parts in itertools.product(KINDS, WORKERS, SCHEDULES)]
 

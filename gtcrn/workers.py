@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
+import re
 import signal
 import threading
 import time
@@ -12,6 +14,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import joblib
+
+
+log = logging.getLogger(__name__)
 
 
 def parallel() -> joblib.parallel_config:
@@ -52,3 +57,23 @@ def end_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def take_one_gpu() -> None:
+    """Leave a worker of a pool one GPU of this machine, and the next worker the next one; do nothing elsewhere.
+
+    The worker keeps it, since no process can change its GPUs once it has used one. If there are more workers than GPUs,
+    they share them.
+    """
+    number = re.search(r"\d+$", multiprocessing.current_process().name)  # e.g. LokyProcess-2
+    if multiprocessing.parent_process() is None or not number:
+        return
+    if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        gpus = visible.split(",")
+    else:
+        import torch  # here, since a command that only prints its help needs none
+
+        gpus = list(map(str, range(torch.cuda.device_count())))
+    if len(gpus) > 1:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpus[(int(number[0]) - 1) % len(gpus)]
+        log.info("GPU %s, one of %d, is for this job", os.environ["CUDA_VISIBLE_DEVICES"], len(gpus))

@@ -1,5 +1,6 @@
 """Workers of a process that is killed or interrupted end with it, those that had nothing to do yet among them."""
 
+import json
 import os
 import signal
 import subprocess
@@ -76,6 +77,30 @@ def test_workers_end_without_a_word_when_interrupted():
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
+
+
+GPUS = """
+import joblib, json, multiprocessing, os, sys, time
+from gtcrn.workers import take_one_gpu
+def job(number):
+    time.sleep(0.3)
+    take_one_gpu()
+    return multiprocessing.current_process().name, os.environ["CUDA_VISIBLE_DEVICES"]
+found = joblib.Parallel(2)(joblib.delayed(job)(number) for number in range(6))
+print(json.dumps([found, job(0)]))
+"""
+
+
+def test_each_worker_keeps_a_gpu_of_its_own():
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "2,5"}
+    done = subprocess.run(
+        [sys.executable, "-c", GPUS], env=environment, stdout=subprocess.PIPE, check=True, timeout=120
+    )
+    jobs, (_, here) = json.loads(done.stdout)
+    workers = dict(map(tuple, jobs))
+    assert len(jobs) == 6 and set(map(tuple, jobs)) == set(workers.items()), "the GPU of a worker changed"
+    assert len(set(workers.values())) == len(workers) == 2 and set(workers.values()) == {"2", "5"}
+    assert here == "2,5", "a process that is no worker has all"
 
 
 def runs(pid: int) -> bool:

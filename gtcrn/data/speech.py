@@ -5,9 +5,10 @@ import signal
 from collections.abc import Callable, Mapping
 from math import inf
 from pathlib import Path
+from typing import Any, Literal
 
+import joblib
 import numpy as np
-import torch
 from torch.utils.data import DataLoader
 
 from gtcrn.data.datasets import Dataset, PairedDataset, SkipUnreadable
@@ -26,6 +27,7 @@ from gtcrn.errors import UserError, counted
 log = logging.getLogger(__name__)
 
 _LEVELS = 40  # items whose level is measured; for levels within 20 dB, as of mixtures, their median is right to 2 dB
+_MOST_WORKERS = 8  # of `num_workers=auto`
 SPLITS = ("train", "validation", "test")
 
 
@@ -34,7 +36,9 @@ class SpeechData:
 
     sample_rate: Hz of all waves that the loaders give.
     segment_seconds: length of the training crops. Validation and test give whole files, one by one.
-    batch_size, num_workers: of the training loader; the others have as many workers and one file per batch.
+    batch_size, num_workers: of the training loader; the others have as many workers and one file per batch. `auto` is a
+        worker per core of this machine but one, up to 8, shared by the devices that train.
+    prefetch: batches that each worker has ready.
     worker_timeout: seconds that a worker process may take for a batch; one that is stuck ends the run.
     seed: with (epoch, index) it determines every item, and with the epoch their order.
     short: files shorter than a crop are filled up with zeros (`pad`) or repeated (`wrap`).
@@ -55,8 +59,9 @@ class SpeechData:
         sample_rate: int,
         segment_seconds: float,
         batch_size: int,
-        num_workers: int,
+        num_workers: int | Literal["auto"],
         seed: int,
+        prefetch: int = 2,
         worker_timeout: float = 120.0,
         short: str = "pad",
         resample: str = "cache",
@@ -74,20 +79,17 @@ class SpeechData:
                 raise UserError(f"data.{key}={value} is not one of {', '.join(allowed)}")
         if segment_seconds <= 0:
             raise UserError(f"data.segment_seconds={segment_seconds} must be above 0")
-        if num_workers < 0:
+        if num_workers != "auto" and num_workers < 0:
             raise UserError(f"data.num_workers={num_workers} must be 0 or more")
+        if prefetch < 1:
+            raise UserError(f"data.prefetch={prefetch} must be 1 or more")
         if worker_timeout <= 0:
             raise UserError(f"data.worker_timeout={worker_timeout} must be above 0")
         if batch_size < 1:
             raise UserError(f"data.batch_size={batch_size} must be 1 or more")
         self.source, self.sample_rate, self.segment_seconds = source, sample_rate, segment_seconds
-        self.batch_size, self.num_workers, self.seed, self.on_bad_file = batch_size, num_workers, seed, on_bad_file
-        self.worker_timeout = worker_timeout
-        self._workers = dict(
-            num_workers=num_workers,
-            timeout=worker_timeout if num_workers else 0,
-            worker_init_fn=_leave_interrupts,
-        )
+        self.batch_size, self.seed, self.on_bad_file = batch_size, seed, on_bad_file
+        self.num_workers, self.prefetch, self.worker_timeout = num_workers, prefetch, worker_timeout
         self._loading = LoadingOptions(
             sample_rate, segment_seconds, seed, short, resample, lowest_rate or sample_rate, cache_dir
         )
@@ -142,31 +144,42 @@ class SpeechData:
             raise RuntimeError(f'setup(("{split}",)) comes first')
         return self._datasets[split]
 
-    def train_loader(self, epoch: int = 0, start: int = 0, rank: int = 0, world_size: int = 1) -> DataLoader:
+    def train_loader(
+        self, epoch: int = 0, start: int = 0, rank: int = 0, world_size: int = 1, pin_memory: bool = False
+    ) -> DataLoader:
         """Return the loader of batches of random crops, (B, N) per wave.
 
         `loader.sampler.set_epoch(epoch)` goes on to another epoch.
 
         epoch, start: to resume, the epoch and how many of its items this rank has already been given.
         rank, world_size: the share of this device; see `EpochSampler`.
+        pin_memory: put the batches where a GPU fetches them fastest.
         """
-        dataset = self.dataset("train")
+        dataset, workers = self.dataset("train"), self._workers(world_size)
         return DataLoader(
             SkipUnreadable(dataset) if self.on_bad_file == "skip" else dataset,
             self.batch_size,
             sampler=EpochSampler(len(dataset), self.seed, True, rank, world_size, epoch, start),
-            persistent_workers=self.num_workers > 0,
-            pin_memory=torch.cuda.is_available(),
-            **self._workers,
+            persistent_workers=workers["num_workers"] > 0,
+            pin_memory=pin_memory,
+            **workers,
         )
 
     def validation_loader(self) -> DataLoader:
         """Return the loader of whole files or mixtures, always in the same order, one per batch: waves are (1, N)."""
-        return DataLoader(self.dataset("validation"), 1, **self._workers)
+        return DataLoader(self.dataset("validation"), 1, **self._workers())
 
     def test_loader(self) -> DataLoader:
         """Return the loader of the test items, which are like those of `validation_loader`."""
-        return DataLoader(self.dataset("test"), 1, **self._workers)
+        return DataLoader(self.dataset("test"), 1, **self._workers())
+
+    def _workers(self, devices: int = 1) -> dict[str, Any]:
+        """Return the options of a loader's worker processes, where so many devices have a loader each."""
+        count = self.num_workers
+        if count == "auto":
+            count = min(_MOST_WORKERS, max(0, joblib.cpu_count() // devices - 1))
+        options = {"prefetch_factor": self.prefetch, "timeout": self.worker_timeout} if count else {}
+        return {"num_workers": count, "worker_init_fn": _leave_interrupts, **options}
 
     def input_level(self) -> float | None:
         """Return the level in dBFS of the model's input in training (see `gtcrn.data.level`): the items' median.

@@ -24,7 +24,7 @@ from gtcrn.signals import ended_at_once, raise_at_sigterm
 from gtcrn.tasks import resolvers  # noqa: F401  (registers what configurations ask for)
 from gtcrn.tasks.checking import check
 from gtcrn.tasks.extending import find_modules_here, import_extensions
-from gtcrn.workers import end_with_parent
+from gtcrn.workers import end_with_parent, take_one_gpu
 
 FAILURE = "error.txt"
 UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
@@ -78,6 +78,7 @@ def run(cfg: DictConfig) -> Any:
         raise_at_sigterm()  # again, since a launcher's processes did not begin with the command's
         if in_sweep():
             end_with_parent()  # because launchers may run jobs in processes of their own
+            take_one_gpu()
             _record().unlink(missing_ok=True)  # an earlier attempt may have left it
         with no_stub():
             with ended_at_once(remove_stub):

@@ -174,6 +174,14 @@ def _architecture(function: Callable[..., Enhancer], knobs: dict) -> tuple | Non
     return repr(enhancer), enhancer.sample_rate, enhancer.window_length, enhancer.hop_length
 
 
+def placed(enhancer: Enhancer, device: str) -> Enhancer:
+    """Return the enhancer on the device of `device=`. Raises UserError if there is none such."""
+    try:
+        return enhancer.to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"device={device}: {str(error).splitlines()[0]}") from error
+
+
 def build_data(cfg: DictConfig, enhancer: Enhancer) -> SpeechData:
     """Return the data of `data=`. Raises UserError unless they have the enhancer's sample rate."""
     data = build(cfg.data)

@@ -22,7 +22,7 @@ from gtcrn.errors import Interrupted, UserError, counted, printable
 from gtcrn.models.enhancer import Enhancer
 from gtcrn.runtime.denoiser import SUFFIXES, Denoiser
 from gtcrn.runtime.eager import EnhancerStep
-from gtcrn.tasks.building import configure_torch, load_float, require
+from gtcrn.tasks.building import configure_torch, load_float, placed, require
 
 log = logging.getLogger(__name__)
 
@@ -78,10 +78,7 @@ def _open_enhancer(cfg: DictConfig) -> Enhancer:
         raise UserError(
             f"padding={enhancer.padding}: files are streamed, and a stream begins with zeros; set padding=zeros"
         )
-    try:
-        return enhancer.to(cfg.device)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"device={cfg.device}: {str(error).splitlines()[0]}") from error
+    return placed(enhancer, cfg.device)
 
 
 def _open_denoiser(cfg: DictConfig) -> Denoiser:

@@ -31,7 +31,7 @@ from gtcrn.plots import tables
 from gtcrn.plots.figures import save, spectrogram_figure
 from gtcrn.quantization.checkpoint import holds_integers, simulation, trained_network
 from gtcrn.reports.streaming import enhance_in_chunks
-from gtcrn.tasks.building import build_data, configure_torch, load_checkpoint
+from gtcrn.tasks.building import build_data, configure_torch, load_checkpoint, placed
 
 if TYPE_CHECKING:  # importing it imports W&B
     from gtcrn.training.dashboard import Dashboard
@@ -49,12 +49,15 @@ def run(cfg: DictConfig) -> None:
         scores = score_pairs(finished_pairs(cfg), metrics, workers=cfg.metrics.workers)
         report(scores, folder, title="finished audio")
     else:
+        if cfg.forget_every and cfg.device != "cpu":
+            raise UserError(f"device={cfg.device}: forget_every= streams hop by hop, on a CPU alone; leave one out")
         if not cfg.ckpt:
             raise UserError("task=evaluate needs ckpt=…, or enhanced=… (and clean=…); see gtcrn --help")
         checkpoint, enhancer = load_checkpoint(cfg)
         if holds_integers(checkpoint):
             log.info("ckpt=%s holds integers: these are scored, not the float model they come from", cfg.ckpt)
             enhancer = simulation(enhancer, trained_network(checkpoint, enhancer))
+        enhancer = placed(enhancer, cfg.device)
         data = build_data(cfg, enhancer)
         data.setup((cfg.split,))
         for line in data.describe():
@@ -114,6 +117,7 @@ def enhanced_pairs(
     files: int | None = None,
     forget_every: int | None = None,
 ) -> Iterator[WavePair]:
+    device = next(enhancer.parameters()).device
     loader = data.test_loader() if split == "test" else data.validation_loader()
     total = min(files or len(loader), len(loader))
     for item in tqdm(islice(loader, total), "enhancing", total, unit="file", disable=None):
@@ -121,7 +125,7 @@ def enhanced_pairs(
         if forget_every:
             enhanced = enhance_in_chunks(enhancer, item["noisy"][0].numpy(), forget_every, forget=True).aligned
         else:
-            enhanced = enhancer(item["noisy"])[0][0].numpy()
+            enhanced = enhancer(item["noisy"].to(device))[0][0].cpu().numpy()
         audio.write(folder / f"{name}.wav", enhanced, enhancer.sample_rate, subtype="FLOAT")
         inputs = {role: item[role][0].numpy() for role in ("noisy", "clean") if role in item}
         for role, wave in inputs.items():  # to listen to: mixtures made on the fly are in no file

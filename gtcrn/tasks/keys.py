@@ -134,6 +134,7 @@ class EvaluateKeys(Keys):
     pairs: str | None
     split: Literal["test", "validation"]
     forget_every: Count | None
+    device: str
 
 
 class EnhanceKeys(Keys):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 
 def record_unless_finished(name: str, folder: str) -> str | None:
@@ -19,5 +20,10 @@ def direction(monitor: str) -> str:
     return "max" if more_is_better(monitor) else "min"
 
 
-for resolver in (record_unless_finished, direction):
+def on_gpu(there: Any, elsewhere: Any, *, _root_: DictConfig) -> Any:
+    """Return what suits the trainer: the one where it is told to take a GPU, as trainer=gpu does, else the other."""
+    return there if OmegaConf.select(_root_, "trainer.accelerator") in ("gpu", "cuda") else elsewhere
+
+
+for resolver in (record_unless_finished, direction, on_gpu):
     OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytorch_lightning as pl
+import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
@@ -23,7 +24,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from gtcrn import kernels
 from gtcrn.data.speech import SpeechData
-from gtcrn.errors import Interrupted, UserError
+from gtcrn.errors import Interrupted, UserError, counted
 from gtcrn.files import unwritable, write_text
 from gtcrn.metrics import METRICS
 from gtcrn.metrics.pair import check_metrics
@@ -53,7 +54,7 @@ from gtcrn.tasks.resuming import (
     finished_before,
     locked,
 )
-from gtcrn.training.callbacks import DataWait, Progress, StepSeeds, ValidationScores
+from gtcrn.training.callbacks import Pace, Progress, StepSeeds, ValidationScores
 from gtcrn.training.checkpoints import LAST, BestCheckpoint, LastCheckpoint, WholeFiles, way_on
 from gtcrn.training.compiling import is_of_compiler, reason_of
 from gtcrn.training.datamodule import SpeechDataModule
@@ -107,9 +108,9 @@ def train(cfg: DictConfig, run_dir: Path) -> dict:
     frozen = freeze(enhancer, list(cfg.freeze or []))
     if resume:
         check_continuation(module, resume, content)
-    data_wait = DataWait()
+    pace = Pace()
     last = LastCheckpoint(run_dir / CHECKPOINTS / LAST, cfg.checkpoint_minutes)
-    callbacks = [*make_callbacks(cfg, run_dir, module.logged), data_wait, *frozen, last]
+    callbacks = [*make_callbacks(cfg, run_dir, module.logged), pace, *frozen, last]
     trial = check_trainer(cfg, callbacks)
     module.check_trainer(trial)
     check_objectives(cfg, trial, cost)
@@ -131,6 +132,10 @@ def train(cfg: DictConfig, run_dir: Path) -> dict:
             logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True) | {"cost": summary_of(cost)})
         device, precise = trainer.strategy.root_device, trainer.precision in ("32-true", "64-true")
         log.info("kernels: %s on %s", kernels.chosen(device, precise and not module.compile_mode), device)
+        log_batch(data, trainer)
+        if device.type == "cuda":
+            torch.set_float32_matmul_precision("high")
+            log.info("float32 matrix products and convolutions are computed in TF32, with 10 bits of mantissa")
         log.info("everything of this run goes to %s", run_dir)
         for checkpoint in (cfg.init_from, cfg.training.get("teacher")):
             if dashboard and checkpoint:
@@ -144,7 +149,7 @@ def train(cfg: DictConfig, run_dir: Path) -> dict:
             # if only the test was left to do, no metric has been logged in this process
             "validation": {name: float(value) for name, value in trainer.callback_metrics.items()} or last.metrics,
             "best": best_values(trainer),
-            "data_wait": data_wait.share,
+            "data_wait": pace.share,
             "bad_files": [str(bad) for bad in data.bad_files],
         }
         best = run_dir / CHECKPOINTS / "best.ckpt"
@@ -157,7 +162,7 @@ def train(cfg: DictConfig, run_dir: Path) -> dict:
             log.info("evaluating %s on the test split", best)
             trained = module.trained(best)
             summary["tested_on"] = data.title("test")
-            summary["test"] = evaluate_split(trained, data, "test", cfg.metrics, run_dir / "test", dashboard)
+            summary["test"] = evaluate_split(trained.to(device), data, "test", cfg.metrics, run_dir / "test", dashboard)
         summary["seconds"] = round(time.perf_counter() - begin, 1)
         write_text(run_dir / SUMMARY, json.dumps(summary, indent=2))
         if dashboard:
@@ -232,6 +237,14 @@ def fit(
             f"the data stopped coming: {reason}; where memory ran out, lower data.num_workers or data.batch_size, "
             f"where files are slow to come, raise data.worker_timeout={data.data.worker_timeout}; {way_on(last)}"
         ) from error
+
+
+def log_batch(data: SpeechData, trainer: pl.Trainer) -> None:
+    """Log how many crops a step of the optimizer learns from, on all devices together."""
+    devices, accumulated = trainer.world_size, trainer.accumulate_grad_batches
+    crops = data.batch_size * devices * accumulated
+    factors = f"{counted(devices, 'device')} × {accumulated} accumulated × {data.batch_size}"
+    log.info("batch: %s = %d crops, %.1f s of audio a step", factors, crops, crops * data.segment_seconds)
 
 
 def best_values(trainer: pl.Trainer) -> dict[str, float]:

@@ -97,9 +97,9 @@ class AdversarialModule(SupervisedModule):
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         if optimizer is self.optimizers(use_pl_optimizer=False)[1]:
             self._discriminator_norm = self.gradient_norm(optimizer, "training.discriminator_optimizer.lr")
+            self.clip(optimizer, self._discriminator_norm)
         else:
             super().on_before_optimizer_step(optimizer)
-        self.configure_gradient_clipping(optimizer)  # under manual optimisation Lightning does not clip by itself
 
     def configure_callbacks(self) -> list[pl.Callback]:
         if self.trainer.accumulate_grad_batches != 1:  # only this hook runs before Lightning's own, vaguer error

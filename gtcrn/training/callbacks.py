@@ -248,8 +248,9 @@ class Progress(pl.Callback):
         return max(epochs / (trainer.max_epochs or 1), trainer.global_step / trainer.max_steps, *times)
 
 
-class DataWait(pl.Callback):
-    """A callback that measures the share of time in which training waits for batches, and logs `train/data_wait`.
+class Pace(pl.Callback):
+    """A callback that measures the share of time in which training waits for batches, and the seconds of audio that all
+    devices together train on in a second. Every epoch logs them, as `train/data_wait` and `train/audio_per_second`.
 
     Time runs from the end of one batch to the end of the next, waiting from that end to the beginning of the next.
     So starting the loader's workers before the first batch of an epoch does not count, nor do validation and
@@ -260,6 +261,7 @@ class DataWait(pl.Callback):
     def __init__(self, clock: Callable[[], float] = time.perf_counter):
         self.clock = clock
         self._begun, self._ended = 0.0, None
+        self._audio = 0.0  # of this epoch, s
         self._epoch, self._run = np.zeros(2), np.zeros(2)  # [waiting, all] time in s
         self._advised = False
 
@@ -278,10 +280,13 @@ class DataWait(pl.Callback):
     def on_train_batch_start(self, *args) -> None:
         self._begun = self.clock()
 
-    def on_train_batch_end(self, *args) -> None:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: dict, *args
+    ) -> None:
         ended = self.clock()
         if self._ended is not None:
             self._epoch += (self._begun - self._ended, ended - self._ended)
+            self._audio += trainer.world_size * batch["noisy"].numel() / module.enhancer.sample_rate
         self._ended = ended
 
     def on_validation_start(self, *args) -> None:
@@ -290,12 +295,15 @@ class DataWait(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         waited, seconds = self._epoch
         self._run += self._epoch
+        audio, self._audio = self._audio, 0.0
         self._epoch, self._ended = np.zeros(2), None
         if not seconds:
             return
-        share = {"train/data_wait": waited / seconds, "epoch": trainer.current_epoch}
+        pace = {"train/data_wait": waited / seconds, "train/audio_per_second": audio / seconds}
         for logger in trainer.loggers:  # what a module logs here comes after the epoch's checkpoint
-            logger.log_metrics(share, trainer.global_step - 1)
+            logger.log_metrics(pace | {"epoch": trainer.current_epoch}, trainer.global_step - 1)
+        if trainer.is_global_zero:
+            log.info("epoch %d: trained on %.1f s of audio per second", trainer.current_epoch, audio / seconds)
         if waited / seconds > _MUCH_WAITING and not self._advised and trainer.is_global_zero:
             self._advised = True
             log.info(

@@ -22,6 +22,7 @@ class SpeechDataModule(pl.LightningDataModule):
             start=self._position["batches"] * self.data.batch_size,
             rank=self.trainer.global_rank,
             world_size=self.trainer.world_size,
+            pin_memory=self.trainer.strategy.root_device.type == "cuda",
         )
 
     def state_dict(self) -> dict[str, int]:

@@ -63,6 +63,7 @@ class SupervisedModule(pl.LightningModule):
         self.loss = loss
         self.optimizer = optimizer
         self.scheduler = scheduler
+        self.fused: list[str] = []  # keys of the fused optimizers
         self.check_optimizer(optimizer, "optimizer")
         self.gradient_clip_norm = gradient_clip_norm
         self.ema_decay = ema_decay
@@ -73,6 +74,13 @@ class SupervisedModule(pl.LightningModule):
 
     def check_trainer(self, trainer: pl.Trainer) -> None:
         """Raise UserError, before the data are read, if this training can't work with the trainer's settings."""
+        if trainer.gradient_clip_val is not None:
+            raise UserError("trainer.gradient_clip_val: leave it out; training.gradient_clip_norm limits the gradients")
+        if trainer.precision == "16-mixed" and self.fused:
+            raise UserError(
+                "trainer.precision=16-mixed scales the gradients, which a fused optimizer undoes too late to limit "
+                f"their norm: set {self.fused[0]}.fused=false, or trainer.precision=bf16-mixed"
+            )
         if self.compile_mode:
             check_compiler(self.compile_mode, trainer.strategy.root_device)
             if self.compile_mode == "reduce-overhead" and trainer.accumulate_grad_batches > 1:
@@ -126,12 +134,13 @@ class SupervisedModule(pl.LightningModule):
         return estimate.wave
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        self.log("train/gradient_norm", self.gradient_norm(optimizer))
+        norm = self.gradient_norm(optimizer)
+        self.log("train/gradient_norm", norm)
+        self.clip(optimizer, norm)
 
     def gradient_norm(self, optimizer: Optimizer, key: str = "optimizer.lr") -> Tensor:
         """Return the norm of the optimizer's gradients. Raises `UserError`, naming the `key`, if it is not finite."""
-        parameters = (p for group in optimizer.param_groups for p in group["params"])
-        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters_of(optimizer) if p.grad is not None])
         if not torch.isfinite(norm) and self.trainer.precision != "16-mixed":  # there the scaler skips such steps
             raise UserError(
                 f"gradient norm is {norm.item()} at step {self.global_step}, though the loss is finite; "
@@ -139,8 +148,13 @@ class SupervisedModule(pl.LightningModule):
             )
         return norm
 
-    def configure_gradient_clipping(self, optimizer: Optimizer, *args, **kwargs) -> None:
-        self.clip_gradients(optimizer, self.gradient_clip_norm, "norm")
+    def clip(self, optimizer: Optimizer, norm: Tensor) -> None:
+        """Scale the optimizer's gradients, whose norm is given, down to `gradient_clip_norm` if they are larger.
+
+        Lightning would measure the norm again, and it refuses fused optimizers in bf16-mixed, where nothing is wrong.
+        """
+        if self.gradient_clip_norm:
+            torch.nn.utils.clip_grads_with_norm_(parameters_of(optimizer), self.gradient_clip_norm, norm)
 
     def configure_callbacks(self) -> list[pl.Callback]:
         return [MovingAverage(self.ema_decay)] if self.ema_decay else []
@@ -164,6 +178,8 @@ class SupervisedModule(pl.LightningModule):
         """Raise UserError, naming the `key`, before the data are read if optimizer or scheduler can't be made."""
         try:
             optimizer = make([nn.Parameter(torch.zeros(1))])
+            if optimizer.defaults.get("fused"):
+                self.fused.append(key)
             if optimizer.defaults["lr"] <= 0:
                 raise UserError(f"{key}.lr={optimizer.defaults['lr']}: must be above 0")
             self.scheduled(optimizer, steps=1000)
@@ -176,6 +192,10 @@ class SupervisedModule(pl.LightningModule):
     def trained(self, checkpoint: str | Path) -> Enhancer:
         """Return the trained model of a checkpoint, the one to score."""
         return load(checkpoint, trust=self.model_record["build"])
+
+
+def parameters_of(optimizer: Optimizer) -> list[nn.Parameter]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
 def trainable(part: nn.Module) -> list[nn.Parameter]:

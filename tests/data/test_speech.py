@@ -54,7 +54,7 @@ def full_band(tmp_path, recordings):
 @pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker processes")
 def test_crops_depend_on_seed_epoch_and_index_only(recordings, tmp_path):
     runs = []
-    for num_workers in (0, 1, 4):
+    for num_workers in (0, 1, 4, "auto"):
         data = mini(recordings, tmp_path, num_workers=num_workers)
         data.setup()
         loader = data.train_loader()
@@ -320,3 +320,13 @@ def test_describe(recordings, tmp_path):
 def test_a_sample_rate_above_the_corpus_is_a_wrong_rate(recordings, tmp_path):
     with pytest.raises(UserError, match="16000 Hz where at least 48000 Hz"):
         mini(recordings, tmp_path, sample_rate=48000).setup()
+
+
+@pytest.mark.parametrize(("cores", "devices", "workers"), [(1, 1, 0), (2, 1, 1), (64, 1, 8), (16, 4, 3), (2, 4, 0)])
+def test_automatic_workers_leave_a_core_to_each_device(recordings, tmp_path, monkeypatch, cores, devices, workers):
+    monkeypatch.setattr("joblib.cpu_count", lambda: cores)
+    data = mini(recordings, tmp_path, num_workers="auto", prefetch=3)
+    data.setup()
+    loader = data.train_loader(world_size=devices)
+    assert (loader.num_workers, loader.prefetch_factor) == (workers, 3 if workers else None)
+    assert loader.persistent_workers == (workers > 0) and not loader.pin_memory

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from pytorch_lightning.loggers.logger import DummyLogger
 from torch.utils.data import DataLoader
 
-from gtcrn.training.callbacks import DataWait, MovingAverage, Progress, StepSeeds, ValidationClips
+from gtcrn.training.callbacks import MovingAverage, Pace, Progress, StepSeeds, ValidationClips
 
 
 class Clock:
@@ -34,7 +34,7 @@ class Items:
 
     def __getitem__(self, index):
         self.clock.now += self.first_seconds if index == 0 else self.seconds
-        return torch.ones(1)
+        return {"noisy": torch.ones(8000)}
 
 
 class Module(pl.LightningModule):
@@ -43,10 +43,11 @@ class Module(pl.LightningModule):
     def __init__(self, clock):
         super().__init__()
         self.clock, self.layer = clock, torch.nn.Linear(1, 1)
+        self.enhancer = SimpleNamespace(sample_rate=16000)
 
     def training_step(self, batch, batch_index):
         self.clock.now += 1
-        return self.layer(batch).sum()
+        return self.layer(batch["noisy"][:, :1]).sum()
 
     def validation_step(self, batch, batch_index):
         self.clock.now += 50
@@ -58,7 +59,7 @@ class Module(pl.LightningModule):
 def fit(seconds, first_seconds=0.0, epochs=2, **options):
     """Train, and return the callback and the values that the epochs logged."""
     clock = Clock()
-    wait, logged = DataWait(clock), []
+    wait, logged = Pace(clock), []
 
     class Journal(pl.Callback):
         def on_train_epoch_start(self, *args):
@@ -66,7 +67,7 @@ def fit(seconds, first_seconds=0.0, epochs=2, **options):
 
     class Logger(DummyLogger):
         def log_metrics(self, metrics, step):
-            logged.append((metrics.get("train/data_wait"), step))
+            logged.append((metrics["train/data_wait"], metrics["train/audio_per_second"], step))
 
     trainer = pl.Trainer(
         accelerator="cpu", max_epochs=epochs, logger=Logger(), enable_checkpointing=False, enable_progress_bar=False,
@@ -82,7 +83,8 @@ def fit(seconds, first_seconds=0.0, epochs=2, **options):
 def test_share_of_waiting(seconds, share):
     wait, logged = fit(seconds)
     assert wait.share == pytest.approx(share)
-    assert logged == [(pytest.approx(share), 5), (pytest.approx(share), 11)]  # at the last step of either epoch
+    row = pytest.approx(share), pytest.approx(0.5 / (1 + seconds))  # half a second of audio a step
+    assert logged == [(*row, 5), (*row, 11)]  # at the last step of either epoch
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -156,8 +158,10 @@ def test_much_waiting_is_told_once_with_advice(caplog, seconds, lines):
     caplog.set_level(logging.INFO)
     fit(seconds, epochs=3)
     told = [record.getMessage() for record in caplog.records if record.name.startswith("gtcrn")]
-    assert len(told) == lines
-    for line in told:
+    assert told.count("epoch 2: trained on 0.4 s of audio per second") == (seconds == 0.25)
+    advice = [line for line in told if line.startswith("training")]
+    assert len(advice) == lines
+    for line in advice:
         assert line.startswith("training waited 20 % of the time for data: raise data.num_workers (now 0)")
 
 

@@ -21,6 +21,7 @@ from gtcrn.training.schedulers import warmup_cosine
 from gtcrn.training.supervised import SupervisedModule
 
 pytestmark = pytest.mark.filterwarnings("ignore")
+SMALL = partial(dtln.build, lstm_size=8, layers=1, basis_size=16, dropout=0)
 LOSS = Loss({"sisdr": SISDR(1.0)})
 
 
@@ -69,11 +70,10 @@ def same(plain, compiled, tolerance):
 
 
 def test_a_compiled_core_trains_as_the_plain_one(graphs):
-    build = partial(dtln.build, lstm_size=8, layers=1, basis_size=16, dropout=0)
     options = {"callbacks": [lambda module: Frozen(module.enhancer.core, ["encoder"])], "ema_decay": 0.9}
-    plain = trained(build, None, **options)
+    plain = trained(SMALL, None, **options)
     assert not graphs
-    compiled = trained(build, "default", **options)
+    compiled = trained(SMALL, "default", **options)
     assert "current_model_state" in plain[0]  # of the moving average, which holds a copy of the module
     same(plain, compiled, 1e-6)
     training = len(graphs)
@@ -88,10 +88,8 @@ def inputs_of(graph):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("g++") and not shutil.which("clang++"), reason="there is no C++ compiler here")
-@pytest.mark.parametrize("mode", ["default", "reduce-overhead"])
-def test_generated_code_trains_as_the_operators(mode):
-    build = partial(micro.build, channels=4, stacks=1, blocks=1)
-    same(trained(build, None), trained(build, mode), 1e-4)
+def test_generated_code_trains_as_the_operators():
+    same(trained(SMALL, None), trained(SMALL, "default"), 1e-4)
 
 
 def broken(graph, inputs):

@@ -1,6 +1,7 @@
 """Supervised training: errors that stop a run, and the content of its checkpoints."""
 
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import pytorch_lightning as pl
@@ -70,6 +71,28 @@ def test_impossible_settings_are_named():
         with pytest.raises(UserError, match=told) as error:
             make_module(**options)
         assert "\n" not in str(error.value)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_gradients_are_limited_beside_a_fused_optimizer_too(precision):
+    for limit in (None, 1e-3):
+        module = make_module(optimizer=partial(AdamW, fused=True), gradient_clip_norm=limit)
+        trainer = fit(module, 0.1 * torch.randn(4096), precision=precision)
+        left = torch.nn.utils.get_total_norm([p.grad for p in module.parameters() if p.grad is not None]).item()
+        measured = trainer.callback_metrics["train/gradient_norm"].item()
+        assert measured > 0.1 and left == pytest.approx(limit or measured, rel=1e-3)
+
+
+def test_settings_of_the_trainer_that_do_not_fit_are_told():
+    module = make_module(optimizer=partial(AdamW, fused=True))
+    for settings, told in (
+        ({"precision": "16-mixed", "gradient_clip_val": None}, "set optimizer.fused=false"),
+        ({"precision": "32-true", "gradient_clip_val": 1.0}, "training.gradient_clip_norm limits"),
+    ):
+        with pytest.raises(UserError, match=told):
+            module.check_trainer(SimpleNamespace(**settings))
+    make_module().check_trainer(SimpleNamespace(precision="16-mixed", gradient_clip_val=None))
 
 
 def test_checkpoint_cannot_choose_what_is_imported(tmp_path):
