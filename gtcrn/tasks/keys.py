@@ -162,6 +162,8 @@ class ExportKeys(Keys):
 class ProfileKeys(Keys):
     model: Model | RowsKeys
     data: Any  # profile=data checks it
+    loss: Any  # profile=training checks them
+    optimizer: Any
     metrics: MetricsKeys
     profile: Annotated[dict, Built("")]
     ckpt: str | None

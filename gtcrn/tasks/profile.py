@@ -1,4 +1,4 @@
-"""task=profile: what a model costs, how fast its training data comes, and how fast exported files are."""
+"""task=profile: what a model costs, how fast it trains and its data comes, and how fast exported files are."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from math import isnan
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 from hydra import compose
@@ -28,7 +28,15 @@ from gtcrn.files import write_text
 from gtcrn.models.enhancer import Enhancer
 from gtcrn.models.pretrained import open_checkpoint
 from gtcrn.plots.tables import rich_table
-from gtcrn.profiling import complexity, latency, latency_report, quantization, quantization_report
+from gtcrn.profiling import (
+    complexity,
+    latency,
+    latency_report,
+    quantization,
+    quantization_report,
+    training,
+    training_report,
+)
 from gtcrn.profiling.cost import EXACT, THOP, measure
 from gtcrn.profiling.throughput import measure_loader, measure_table, measure_throughput
 from gtcrn.quantization import calibration
@@ -38,7 +46,7 @@ from gtcrn.reports.runs import choices_of
 from gtcrn.runtime.facts import BANDS
 from gtcrn.runtime.runners import open_runner
 from gtcrn.tasks.building import build, build_enhancer, configure_torch, load_checkpoint, load_or_build, trusted
-from gtcrn.tasks.keys import Bound, Positive
+from gtcrn.tasks.keys import Bound, Count, Positive
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +58,7 @@ NOTES = f"""{EXACT}
 GTCRN's published 33.0 MMACs/s come out of ptflops 0.7 alone (0.7.5 gives 31.97),
 GTCRN-Micro's 45.92 out of ptflops 0.7.5 on its authors' code (exact 38.739)."""
 
+WIDTHS = "channels", "width_mult"  # the key of a model, if it has one, that makes it wider
 ROW_KEYS = {"overrides", "published_parameters", "published_macs", "note"}
 
 LEAST_REAL_TIME = {MixedDataset: 150, PairedDataset: 600}
@@ -62,9 +71,9 @@ Memory: RSS / PSS / USS, by which the process is larger than with a corpus of 10
 def run(cfg: DictConfig) -> None:
     choice = HydraConfig.get().runtime.choices["profile"]
     profile = build(cfg.profile)
-    if "rows" in cfg.model:
-        if choice != "model":
-            raise UserError("model=all is for profile=model: name one model, e.g. model=light_v3")
+    if "rows" in cfg.model and choice not in ("model", "training"):
+        raise UserError("model=all is for profile=model and profile=training: name one model, e.g. model=light_v3")
+    if "rows" in cfg.model and choice == "model":
         profile = profile_all
     configure_torch(cfg)
     console = Console()
@@ -187,6 +196,56 @@ def _against(value: float, sign: str, target: float | None) -> str:
         return ""
     met = value >= target if sign == "≥" else value <= target
     return f"{sign} {target}, {'met' if met else 'missed'}"
+
+
+def profile_training(
+    cfg: DictConfig,
+    console: Console,
+    forms: list[Literal["plain", "torch", "numba"]],
+    threads: list[Count],
+    batch: list[Count],
+    seconds: list[Annotated[float, Bound(0.1)]],
+    width: list[Positive],
+    rounds: Count,
+    rows: list[str] | None,
+) -> dict:
+    """Time steps of training of the model, or of rows of model=all; nothing is written before all are finished."""
+    if cfg.ckpt:
+        raise UserError(f"ckpt={cfg.ckpt}: profile=training needs no weights, only model=; leave it out")
+    lists = {"width": width, "threads": threads, "batch": batch, "seconds": seconds}
+    for key, values in {"forms": forms, "rows": rows, **lists}.items():
+        if values == []:
+            raise UserError(f"profile.{key}=[]: give at least one")
+    if "rows" in cfg.model:
+        names = list(cfg.model.rows) if rows is None else rows
+        if unknown := set(names) - set(cfg.model.rows):
+            raise UserError(f"profile.rows: {min(unknown)} is none of model=all's: {', '.join(cfg.model.rows)}")
+        models = {name: _row_model(name, cfg.model.rows[name]) for name in names}
+    else:
+        models = {HydraConfig.get().runtime.choices["model"]: cfg.model}
+    settings = {}
+    for name, model in models.items():
+        key = next((key for key in WIDTHS if isinstance(model.get(key), int | float)), None)
+        for values in _one_by_one(lists if key else lists | {"width": [1]}):
+            wider = OmegaConf.create(OmegaConf.to_container(model, resolve=True))
+            if key:
+                wider[key] = type(wider[key])(values["width"] * wider[key])
+            settings[training.Setting(name, **values)] = build_enhancer(wider)
+    try:
+        measured = training.measure(settings, list(dict.fromkeys(forms)), build(cfg.loss), build(cfg.optimizer), rounds)
+    except KeyboardInterrupt as stop:
+        message = "interrupted: nothing is written; a smaller profile.rounds= takes less time"
+        raise Interrupted.by(stop, message) from None
+    console.print(*training_report.terminal(measured), *training_report.NOTES, sep="\n", highlight=False)
+    for path in training_report.write(measured, Path(cfg.run_dir)):
+        log.info("written: %s", path)
+    return {name: json.loads(part.to_json(orient="records")) for name, part in measured._asdict().items()}
+
+
+def _one_by_one(lists: dict[str, list]) -> list[dict]:
+    """Return the first values of all lists together, and then each further value with the first of the others."""
+    first = {key: values[0] for key, values in lists.items()}
+    return [first, *(first | {key: value} for key, values in lists.items() for value in values[1:])]
 
 
 def profile_latency(

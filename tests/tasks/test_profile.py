@@ -156,7 +156,7 @@ def test_every_model_has_a_row():
     ("overrides", "message"),
     [
         (["ckpt=best.ckpt"], "ckpt=best.ckpt: model=all measures models without weights"),
-        (["profile=data"], "model=all is for profile=model: name one model, e.g. model=light_v3"),
+        (["profile=data"], "model=all is for profile=model and profile=training: name one model, e.g. model=light_v3"),
         (["streaming=offline"], "model.causal: there is no such key; there are rows"),
         (["+model.rows.mine.overrides='model=nope'"], "model.rows.mine: In 'config': Could not find 'model/nope'"),
         (["+model.rows.mine.overrides='model.widht=1'"], "model.rows.mine: Could not override 'model.widht'"),
@@ -310,3 +310,64 @@ def test_mistakes_about_quantization_are_named(profiled, quantization, override,
     with pytest.raises(UserError) as error:
         profiled(*quantization, "profile.quantize=[]", override)
     assert message in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.fixture
+def settings(monkeypatch):
+    """Return a dict that gets the settings that would be measured, and what else would be."""
+    asked = {}
+
+    def measure(settings, *others):
+        asked["settings"], asked["others"] = settings, others
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(profile.training, "measure", measure)
+    return asked
+
+
+def test_speed_of_training_in_every_setting(profiled, settings, tmp_path):
+    lists = ["profile.batch=[8,2]", "profile.seconds=[4]", "profile.threads=[1,2]", "profile.width=[1,1.5]"]
+    with pytest.raises(Interrupted, match="interrupted: nothing is written; a smaller profile.rounds="):
+        profiled("profile=training", "model=gtcrn", "loss=hybrid", "profile.forms=[numba,plain,numba]", *lists)
+    found = {
+        tuple(vars(key).values()): model.core.encoder[0].bn.num_features for key, model in settings["settings"].items()
+    }
+    base = {("gtcrn", 1, 1, 8, 4): 16, ("gtcrn", 1, 2, 8, 4): 16, ("gtcrn", 1, 1, 2, 4): 16}
+    assert found == base | {("gtcrn", 1.5, 1, 8, 4): 24} and next(iter(found)) == ("gtcrn", 1, 1, 8, 4)
+    forms, loss, optimizer, rounds = settings["others"]
+    assert forms == ["numba", "plain"] and rounds == 5 and set(loss.terms) == {"complex", "magnitude", "sisdr"}
+    assert optimizer.func.__name__ == "AdamW" and not list((tmp_path / "out").iterdir())
+
+
+def test_speed_of_training_of_several_models(profiled, settings):
+    with pytest.raises(Interrupted):
+        profiled("profile=training", "model=all", "profile.rows=[light_v3,dtln]")
+    assert {key.model for key in settings["settings"]} == {"light_v3", "dtln"}
+    widths = {name: [key.width for key in settings["settings"] if key.model == name] for name in ("light_v3", "dtln")}
+    assert set(widths["light_v3"]) == {1, 0.5, 2}
+    assert set(widths["dtln"]) == {1}, "it has no key for its width"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("profile.forms=[cuda]", 'profile.forms=["cuda"]: must be a list of one of plain, torch, numba'),
+        ("profile.forms=[]", "profile.forms=[]: give at least one"),
+        ("profile.rows=[]", "profile.rows=[]: give at least one"),
+        ("profile.batch=8", "profile.batch=8: must be a list of whole numbers of at least 1"),
+        ("profile.threads=[0]", "profile.threads=[0]: must be a list of whole numbers of at least 1"),
+        ("profile.seconds=[0.01]", "profile.seconds=[0.01]: must be a list of numbers of at least 0.1"),
+        ("profile.width=[0]", "profile.width=[0]: must be a list of numbers above 0"),
+        ("profile.width=[0.1]", "model.width_mult=0.1: must lie between 0.5 and 8"),
+        ("profile.rounds=0", "profile.rounds=0: must be a whole number of at least 1"),
+        ("ckpt=best.ckpt", "ckpt=best.ckpt: profile=training needs no weights, only model=; leave it out"),
+        ("profile.rows=[nope]", "profile.rows: nope is none of model=all's: gtcrn, light_v3_offline, "),
+        ("loss.terms.sisdr.weight=-1", "sisdr"),
+    ],
+)
+def test_mistakes_about_speed_of_training_are_named(profiled, settings, override, message):
+    model = "model=all" if "rows" in override else "model=light_v3"
+    with pytest.raises(UserError) as error:
+        profiled("profile=training", model, override)
+    assert message in str(error.value) and "\n" not in str(error.value)
+    assert not settings
