@@ -13,11 +13,13 @@ def main() -> None:
             import hydra
 
             from gtcrn import tasks
-            from gtcrn.tasks.command_line import CONFIGS, one_line_errors
+            from gtcrn.tasks.command_line import CONFIGS, list_quickly, one_line_errors
             from gtcrn.tasks.completion import suggestions
         except ModuleNotFoundError as error:  # as where only what `gtcrn.runtime` needs is installed
             sys.exit(f"error: the command gtcrn needs the package {error.name}: pip install it, or all of gtcrn's")
     raise_at_sigterm()
+    if {"--help", "-h", "-sc"}.intersection(sys.argv):
+        list_quickly()
     with one_line_errors():
         hydra.main(config_path=str(CONFIGS), config_name="config", version_base="1.3")(tasks.run)()
     if "-sc" in sys.argv and "COMP_LINE" in os.environ:  # a shell asks for completions: these follow Hydra's

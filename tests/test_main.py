@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import sys
 
 import pytest
 from fixtures.commands import run_command, start_command
@@ -33,6 +34,40 @@ def test_answers_before_torch_is_imported(tmp_path, arguments, told):
     modules = imported(result.stderr)
     assert "hydra" in modules and not modules & {"torch", "scipy", "pandas"}
     assert not list(tmp_path.glob("outputs/*/*"))
+
+
+LISTING = """
+import sys
+from hydra.core.config_store import ConfigStore
+from gtcrn.__main__ import main
+
+class Store(dict):
+    def __deepcopy__(self, memo):
+        raise AssertionError("the store of registered configurations is copied")
+
+store = ConfigStore.instance()
+store.repo = Store(store.repo)
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "listed"), [(["--help"], "model: all, dtln"), (["-sc", "query=bash"], "model=light_v3")]
+)
+def test_choices_are_listed_without_copying_what_is_registered(tmp_path, arguments, listed):
+    """Hydra 1.3 copies it more than a hundred times, which takes longer than all the rest."""
+    command = [sys.executable, "-c", LISTING, *arguments]
+    typed = {"COMP_LINE": "gtcrn model=", "COMP_POINT": "12"}
+    result = subprocess.run(command, cwd=tmp_path, env=os.environ | typed, capture_output=True, text=True)
+    assert listed in result.stdout and result.stderr == ""
+
+
+def test_wandb_is_imported_before_torch(tmp_path):
+    """For each of its classes W&B looks through all modules that are imported, of which torch brings thousands."""
+    (tmp_path / "wandb.py").write_text("")
+    (tmp_path / "torch.py").write_text("import sys\nprint('wandb' in sys.modules)\nraise ImportError")
+    process = start_command(tmp_path, env=os.environ | {"PYTHONPATH": str(tmp_path)})
+    assert process.communicate(timeout=30)[0].startswith("True")
 
 
 STOPS = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]

@@ -40,7 +40,8 @@ THOP = (
 class Cost:
     """The cost of a model: counts of parameters, MACs per second of audio, bytes of one stream, times in ms.
 
-    A model that looks ahead cannot stream, so its bytes are 0 and its compute_ms is nan.
+    A model that looks ahead cannot stream, so its bytes are 0 and its compute_ms is nan, as it is where it was not
+    measured.
     """
 
     parameters_trainable: int
@@ -67,8 +68,8 @@ class Cost:
         return self.compute_ms / self.hop_ms
 
 
-def measure(enhancer: Enhancer) -> Cost:
-    """Measure the cost of `enhancer` on one second of audio.
+def measure(enhancer: Enhancer, timed: bool = True) -> Cost:
+    """Measure the cost of `enhancer` on one second of audio, and if it is `timed`, how long it computes.
 
     One second has 1 + rate // hop frames, as the literature counts: the last one only begins within the second
     (126 for DTLN; 122 with padding=none, which has no frames beyond the ends). For a model of samples, every hop
@@ -88,7 +89,7 @@ def measure(enhancer: Enhancer) -> Cost:
         with _observed(enhancer.core, _counting(by_module)):  # one pass for both counts, since some models are slow
             macs_thop = count_macs_thop(enhancer.core, x)
         activations, peak = activation_bytes(enhancer.core, x[:, :, :frame]) if streams else (0, 0)
-        compute_ms = time_per_hop(enhancer) if streams else math.nan
+        compute_ms = time_per_hop(enhancer) if streams and timed else math.nan
     cost = Cost(
         parameters_trainable=sum(p.numel() for p in enhancer.parameters() if p.requires_grad),
         parameters_all=sum(p.numel() for p in enhancer.parameters()),

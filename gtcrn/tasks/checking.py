@@ -59,8 +59,8 @@ def check(cfg: DictConfig) -> None:
         if f"${{{key}}}" not in OmegaConf.to_yaml(cfg):  # a key of one's own that others refer to
             raise UserError(f"+{key}: task={cfg.task} has no such key; {nearest(key, declared)}")
     raw = OmegaConf.to_container(cfg)
-    # plain values first, since a `_target_` may import torch, which takes seconds
-    for key in sorted(declared, key=lambda key: TARGET in str(raw.get(key))):
+    # plain values first, since a `_target_` may import torch, which takes seconds; then the logger, see its module
+    for key in sorted(declared, key=lambda key: (TARGET in str(raw.get(key)), key != "logger")):
         annotation = declared[key]
         if annotation not in (Any, keys.Unused):
             if key not in cfg.keys():  # `in` would not see what is to be given yet

@@ -94,7 +94,7 @@ def train(cfg: DictConfig, run_dir: Path) -> dict:
     enhancer = build_enhancer(cfg.model)
     if cfg.init_from and not resume:  # a resumed run has trained its own weights since
         begin_from(cfg, enhancer, run_dir)
-    cost = measure(enhancer)
+    cost = measure(enhancer, timed=False)
     parts = {"loss": build(cfg.loss), "optimizer": build(cfg.optimizer), "scheduler": build(cfg.scheduler)}
     module = build(cfg.training, enhancer=enhancer, **parts, model_record=model_record(cfg))
     log.info(

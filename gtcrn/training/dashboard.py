@@ -16,11 +16,14 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+# Before PyTorch and Lightning: for each of its hundreds of classes W&B looks through all modules that are imported
+import wandb
+
+# isort: split
 import numpy as np
 import pandas as pd
 import pytorch_lightning as pl
 import requests
-import wandb
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 

@@ -172,5 +172,5 @@ def test_measuring_leaves_no_trace():
     assert list(enhancer.state_dict()) == keys
     assert all(module.training for module in enhancer.modules())
     assert (cost.window_ms, cost.hop_ms, cost.lookahead_ms, cost.latency_ms) == (32, 16, 0, 32)
-    assert cost.compute_ms > 0
+    assert cost.compute_ms > 0 and math.isnan(measure(enhancer, timed=False).compute_ms)
     assert measure(light_v3.build(causal=False)).lookahead_ms == 352

@@ -1,7 +1,9 @@
 """Faults of the machine are printed in one line; unforeseen errors keep their traceback in a file."""
 
 import errno
+import gc
 import importlib
+import weakref
 from concurrent.futures.process import BrokenProcessPool
 from types import SimpleNamespace
 
@@ -50,3 +52,24 @@ def test_one_line_and_an_exit_code(command, tmp_path, monkeypatch, capsys, error
     assert record.exists() == (code == 1)
     if code == 1:
         assert "Traceback" in record.read_text()
+
+
+def test_libraries_are_kept_out_of_the_collection_of_garbage(command, monkeypatch):
+    collects = []
+    task = SimpleNamespace(run=lambda cfg: collects.append(gc.isenabled()))
+    monkeypatch.setattr(tasks, "checked", lambda cfg: collects.append(gc.isenabled()) or task)
+    tasks.run(command("task=report"))
+    assert collects == [False, True] and gc.get_freeze_count()
+
+
+def test_what_an_earlier_job_left_is_still_collected():
+    with tasks.importing():
+        pass
+    left = type("Left", (), {})()
+    left.itself = left
+    gone = weakref.ref(left)
+    left = None
+    with tasks.importing():
+        pass
+    gc.collect()
+    assert gone() is None
