@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from gtcrn.kernels.choice import arrays, compiled, hooked
+from gtcrn.kernels.threads import shared
 
 SHORTEST = 8  # frames; for fewer, PyTorch's operators are as fast
 MOST_TAPS = 64  # products per output; from about there on, PyTorch's operators are as fast
@@ -91,7 +92,9 @@ class _Taps(NamedTuple):
         y = x.new_empty(len(x), len(weight), x.shape[2] + 2 * self.padding[0] - self.reach, bins)
         place = self._place(x, y, weight)
         rows = weight.reshape(self.groups, len(weight) // self.groups, -1)
-        convolve(*arrays(x, rows, bias), *place, *self.padding, self.stride, 1, 0, *arrays(y))
+        source, rows, bias, target = arrays(x, rows, bias, y)
+        how = *place, *self.padding, self.stride, 1, 0
+        shared(lambda a, b: convolve(source[a:b], rows, bias, *how, target[a:b]), len(x))
         return y
 
     def spread(self, y: Tensor, weight: Tensor, bias: Tensor, bins: int) -> Tensor:
@@ -109,7 +112,9 @@ class _Taps(NamedTuple):
         channel, frame, step = np.ogrid[:inputs, : self.frames, :steps]
         frame = channel * (frames + self.reach) + self.reach - frame * self.dilation
         place = (frame * pitch + steps - 1 - step).ravel(), pitch, frames, self.reach, front, steps - 1
-        convolve(*arrays(y, rows, bias), *place, 1, self.stride, cut, *arrays(x))
+        source, rows, bias, target = arrays(y, rows, bias, x)
+        how = *place, 1, self.stride, cut
+        shared(lambda a, b: convolve(source[a:b], rows, bias, *how, target[a:b]), len(x))
         return x
 
     def correlate(self, x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
@@ -117,11 +122,19 @@ class _Taps(NamedTuple):
         what is spread."""
         from gtcrn.kernels.compiled.convolution import correlate
 
-        rows = torch.zeros(self.groups, len(weight) // self.groups, weight[0].numel(), dtype=torch.float64)
-        correlate(*arrays(x, y), *self._place(x, y, weight), *self.padding, self.stride, *arrays(rows))
-        return rows.view_as(weight).to(weight.dtype)
+        x, y = arrays(x, y)
+        how = *self._place(x, y, weight), *self.padding, self.stride
 
-    def _place(self, x: Tensor, y: Tensor, weight: Tensor) -> tuple[np.ndarray, int, int, int]:
+        def part(first: int, last: int) -> np.ndarray:
+            rows = np.zeros((self.groups, len(weight) // self.groups, math.prod(weight.shape[1:])))
+            correlate(x[first:last], y[first:last], *how, rows)
+            return rows
+
+        return torch.from_numpy(sum(shared(part, len(x)))).view_as(weight).to(weight.dtype)
+
+    def _place(
+        self, x: Tensor | np.ndarray, y: Tensor | np.ndarray, weight: Tensor
+    ) -> tuple[np.ndarray, int, int, int]:
         """Return where the taps of a row look, how long a frame is, how many are computed together, and the reach."""
         inputs, taps = weight.shape[1], weight.shape[3]
         pitch = max(y.shape[3] + (taps - 1) // self.stride, -(-(x.shape[3] + self.padding[1]) // self.stride))

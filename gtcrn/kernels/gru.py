@@ -7,8 +7,10 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from gtcrn.kernels.choice import arrays, compiled
+from gtcrn.kernels.threads import shared
 
 WIDEST = 32  # units; from 48 on, PyTorch's matrix products are as fast for hundreds of sequences, or faster
+FEWEST = 32  # sequences that a thread gets, since a few are computed as fast as one
 
 
 class GRU(nn.GRU):
@@ -52,7 +54,8 @@ class _GRU(torch.autograd.Function):
         dy = _sequences_last(dy).reshape(old.shape)
         dfirst = dlast.transpose(1, 2).clone(memory_format=torch.contiguous_format)
         grads = gates.new_empty(directions, 4 * units, length, sequences)
-        gru_backward(*arrays(dy, dfirst, gates, old, w_hh, states, grads))
+        given = arrays(dy, dfirst, gates, old, w_hh, states, grads)
+        shared(lambda begin, end: gru_backward(*given, begin, end), sequences, FEWEST)
         grads = grads.flatten(2)  # (D, 4H, L·N): of what the state gives to the new gate; of reset, update, new
         by_state, by_input = grads[:, : 3 * units], grads[:, units:]
         before = (states[0, :, :-2], states[-1, :, 2:])[:directions]  # the states that the steps begin with
@@ -84,7 +87,8 @@ def _run(x: Tensor, first: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_h
     states[0, :, 0] = first[0].T
     states[-1, :, -1] = first[-1].T  # one direction leaves this place unread
     old = x.new_empty(directions, units, length if keep else 1, sequences)
-    gru_forward(*arrays(gates, old, w_hh, new.contiguous(), states))
+    given = arrays(gates, old, w_hh, new.contiguous(), states)
+    shared(lambda begin, end: gru_forward(*given, begin, end), sequences, FEWEST)
     last = torch.stack([states[0, :, -2], states[-1, :, 1]][:directions]).transpose(1, 2)
     y = states[:, :, 1:-1].flatten(0, 1).unflatten(2, x.shape[:-2])  # (D·H, L, …)
     return y.movedim((0, 1), (-1, -2)), last, inputs, gates, old, states

@@ -1,4 +1,4 @@
-"""Batch normalisation in training together with the PReLU behind it: two passes forward, two back."""
+"""Batch normalisation together with the PReLU behind it: in training two passes forward and two back, else one."""
 
 from __future__ import annotations
 
@@ -7,17 +7,22 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from gtcrn.kernels.choice import arrays, compiled, hooked
+from gtcrn.kernels.threads import shared
 
 
 def normalised(x: Tensor, norm: nn.Module, act: nn.Module) -> Tensor:
     """Return act(norm(x)) of x (B, C, T, F), as those modules give it and with the running statistics they keep.
 
-    A kernel computes it while `norm` takes the statistics of the batch, for a PReLU of one slope, and unless a hook
-    waits for one of the two.
+    A kernel computes it while `norm` takes the statistics of the batch, and without gradients when it does not, for a
+    PReLU of one slope, and unless a hook waits for one of the two.
     """
-    batch_norm = isinstance(norm, nn.BatchNorm2d) and norm.training and x.numel() > x.shape[1]
+    usual = isinstance(norm, nn.BatchNorm2d) and norm.affine and norm.track_running_stats and norm.momentum is not None
     one_slope = isinstance(act, nn.PReLU) and act.num_parameters == 1
-    if not batch_norm or not one_slope or hooked(norm) or hooked(act) or not compiled(x):
+    if not usual or not one_slope or hooked(norm) or hooked(act) or not compiled(x):
+        return act(norm(x))
+    if not norm.training and not torch.is_grad_enabled() and x.shape[2] > 1:
+        return _scaled(x, norm, act)
+    if not norm.training or x.numel() == x.shape[1]:
         return act(norm(x))
     y, mean, variance = _NormPReLU.apply(x, norm.weight, norm.bias, act.weight, norm.eps)
     with torch.no_grad():
@@ -28,6 +33,17 @@ def normalised(x: Tensor, norm: nn.Module, act: nn.Module) -> Tensor:
     return y
 
 
+def _scaled(x: Tensor, norm: nn.BatchNorm2d, act: nn.PReLU) -> Tensor:
+    """Return act(norm(x)) for a norm that takes its running statistics, without gradients."""
+    from gtcrn.kernels.compiled.norm import scale_and_shift
+
+    x = x.contiguous()
+    y = torch.empty_like(x)
+    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+    scale_and_shift(*arrays(x.flatten(2), scale, norm.bias - norm.running_mean * scale, act.weight, y.flatten(2)))
+    return y
+
+
 class _NormPReLU(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, weight, bias, slope, eps):
@@ -35,7 +51,8 @@ class _NormPReLU(torch.autograd.Function):
 
         x = x.contiguous()
         y, mean, variance = torch.empty_like(x), torch.empty_like(weight), torch.empty_like(weight)
-        norm_forward(*arrays(x.flatten(2), weight, bias, slope), eps, *arrays(y.flatten(2), mean, variance))
+        given = *arrays(x.flatten(2), weight, bias, slope), eps, *arrays(y.flatten(2), mean, variance)
+        shared(lambda begin, end: norm_forward(*given, begin, end), len(mean))
         ctx.save_for_backward(x, weight, bias, slope, mean, variance)
         ctx.eps = eps
         ctx.mark_non_differentiable(mean, variance)
@@ -47,7 +64,8 @@ class _NormPReLU(torch.autograd.Function):
         from gtcrn.kernels.compiled.norm import norm_backward
 
         x, *others = ctx.saved_tensors
-        given = arrays(dy.contiguous().flatten(2), x.flatten(2), *others)
-        gradients = [torch.empty_like(tensor) for tensor in (x, *others[:3])]
-        norm_backward(*given, ctx.eps, *arrays(gradients[0].flatten(2), *gradients[1:]))
-        return *gradients, None
+        dx, dweight, dbias = (torch.empty_like(tensor) for tensor in (x, *others[:2]))
+        given = *arrays(dy.contiguous().flatten(2), x.flatten(2), *others), ctx.eps
+        given += (*arrays(dx.flatten(2), dweight, dbias),)
+        dslope = sum(shared(lambda begin, end: norm_backward(*given, begin, end), len(dbias)))
+        return dx, dweight, dbias, x.new_tensor([dslope]), None

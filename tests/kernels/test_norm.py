@@ -120,6 +120,26 @@ def test_the_layers_themselves_run(change, runs):
     assert (change is frozen) == all(torch.equal(value, before[name]) for name, value in layers.state_dict().items())
 
 
+def test_running_statistics_are_one_scale_and_shift(monkeypatch):
+    runs, original = [], module._scaled
+    monkeypatch.setattr(module, "_scaled", lambda *args: runs.append(1) or original(*args))
+    layers, x = example()
+    with kernels.use("numba"), torch.no_grad():
+        normalised(x + 1, *layers)  # statistics that are neither 0 nor 1
+        layers.eval()
+        ours = normalised(x, *layers)
+        assert runs
+        torch.testing.assert_close(ours, layers[1](layers[0](x)))
+        torch.testing.assert_close(normalised(x.transpose(2, 3), *layers), ours.transpose(2, 3))
+
+
+@pytest.mark.parametrize("settings", [{"affine": False}, {"track_running_stats": False}, {"momentum": None}])
+def test_unusual_normalisations_run_themselves(settings, runs):
+    x = torch.randn(2, 3, 4, 5)
+    normalised(x, nn.BatchNorm2d(3, **settings), nn.PReLU())
+    assert not runs
+
+
 @pytest.mark.parametrize("act", [nn.Tanh(), nn.ReLU(), nn.PReLU(8)])
 def test_other_activations_run_themselves(act, runs):
     layers, x = example(dtype=torch.float32)

@@ -42,20 +42,20 @@ def _tanh(x):
 
 
 @kernel
-def gru_forward(gates, old, weight, bias, hidden):
-    """Run D GRUs over N sequences, the second backwards.
+def gru_forward(gates, old, weight, bias, hidden, begin, end):
+    """Run D GRUs over those of N sequences from `begin` to `end`, the second backwards.
 
     gates (D, 3H, L, N): holds the projected inputs, and then the gates reset, update and new. old (D, H, L or 1, N):
     gets the part of the new gate that comes from the state, as the way back needs it; of length 1, it is not kept.
     weight (D, 3H, H) and bias (D, H): of the state, the latter of the new gate alone. hidden (D, H, L + 2, N): gets
     the states, between the first state of the forward GRU at 0 and that of the backward GRU at L + 1.
     """
-    directions, units, length, sequences = hidden.shape
+    directions, units, length = hidden.shape[:3]
     length -= 2
     half = hidden.dtype.type(0.5)
     for d in range(directions):
-        for first in range(0, sequences, BLOCK):
-            last = min(first + BLOCK, sequences)
+        for first in range(begin, end, BLOCK):
+            last = min(first + BLOCK, end)
             for step in range(length):
                 t = length - 1 - step if d else step
                 past = t + 2 if d else t
@@ -103,18 +103,18 @@ def gru_forward(gates, old, weight, bias, hidden):
 
 
 @kernel
-def gru_backward(grad, carry, gates, old, weight, hidden, out):
-    """Run the GRUs of `gru_forward` back.
+def gru_backward(grad, carry, gates, old, weight, hidden, out, begin, end):
+    """Run the GRUs of `gru_forward` back, those of the sequences from `begin` to `end`.
 
     grad (D, H, L, N): of the states. carry (D, H, N): the gradient of the last state, and then that of the first.
     out (D, 4H, L, N): gets the gradients before the gates' functions: of the state's part of the new gate, of reset,
     of update, and of the input's part of the new gate.
     """
-    directions, units, length, sequences = grad.shape
+    directions, units, length = grad.shape[:3]
     one = hidden.dtype.type(1)
     for d in range(directions):
-        for first in range(0, sequences, BLOCK):
-            last = min(first + BLOCK, sequences)
+        for first in range(begin, end, BLOCK):
+            last = min(first + BLOCK, end)
             for step in range(length):
                 t = step if d else length - 1 - step
                 past = t + 2 if d else t

@@ -10,14 +10,15 @@ from gtcrn.kernels.compiled.kernel import kernel
 
 
 @kernel
-def norm_forward(x, weight, bias, slope, eps, y, mean, variance):
-    """Normalise x (B, C, S) by the statistics of each channel, and apply a PReLU of one slope, (1,).
+def norm_forward(x, weight, bias, slope, eps, y, mean, variance, begin, end):
+    """Normalise the channels of x (B, C, S) from `begin` to `end` by their statistics, and apply a PReLU of one slope,
+    (1,).
 
     weight, bias: of the normalisation, (C,). y (B, C, S), mean and variance (C,), the latter biased, get the results.
     """
-    batch, channels, size = x.shape
+    batch, _, size = x.shape
     zero, leak = x.dtype.type(0), slope[0]
-    for c in range(channels):
+    for c in range(begin, end):
         total, squares = 0.0, 0.0
         for b in range(batch):
             row = x[b, c]
@@ -37,12 +38,14 @@ def norm_forward(x, weight, bias, slope, eps, y, mean, variance):
 
 
 @kernel
-def norm_backward(dy, x, weight, bias, slope, mean, variance, eps, dx, dweight, dbias, dslope):
-    """Run `norm_forward` back: dx (B, C, S), dweight and dbias (C,) and dslope (1,) get the gradients."""
-    batch, channels, size = x.shape
+def norm_backward(dy, x, weight, bias, slope, mean, variance, eps, dx, dweight, dbias, begin, end):
+    """Run `norm_forward` back: dx (B, C, S), dweight and dbias (C,) get the gradients. Return what these channels
+    contribute to that of the slope.
+    """
+    batch, _, size = x.shape
     zero, leak = x.dtype.type(0), slope[0]
     total_slope = 0.0
-    for c in range(channels):
+    for c in range(begin, end):
         deviation = math.sqrt(variance[c] + eps)
         middle, shift, scale = mean[c], bias[c], x.dtype.type(weight[c] / deviation)
         total, product = 0.0, 0.0
@@ -65,4 +68,16 @@ def norm_backward(dy, x, weight, bias, slope, mean, variance, eps, dx, dweight, 
                 centred = row[n] - middle
                 given = grad[n] if scale * centred + shift > zero else grad[n] * leak
                 out[n] = scale * (given - constant - slant * centred)
-    dslope[0] = total_slope
+    return total_slope
+
+
+@kernel
+def scale_and_shift(x, scale, shift, slope, y):
+    """Scale and shift each channel of x (B, C, S), and apply a PReLU of one slope, (1,), into y."""
+    zero, leak = x.dtype.type(0), slope[0]
+    for b in range(x.shape[0]):
+        for c in range(x.shape[1]):
+            row, out = x[b, c], y[b, c]
+            for n in range(x.shape[2]):
+                value = scale[c] * row[n] + shift[c]
+                out[n] = value if value > zero else leak * value
