@@ -14,7 +14,7 @@ from torch.autograd.function import once_differentiable
 from gtcrn.kernels.choice import arrays, compiled, hooked
 from gtcrn.kernels.threads import shared
 
-SHORTEST = 8  # frames; for fewer, PyTorch's operators are as fast
+SHORTEST = 8  # frames of the output; for fewer, PyTorch's operators are as fast
 MOST_TAPS = 64  # products per output; from about there on, PyTorch's operators are as fast
 BLOCK = 6144  # numbers of the frames that are computed together, so that they stay in the innermost cache
 
@@ -56,8 +56,11 @@ def with_neighbours(x: Tensor, stack: nn.Module, conv: nn.Conv2d | nn.ConvTransp
 
 def _fits(conv: nn.Conv2d | nn.ConvTranspose2d, x: Tensor, products: int) -> bool:
     """Return whether a kernel computes it. products: of each output."""
-    simple = conv.stride[0] == conv.dilation[1] == 1 and conv.padding_mode == "zeros"
-    return compiled(x) and simple and products <= MOST_TAPS and x.ndim == 4 and x.shape[2] >= SHORTEST
+    if not compiled(x) or x.ndim != 4 or products > MOST_TAPS:
+        return False
+    reach = (conv.kernel_size[0] - 1) * conv.dilation[0] - 2 * conv.padding[0]
+    frames = x.shape[2] + reach if conv.transposed else x.shape[2] - reach
+    return frames >= SHORTEST and conv.stride[0] == conv.dilation[1] == 1 and conv.padding_mode == "zeros"
 
 
 def _is_pointwise(conv: nn.Conv2d | nn.ConvTranspose2d) -> bool:
