@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -44,34 +44,48 @@ class WavePair:
 
 
 def score_pairs(
-    pairs: Sequence[WavePair],
+    pairs: Iterable[WavePair],
     metrics: Sequence[str] = DEFAULT_METRICS,
     sample_rate: int | None = None,
     workers: int = -1,
     progress: bool = True,
+    count: int | None = None,
 ) -> pd.DataFrame:
     """Score pairs and return a table with a row per pair, in order.
+
+    Pairs may come from a generator: while it makes the next one, in this process, the worker processes score those
+    before.
 
     Its columns are `name`, those of `info`, `noisy_<metric>` and `enhanced_<metric>`, and `failures`, which is
     "column: reason; ..." or "". No pair is ever dropped; a failed metric is nan.
 
     sample_rate: Hz of the arrays; files state their own. workers: processes, -1 for one per core; they
-    stay alive for a while, so that the next call begins at once.
+    stay alive for a while, so that the next call begins at once. count: how many pairs a generator will make, for the
+    progress bar.
 
-    Before anything is scored, raises UserError that names the file if one is missing, unreadable, not mono, or differs
-    from its clean file (without one, the noisy from the enhanced) in rate or by more than 10 ms in length.
+    Before anything is scored, or where the pairs come from a generator as each of them comes, raises UserError that
+    names the file if one is missing, unreadable, not mono, or differs from its clean file (without one, the noisy from
+    the enhanced) in rate or by more than 10 ms in length.
     """
     check_metrics(metrics)
     if workers == 0:
         raise UserError("metrics.workers=0: give a number of processes, or -1 for one per core")
+    checked: Iterable[WavePair] = _checked(pairs, sample_rate)
+    if isinstance(pairs, Sequence):
+        checked, count = list(checked), len(pairs)
+    with parallel():  # pesq and pystoi use one core each
+        # joblib would take what is not dispatched at first in a thread of its own, where torch has other settings
+        rows = joblib.Parallel(workers, return_as="generator", pre_dispatch="all", batch_size=1)(
+            joblib.delayed(_score)(pair, {name: METRICS[name] for name in metrics}, sample_rate) for pair in checked
+        )
+        rows = tqdm(rows, "scoring", count, unit="file", disable=None if progress else True)
+        return pd.DataFrame(list(rows))
+
+
+def _checked(pairs: Iterable[WavePair], sample_rate: int | None) -> Iterator[WavePair]:
     for pair in pairs:
         _check(pair, sample_rate)
-    with parallel():  # pesq and pystoi use one core each
-        rows = joblib.Parallel(workers, return_as="generator")(
-            joblib.delayed(_score)(pair, {name: METRICS[name] for name in metrics}, sample_rate) for pair in pairs
-        )
-        rows = tqdm(rows, "scoring", len(pairs), unit="file", disable=None if progress else True)
-        return pd.DataFrame(list(rows))
+        yield pair
 
 
 def _score(pair: WavePair, metrics: dict[str, Metric], sample_rate: int | None) -> dict[str, object]:

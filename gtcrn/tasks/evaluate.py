@@ -8,7 +8,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from itertools import islice, tee
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -95,16 +95,16 @@ def evaluate_split(
     The dashboard, if there is one, gets them too. Returns the means, `{noisy,enhanced,improvement}_<metric>`.
     """
     chosen = computable(metrics.test, reference="clean" in data.dataset(split)[0])
-    pairs = list(enhanced_pairs(enhancer, data, split, folder / "enhanced", metrics.test_files, forget_every))
-    scores = score_pairs(pairs, chosen, enhancer.sample_rate, metrics.workers)
+    files = len(data.dataset(split))
+    count = min(metrics.test_files or files, files)
+    made, kept = tee(enhanced_pairs(enhancer, data, split, folder / "enhanced", count, forget_every))
+    scores = score_pairs(made, chosen, enhancer.sample_rate, metrics.workers, count=count)
+    pairs = list(kept)
     draw_examples(pairs, scores, enhancer.sample_rate, folder)
     if dashboard:
         dashboard.log_scores(scores, pairs, enhancer.sample_rate)
-    left_out = len(data.dataset(split)) - len(pairs)
-    files = counted(len(pairs) + left_out, "file")
-    if left_out:
-        files = f"the first {len(pairs)} of {files}"
-    title = f"{data.title(split)}: {files}, padding={enhancer.padding}"
+    scored = counted(files, "file") if count == files else f"the first {count} of {counted(files, 'file')}"
+    title = f"{data.title(split)}: {scored}, padding={enhancer.padding}"
     return report(scores, folder, title, tested_on=data.title(split))
 
 
@@ -114,13 +114,12 @@ def enhanced_pairs(
     data: SpeechData,
     split: str,
     folder: Path,
-    files: int | None = None,
+    count: int,
     forget_every: int | None = None,
 ) -> Iterator[WavePair]:
     device = next(enhancer.parameters()).device
     loader = data.test_loader() if split == "test" else data.validation_loader()
-    total = min(files or len(loader), len(loader))
-    for item in tqdm(islice(loader, total), "enhancing", total, unit="file", disable=None):
+    for item in tqdm(islice(loader, count), "enhancing", count, unit="file", disable=None):
         name = fitting(*item["name"])
         if forget_every:
             enhanced = enhance_in_chunks(enhancer, item["noisy"][0].numpy(), forget_every, forget=True).aligned

@@ -3,6 +3,9 @@
 import math
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
@@ -10,7 +13,7 @@ import pytest
 import soundfile
 
 from gtcrn.errors import UserError
-from gtcrn.metrics import WavePair, score_pairs
+from gtcrn.metrics import METRICS, WavePair, score_pairs
 
 RATE = 16000
 NAMES = [f"p287_00{i}" for i in range(1, 7)]
@@ -60,6 +63,27 @@ def test_nothing_is_dropped_and_processes_agree_with_one():
     assert "enhanced_pesq_nb: Buffer needs" in scores["failures"][2]
     alone = score_pairs(pairs, metrics, sample_rate=RATE, workers=1, progress=False)
     pd.testing.assert_frame_equal(alone, scores, rtol=1e-12)
+
+
+def test_pairs_are_scored_while_the_next_one_is_made(tmp_path, monkeypatch):
+    scored, threads = tmp_path / "scored", set()
+
+    def leave_a_trace(clean: np.ndarray, enhanced: np.ndarray, sample_rate: int) -> float:
+        scored.touch()
+        return 1.0
+
+    def made() -> Iterator[WavePair]:
+        for number in range(6):
+            threads.add(threading.current_thread())  # torch's settings are those of a thread
+            deadline = time.monotonic() + 60
+            while number == 5 and not scored.exists() and time.monotonic() < deadline:
+                time.sleep(0.05)
+            yield WavePair(f"{number}, {scored.exists()}", noise(0), noise(number))
+
+    monkeypatch.setitem(METRICS, "trace", METRICS["stoi"]._replace(function=leave_a_trace))
+    names = list(score_pairs(made(), ["trace"], sample_rate=RATE, workers=2, progress=False, count=6)["name"])
+    assert [name[0] for name in names] == list("012345") and names[5] == "5, True"
+    assert threads == {threading.main_thread()}
 
 
 def test_noisy_is_optional_and_lengths_may_differ_by_10_ms():
@@ -125,7 +149,7 @@ def test_works_from_a_script_without_main_guard_and_without_torch(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
         "import sys, numpy as np\n"
-        "from gtcrn.metrics import WavePair, score_pairs\n"
+        "from gtcrn.metrics import METRICS, WavePair, score_pairs\n"
         "wave = np.random.default_rng(0).standard_normal(16000) * 0.1\n"
         "pairs = [WavePair(str(i), wave, wave + 0.1 * wave[::-1]) for i in range(3)]\n"
         "print(len(score_pairs(pairs, ['si_sdr'], sample_rate=16000, workers=2)))\n"

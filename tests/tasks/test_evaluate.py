@@ -1,14 +1,18 @@
-"""task=evaluate of finished audio: which files belong together, and their names."""
+"""task=evaluate: which finished files belong together, their names, and files that are scored as they are enhanced."""
 
 import os
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from fixtures.commands import compose
+from torch import nn
 
 from gtcrn.data import audio
 from gtcrn.errors import UserError
 from gtcrn.metrics import score_pairs
+from gtcrn.tasks import evaluate
 from gtcrn.tasks.evaluate import finished_pairs
 
 
@@ -70,3 +74,30 @@ def test_names_that_are_no_utf8_are_scored(folders):
         os.rename(folders / folder / "c.wav", os.fsencode(folders / folder) + b"/caf\xe9.wav")
     scores = score_pairs(found(f"enhanced={folders}/out", f"clean={folders}/ref"), ["si_sdr"], workers=1)
     assert scores["name"].tolist() == ["a b", "caf\\udce9"] and scores["enhanced_si_sdr"].min() > 100
+
+
+class Copy(nn.Linear):
+    sample_rate = 16000
+
+    def forward(self, wave):
+        return wave, {}
+
+
+def test_files_are_scored_before_the_next_one_is_enhanced(tmp_path, monkeypatch):
+    class Seen(Exception):
+        pass
+
+    def score(pairs, *_, count, **__):
+        written = []
+        for pair in pairs:
+            written.append((pair.name, len(list((tmp_path / "enhanced").iterdir()))))
+        raise Seen(written, count)
+
+    wave = torch.zeros(1, 1600)
+    items = [{"name": [name], "noisy": wave, "clean": wave, "snr": 5.0} for name in "abc"]
+    data = SimpleNamespace(dataset=lambda split: items, test_loader=lambda: items)
+    monkeypatch.setattr(evaluate, "score_pairs", score)
+    with pytest.raises(Seen) as seen:
+        chosen = SimpleNamespace(test=["si_sdr"], test_files=2, workers=2)
+        evaluate.evaluate_split(Copy(1, 1), data, "test", chosen, tmp_path)
+    assert seen.value.args == ([("a", 1), ("b", 2)], 2)
