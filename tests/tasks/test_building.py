@@ -12,7 +12,7 @@ from gtcrn import tasks
 from gtcrn.errors import UserError
 from gtcrn.models import dtln, gtcrn, light_v3, micro
 from gtcrn.models.pretrained import load, to_official
-from gtcrn.tasks.building import build, build_enhancer, load_or_build
+from gtcrn.tasks.building import build, build_enhancer, load_or_build, placed
 
 
 @pytest.fixture
@@ -177,3 +177,10 @@ def test_what_the_machine_refuses_is_not_put_down_to_a_key(tmp_path):
 def test_a_model_that_is_no_enhancer_is_refused():
     with pytest.raises(UserError, match="model._target_=torch.nn.Identity: makes no Enhancer but Identity"):
         build_enhancer(OmegaConf.create({"model": {"_target_": "torch.nn.Identity"}}).model)
+
+
+def test_a_device_that_is_not_there_is_told_in_a_line():
+    assert placed(micro.build(), "cpu").core.erb.erb_fc.weight.device.type == "cpu"
+    with pytest.raises(UserError, match="^device=gpu1: .*") as error:
+        placed(micro.build(), "gpu1")
+    assert "\n" not in str(error.value)

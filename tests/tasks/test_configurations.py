@@ -148,3 +148,20 @@ def test_several_experiments_at_once():
 def test_limit_comes_last(name):
     cfg = compose(f"experiment={name}", "debug=limit")
     assert (cfg.trainer.max_epochs, cfg.data.batch_size, cfg.metrics.test_files) == (1, 2, 4)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "batch", "workers"),
+    [
+        ([], 8, 2),
+        (["trainer=gpu"], 64, "auto"),
+        (["trainer=ddp"], 64, "auto"),
+        (["trainer=gpu", "data.batch_size=16"], 16, "auto"),
+        (["trainer=gpu", "experiment=gtcrn_vctk_demand"], 4, "auto"),
+        (["trainer=gpu", "experiment=light_v3_vctk_demand"], 8, "auto"),
+        (["trainer=gpu", "data=demo"], 4, 0),
+    ],
+)
+def test_a_gpu_gets_larger_batches_unless_one_is_named(overrides, batch, workers):
+    data = compose("data=vctk_demand", *overrides).data
+    assert (data.batch_size, data.num_workers) == (batch, workers)

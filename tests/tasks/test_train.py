@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 import torch
 import yaml
-from fixtures.commands import compose
+from fixtures.commands import compose, run_command
 from omegaconf import OmegaConf
 
 from gtcrn.errors import UserError
@@ -85,6 +85,25 @@ def test_init_from_and_resume_exclude_one_another():
     told = refusal(train.check_beginning, composed("init_from=a.ckpt", "resume=b/checkpoints/last.ckpt"))
     assert "resume goes on with a run, init_from begins one; leave one of them out" in told
     train.check_beginning(composed("init_from=a.ckpt", "resume=auto"))
+
+
+def test_what_is_compiled_takes_no_kernels():
+    told = refusal(train.check_beginning, composed("kernels=numba", "training.compile=default"))
+    assert told.startswith("kernels=numba with training.compile=default: what is compiled computes with PyTorch's")
+    train.check_beginning(composed("training.compile=default"))
+
+
+@pytest.mark.slow
+def test_devices_share_a_batch_in_half_precision(tmp_path):
+    tiny = "model=dtln model.lstm_size=8 model.basis_size=12 model.n_fft=64 model.hop_length=16 evaluate=false".split()
+    short = "trainer.max_epochs=1 data.train_files=8 data.validation_files=2 data.test_files=2".split()
+    quiet = "logger=csv callbacks=none metrics.validation=[] monitor=val/loss".split()
+    two = "trainer=ddp trainer.accelerator=cpu trainer.devices=2 trainer.accumulate_grad_batches=2".split()
+    result = run_command(tmp_path, *tiny, *short, *quiet, *two, "data.batch_size=2")
+    assert result.returncode == 0, result.stderr
+    assert "batch: 2 devices × 2 accumulated × 2 = 8 crops, 16.0 s of audio a step" in result.stdout
+    (last,) = tmp_path.rglob("last.ckpt")
+    assert read_checkpoint(last)["global_step"] == 1
 
 
 def test_what_is_frozen_is_counted(caplog):
