@@ -16,9 +16,14 @@ def irfft(spec: Tensor) -> Tensor:
     return torch.fft.irfft(torch.complex(spec[:, 0], spec[:, 1]))[:, None]
 
 
+def power(spec: Tensor, eps: float = 1e-12) -> Tensor:
+    """Return the power |S|² + eps, (B, T, F), of spectra (B, 2, T, F)."""
+    return spec[:, 0].square() + spec[:, 1].square() + eps
+
+
 def magnitude(spec: Tensor, eps: float = 1e-12) -> Tensor:
     """Return the magnitude (B, T, F) of spectra (B, 2, T, F); `eps` in the root keeps gradients finite in silence."""
-    return torch.sqrt(spec[:, 0].square() + spec[:, 1].square() + eps)
+    return torch.sqrt(power(spec, eps))
 
 
 def magnitude_and_parts(spec: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gtcrn.dsp.spectra import magnitude
+from gtcrn.dsp.spectra import magnitude, power
 from gtcrn.errors import UserError
 from gtcrn.losses.loss import Signals, Term
 
@@ -60,14 +60,15 @@ class CompressedComplex(SpectralTerm):
 
     def _compressed(self, signals: Signals) -> Tensor:
         spec = self.spectrum(signals)
-        return spec / magnitude(spec)[:, None] ** (1 - self.compression)
+        return spec * power(spec)[:, None] ** ((self.compression - 1) / 2)
 
 
 class CompressedMagnitude(SpectralTerm):
     """The term mean (|S|^c - |T|^c)²."""
 
     def forward(self, estimate: Signals, target: Signals) -> Tensor:
-        compressed, wanted = (magnitude(self.spectrum(signals)) ** self.compression for signals in (estimate, target))
+        # a root of the power, not a power of the magnitude, which is a root itself
+        compressed, wanted = (power(self.spectrum(signals)) ** (self.compression / 2) for signals in (estimate, target))
         return F.mse_loss(compressed, wanted)
 
 
