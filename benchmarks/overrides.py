@@ -69,6 +69,8 @@ SETTINGS = {
     "enhance": f"task=enhance {_MODEL} input=HERE/pairs/noisy output=HERE/enhanced",
     "export": f"task=export {_MODEL} format=onnx_wave",
     "profile": "task=profile model=micro",
+    "profile training": "task=profile profile=training model=micro model.channels=4 model.stacks=1 model.blocks=1 "
+    "profile.threads=[1] profile.batch=[1] profile.seconds=[0.5] profile.width=[1] profile.rounds=1",
     "profile data": f"task=profile profile=data {_DEMO} profile.manifest_rows=1000",
     "profile latency": f"task=profile profile=latency {_MODEL} profile.files=[HERE/micro.onnx] profile.seconds=0.2",
     "profile quantization": f"task=profile profile=quantization {_MODEL} profile.calibration=HERE/speech "
@@ -103,6 +105,7 @@ GROUPS = {
     ),  # fmt: skip
     "evaluate": ("data", "metrics"),
     "profile": ("model", "profile"),
+    "profile training": ("model", "loss", "optimizer", "profile"),
     "profile data": ("data", "profile"),
     "profile latency": ("profile",),
     "profile quantization": ("profile",),

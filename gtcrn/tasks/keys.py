@@ -162,8 +162,8 @@ class ExportKeys(Keys):
 class ProfileKeys(Keys):
     model: Model | RowsKeys
     data: Any  # profile=data checks it
-    loss: Any  # profile=training checks them
-    optimizer: Any
+    loss: Annotated[dict, Built("gtcrn.losses.Loss")]
+    optimizer: Annotated[dict, Built("torch.optim.Optimizer")]
     metrics: MetricsKeys
     profile: Annotated[dict, Built("")]
     ckpt: str | None

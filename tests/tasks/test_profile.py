@@ -363,6 +363,8 @@ def test_speed_of_training_of_several_models(profiled, settings):
         ("ckpt=best.ckpt", "ckpt=best.ckpt: profile=training needs no weights, only model=; leave it out"),
         ("profile.rows=[nope]", "profile.rows: nope is none of model=all's: gtcrn, light_v3_offline, "),
         ("loss.terms.sisdr.weight=-1", "sisdr"),
+        ("~loss", "loss is missing: task=profile needs it"),
+        ("optimizer.lr=0", "optimizer.lr=0: must be a number above 0"),
     ],
 )
 def test_mistakes_about_speed_of_training_are_named(profiled, settings, override, message):
