@@ -12,7 +12,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 import soundfile
-from fixtures.commands import compose, start_command
+from fixtures.commands import compose, run_command, start_command
 
 from gtcrn.data.vctk_demand import VctkDemand
 from gtcrn.errors import UserError
@@ -44,10 +44,6 @@ def address(tmp_path):
         server.shutdown()
 
 
-def start(folder, *overrides):
-    return start_command(folder, "task=download", *overrides)
-
-
 def unknown(*names):
     """Return overrides that drop the known sizes and checksums of these archives."""
     return [f"download.archives.{name}.{key}=null" for name in names for key in ("bytes", "md5", "files")]
@@ -58,23 +54,21 @@ def test_a_corpus_arrives(tmp_path, address):
     archives = unknown("clean_testset_wav", "noisy_testset_wav", "logfiles")
     overrides = ("output=corpus", "download.parts=[testset,logfiles]", f"download.url={address}", *archives)
     for skipped in (0, 2):
-        process = start(tmp_path, *overrides)
-        shown, errors = process.communicate(timeout=300)
-        assert process.returncode == 0, errors
-        assert "licence: CC BY 4.0" in shown
-        assert re.search(r"^ +noisy_testset_wav +2 +0\.01 *$", shown, re.M)
-        assert re.search(r"^ +logfiles +1 +– *$", shown, re.M)
-        assert shown.endswith("next: gtcrn data=vctk_demand data.root=corpus\n")
-        assert shown.count("complete with 2 files, skipped") == skipped
+        result = run_command(tmp_path, "task=download", *overrides)
+        assert result.returncode == 0, result.stderr
+        assert "licence: CC BY 4.0" in result.stdout
+        assert re.search(r"^ +noisy_testset_wav +2 +0\.01 *$", result.stdout, re.M)
+        assert re.search(r"^ +logfiles +1 +– *$", result.stdout, re.M)
+        assert result.stdout.endswith("next: gtcrn data=vctk_demand data.root=corpus\n")
+        assert result.stdout.count("complete with 2 files, skipped") == skipped
     assert [pair.snr for pair in VctkDemand(tmp_path / "corpus", ["28spk"], ["p226"]).pairs("test")] == [17.5, 12.5]
 
 
 def test_mistakes_are_told_in_a_line(tmp_path):
-    process = start(tmp_path, "output=corpus", "download.parts=[testsets]")
-    shown, errors = process.communicate(timeout=300)
-    assert process.returncode == 2 and "Traceback" not in shown
+    result = run_command(tmp_path, "task=download", "output=corpus", "download.parts=[testsets]")
+    assert result.returncode == 2 and "Traceback" not in result.stdout
     choices = "testset, logfiles, trainset_28spk, trainset_56spk"
-    assert errors == f"error: download.parts names testsets; choose from {choices}\n"
+    assert result.stderr == f"error: download.parts names testsets; choose from {choices}\n"
 
 
 @pytest.mark.parametrize(
@@ -103,7 +97,8 @@ def test_what_is_wrong_is_named(perform, tmp_path, address, overrides, message):
 def test_an_interruption_is_told_in_a_line(tmp_path):
     """Ctrl-C is pressed while the task waits for a server that accepts the connection and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        process = start(tmp_path, "output=corpus", f"download.url=http://127.0.0.1:{silent.getsockname()[1]}")
+        url = f"download.url=http://127.0.0.1:{silent.getsockname()[1]}"
+        process = start_command(tmp_path, "task=download", "output=corpus", url)
         connection, _ = silent.accept()
         connection.recv(1)
         process.send_signal(signal.SIGINT)

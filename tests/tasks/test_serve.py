@@ -7,7 +7,7 @@ from pathlib import Path
 
 import onnx
 import pytest
-from fixtures.commands import start_command
+from fixtures.commands import run_command, start_command
 from onnx import TensorProto, helper
 
 from gtcrn.web import serving
@@ -24,14 +24,11 @@ def model(tmp_path) -> Path:
     return tmp_path / "same.onnx"
 
 
-def start(folder: Path, *overrides: str) -> subprocess.Popen:
-    return start_command(folder, "task=serve", "browser=false", *overrides, stderr=subprocess.STDOUT)
-
-
 def test_from_the_command_to_ctrl_c(tmp_path, model):
     if not serving.is_installed():
         pytest.skip("the page needs onnxruntime-web, which task=serve installs")
-    with start(tmp_path, f"models={model.parent}", "port=0") as process:
+    overrides = ("task=serve", "browser=false", f"models={model.parent}", "port=0")
+    with start_command(tmp_path, *overrides, stderr=subprocess.STDOUT) as process:
         line = process.stdout.readline()
         url = next(word for word in line.split() if word.startswith("http://127.0.0.1:"))
         assert "shows same" in line
@@ -50,6 +47,5 @@ def test_from_the_command_to_ctrl_c(tmp_path, model):
     ],
 )
 def test_mistakes_are_told_in_a_line(tmp_path, model, overrides, message):
-    with start(tmp_path, *overrides) as process:
-        output, _ = process.communicate(timeout=60)
-    assert process.returncode == 2 and message in output and "Traceback" not in output
+    result = run_command(tmp_path, "task=serve", "browser=false", *overrides)
+    assert result.returncode == 2 and message in result.stderr and "Traceback" not in result.stderr

@@ -1,6 +1,11 @@
-"""One process of a run on several devices, which test_several_devices.py starts; see its arguments there."""
+"""A run in one process and another on two nodes, each a process of its own; test_several_devices.py compares them.
+
+python several_devices.py ROOT FOLDER PORT
+"""
 
 import json
+import multiprocessing
+import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -42,12 +47,15 @@ class Journal(pl.Callback):
         self.gradients.append({name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None})
 
 
-def main(root: str, cache: str, output: str, nodes: int) -> None:
+def train(root: str, folder: Path, port: str, nodes: int, rank: int) -> None:
+    """Train in the role of a node; gloo joins the nodes on loopback."""
+    if nodes > 1:
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "NODE_RANK": str(rank), "LOCAL_RANK": "0"}
     torch.set_num_threads(1)
     torch.manual_seed(0)
     data = vctk_demand(
         root, ["28spk"], [], ["p287_005", "p287_006"], "validation", None, sample_rate=16000, segment_seconds=1.0,
-        batch_size=4 // nodes, num_workers=0, seed=7, cache_dir=cache,
+        batch_size=4 // nodes, num_workers=0, seed=7, cache_dir=folder / "cache",
     )  # fmt: skip
     data.setup(("train", "validation"))
     loss = Loss({"sisdr": SISDR(0.5), "magnitude": CompressedMagnitude(70, 0.3, 512, 256)})
@@ -60,11 +68,24 @@ def main(root: str, cache: str, output: str, nodes: int) -> None:
         use_distributed_sampler=False,
     )  # fmt: skip
     trainer.fit(module, datamodule=SpeechDataModule(data))
+    output = folder / f"{nodes}_{rank}"
     torch.save({"weights": module.state_dict(), "gradients": journal.gradients}, f"{output}.pt")
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
     told = {"items": journal.items, "metrics": metrics, "steps": trainer.global_step, "rank": trainer.global_rank}
     Path(f"{output}.json").write_text(json.dumps(told))
 
 
+def main(root: str, folder: str, port: str) -> None:
+    fork = multiprocessing.get_context("fork")  # PyTorch is imported once for all of them
+    for nodes in (1, 2):
+        processes = [fork.Process(target=train, args=(root, Path(folder), port, nodes, rank)) for rank in range(nodes)]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join()
+        if any(process.exitcode for process in processes):
+            sys.exit(1)
+
+
 if __name__ == "__main__":
-    main(*sys.argv[1:4], int(sys.argv[4]))
+    main(*sys.argv[1:])
