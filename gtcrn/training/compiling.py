@@ -21,6 +21,8 @@ def check_compiler(mode: str, device: torch.device) -> None:
             f"training.compile={mode}: nothing can be compiled for {device} on this machine "
             f"({reason_of(error)}); install a C++ compiler, or set training.compile=null"
         ) from error
+    if mode == "reduce-overhead" and device.type != "cuda":
+        log.info("training.compile=reduce-overhead: CUDA graphs need a GPU; on %s it is the same as default", device)
 
 
 def reason_of(error: Exception) -> str:
@@ -40,4 +42,4 @@ def compile_core(core: nn.Module, mode: str) -> None:
     core.compile(mode=mode, dynamic=False)
     recurrent = sum(isinstance(part, nn.RNNBase) for part in core.modules())
     left_out = f" but for its {recurrent} recurrent layers, which torch.compile leaves as they are" if recurrent else ""
-    log.info("compile=%s: %s trains compiled%s; the first steps take minutes", mode, type(core).__name__, left_out)
+    log.info("compile=%s: %s trains compiled%s; the first step may take minutes", mode, type(core).__name__, left_out)

@@ -81,14 +81,14 @@ class SupervisedModule(pl.LightningModule):
                 "trainer.precision=16-mixed scales the gradients, which a fused optimizer undoes too late to limit "
                 f"their norm: set {self.fused[0]}.fused=false, or trainer.precision=bf16-mixed"
             )
+        if self.compile_mode == "reduce-overhead" and trainer.accumulate_grad_batches > 1:
+            raise UserError(
+                f"training.compile=reduce-overhead with trainer.accumulate_grad_batches="
+                f"{trainer.accumulate_grad_batches}: CUDA graphs overwrite the gradients that are to accumulate; "
+                "set training.compile=default"
+            )
         if self.compile_mode:
             check_compiler(self.compile_mode, trainer.strategy.root_device)
-            if self.compile_mode == "reduce-overhead" and trainer.accumulate_grad_batches > 1:
-                raise UserError(
-                    f"training.compile=reduce-overhead with trainer.accumulate_grad_batches="
-                    f"{trainer.accumulate_grad_batches}: CUDA graphs overwrite the gradients that are to accumulate; "
-                    "set training.compile=default"
-                )
 
     def on_fit_start(self) -> None:
         if self.compile_mode:

@@ -1,5 +1,6 @@
 """A compiled core trains as the plain one does, is saved under the same keys, and is refused where it can't be."""
 
+import logging
 import shutil
 from functools import partial
 from pathlib import Path
@@ -113,12 +114,16 @@ def test_what_fails_to_compile_is_told_in_a_line(monkeypatch):
     assert "\n" not in f"{before.value}{during.value}"
 
 
-def test_what_cannot_be_compiled_is_told(graphs, tmp_path):
+def test_what_cannot_be_compiled_is_told(graphs, tmp_path, caplog):
+    caplog.set_level(logging.INFO, "gtcrn")
     trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, accumulate_grad_batches=2)
     module = SupervisedModule(micro.build(), LOSS, compile="reduce-overhead")
     with pytest.raises(UserError, match="CUDA graphs overwrite the gradients that are to accumulate"):
         module.check_trainer(trainer)
     SupervisedModule(micro.build(), LOSS, compile="default").check_trainer(trainer)
+    assert "CUDA graphs need a GPU" not in caplog.text
+    check_compiler("reduce-overhead", torch.device("cpu"))
+    assert "CUDA graphs need a GPU; on cpu it is the same as default" in caplog.text
     with pytest.raises(UserError, match="training.compile=default with training=qat: integers are simulated"):
         QuantizationModule(micro.build(), LOSS, compile="default").check_trainer(trainer)
     teacher = {"gtcrn": {"model": {"build": "gtcrn.models.micro.build", "knobs": {}}}}

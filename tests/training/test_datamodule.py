@@ -7,9 +7,11 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import pytorch_lightning as pl
+import torch
 from torch.utils.data import get_worker_info
 
 from gtcrn.errors import UserError
@@ -20,6 +22,13 @@ from gtcrn.training.datamodule import SpeechDataModule
 from gtcrn.training.supervised import SupervisedModule
 
 ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("kind", ["cpu", "cuda"])
+def test_batches_are_pinned_for_a_gpu_alone(mini_data, kind):
+    module, strategy = SpeechDataModule(mini_data()), SimpleNamespace(root_device=torch.device(kind))
+    module.trainer = SimpleNamespace(global_rank=0, world_size=1, strategy=strategy)
+    assert module.train_dataloader().pin_memory == (kind == "cuda")
 
 
 @pytest.mark.filterwarnings("ignore")
