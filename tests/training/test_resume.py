@@ -109,6 +109,7 @@ ENDS = [("before the epoch's checkpoint", 3), ("after the epoch's checkpoint", 6
 BY_STEPS = [("after the epoch's checkpoint", 3), ("in the validation", 4), ("before the epoch's checkpoint", 6)]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     ("length", "stops", "minutes", "workers", "ema_decay"),
