@@ -55,10 +55,12 @@ def terminal(profile: Profile) -> list[rich.table.Table]:
 
 def _tables(profile: Profile) -> list[Table]:
     like = _like_first(profile.steps, "batch", "seconds", "width")
+    first = _like_first(like, "threads")
     return [
         ("CPU time of a step of training", *_cpu(profile.steps)),
         ("throughput", *_throughput(like)),
-        ("where the time of a step goes, and what ran", *_parts(_like_first(like, "threads"))),
+        ("CPU time of the parts of a step", *_parts(first)),
+        ("what ran", *_what_ran(first)),
         (f"a file of {FILE_SECONDS} s on one thread", *_files(profile.files)),
     ]
 
@@ -93,12 +95,22 @@ def _throughput(steps: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
 
 
 def _parts(steps: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    rows = [[row["model"], row["form"], *(_ms(row[part]) for part in PARTS)] for _, row in steps.iterrows()]
+    return ["model", "form", *(f"{part}\nms" for part in PARTS)], rows
+
+
+def _what_ran(steps: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     rows = [
-        [row["model"], row["form"], *(_ms(row[part]) for part in PARTS), _number(row["memory_bytes"] / 2**20, ",.0f"),
-         f"{row['operators']:,}", row["kernels"]]
+        [
+            row["model"],
+            row["form"],
+            _number(row["memory_bytes"] / 2**20, ",.0f"),
+            f"{row['operators']:,}",
+            row["kernels"],
+        ]
         for _, row in steps.iterrows()
-    ]  # fmt: skip
-    return ["model", "form", *(f"{part}\nms" for part in PARTS), "memory\nMiB", "operators", "kernels"], rows
+    ]
+    return ["model", "form", "memory\nMiB", "operators", "kernels"], rows
 
 
 def _files(files: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
@@ -123,20 +135,22 @@ def _number(value: float, shape: str) -> str:
 
 
 def figure(steps: pd.DataFrame) -> Figure:
-    """Draw a row for each model: the parts of a step of each form, and how steps grow with batch, length and width."""
-    models = list(steps["model"].unique())
-    forms = list(steps["form"].unique())
+    """Draw a row for each model: the parts of a step of each form, and its growth with batch, length and width."""
+    models, forms = list(steps["model"].unique()), list(steps["form"].unique())
+    growing = [key for key in GROWING if steps[key].nunique() > 1]
     with matplotlib.rc_context(OPEN_STYLE):
-        result = Figure(figsize=(12, 0.5 + 2.5 * len(models)), dpi=150, layout="constrained")
-        panels = result.subplots(len(models), 1 + len(GROWING), squeeze=False)
+        result = Figure(figsize=(5 + 2.8 * len(growing), 0.6 + 2.4 * len(models)), dpi=150, layout="constrained")
+        panels = result.subplots(len(models), 1 + len(growing), squeeze=False)
         for row, model in zip(panels, models):
             own = steps[steps["model"] == model]
             _draw_parts(row[0], _like_first(own, *SETTING))
             row[0].set_title(model, loc="left", fontweight="bold")
-            for panel, key in zip(row[1:], GROWING):
+            for panel, key in zip(row[1:], growing):
                 _draw_growth(panel, _like_first(own, *(name for name in SETTING if name != key)), key, forms)
         result.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper left", ncols=4, frameon=False)
-        result.legend(*panels[0, 1].get_legend_handles_labels(), loc="outside upper right", ncols=3, frameon=False)
+        if growing:
+            handles = panels[0, 1].get_legend_handles_labels()
+            result.legend(*handles, loc="outside upper right", ncols=3, frameon=False)
     return result
 
 
