@@ -14,7 +14,7 @@ import inspect
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from math import isfinite
+from math import inf, isfinite
 from pathlib import Path
 from pkgutil import resolve_name
 from types import NoneType, UnionType
@@ -164,8 +164,9 @@ def check_object(config: dict, allowed: Sequence[Any], key: str) -> None:
 
 def _stricter(target: Callable[..., Any], name: str) -> Any:
     """Return what a key of the target must be beyond what its annotation says, None for no more than that."""
+    made = target if inspect.isclass(target) else getattr(target, "__annotations__", {}).get("return")
     for (of, key), annotation in keys.STRICTER.items():
-        if key == name and inspect.isclass(target) and issubclass(target, resolve_name(of)):
+        if key == name and inspect.isclass(made) and issubclass(made, resolve_name(of)):
             return annotation
     return None
 
@@ -198,7 +199,9 @@ def _fits_one(value: Any, annotation: Any) -> bool:
 
 
 def _within(value: Any, bound: Any) -> bool:
-    return not isinstance(bound, Bound) or value > bound.least or bound.included and value == bound.least
+    if not isinstance(bound, Bound):
+        return True
+    return bound.least < value <= bound.most or bound.included and value == bound.least
 
 
 def _is(annotation: Any, kind: type) -> bool:
@@ -223,7 +226,9 @@ def _named(annotation: Any, many: bool = False) -> str:
     if get_origin(annotation) is Literal:
         return f"one of {', '.join(map(str, inner))}" if len(inner) > 1 else str(inner[0])
     if bounds := [part for part in inner if isinstance(part, Bound)]:
-        return f"{_named(inner[0], many)} {'of at least' if bounds[0].included else 'above'} {bounds[0].least}"
+        least, included, most = bounds[0]
+        limits = f"from {least} to {most}" if most < inf else f"{'of at least' if included else 'above'} {least}"
+        return f"{_named(inner[0], many)} {limits}"
     if _is(annotation, tuple) and ... not in inner:
         return f"a list of {len(inner)} {_named(inner[0], many=True)}"
     if _is(annotation, Sequence):

@@ -5,14 +5,16 @@ A class is a section of the configuration, and `gtcrn.tasks.checking` holds the 
 
 from __future__ import annotations
 
+from math import inf
 from typing import Annotated, Any, Literal, NamedTuple, get_type_hints
 
 
 class Bound(NamedTuple):
-    """The smallest number that is allowed, or, if it is not `included`, above which one must lie."""
+    """The smallest number that is allowed, or, if it is not `included`, above which one must lie, and the largest."""
 
     least: float
     included: bool = True
+    most: float = inf
 
 
 class Built(NamedTuple):
@@ -27,6 +29,8 @@ class Section:
 
 Count = Annotated[int, Bound(1)]
 Index = Annotated[int, Bound(0)]
+Seed = Annotated[int, Bound(0, most=2**32 - 1)]  # as numpy takes it
+MANY = 1024  # processes or threads: more than a machine has, fewer than it stumbles over
 Positive = Annotated[float, Bound(0, included=False)]
 Unused = Annotated[Any, "unused"]  # a group that this task leaves alone
 
@@ -39,6 +43,9 @@ STRICTER = {
     ("gtcrn.training.callbacks.EarlyStopping", "patience"): Count,
     ("gtcrn.training.callbacks.ValidationClips", "count"): Index,
     ("gtcrn.training.callbacks.ValidationClips", "every"): Count,
+    ("gtcrn.data.speech.SpeechData", "seed"): Seed,
+    ("gtcrn.data.speech.SpeechData", "num_workers"): Annotated[int, Bound(0, most=MANY)] | Literal["auto"],
+    ("gtcrn.data.speech.SpeechData", "prefetch"): Annotated[int, Bound(1, most=MANY)],
     ("torch.optim.Optimizer", "lr"): Positive,
     ("torch.optim.Optimizer", "weight_decay"): Annotated[float, Bound(0)],
     ("torch.optim.Optimizer", "betas"): tuple[float, float],
@@ -70,7 +77,7 @@ class MetricsKeys(Section):
     validation_files: Count
     test: list[str]
     test_files: Count | None
-    workers: int
+    workers: Annotated[int, Bound(1, most=MANY)] | Literal[-1]
 
 
 class RowsKeys(Section):
@@ -91,9 +98,9 @@ class Keys(Section):
     trainer: Unused
     callbacks: Unused
     logger: Unused
-    seed: Index
+    seed: Seed
     padding: Literal["zeros", "reflect", "none"] | None
-    threads: Count
+    threads: Annotated[int, Bound(1, most=MANY)]
     kernels: Literal["auto", "numba", "torch"]
     trust: bool
     imports: list[str]
@@ -176,7 +183,7 @@ class PrepareKeys(Keys):
     output: str | None
     speaker: str | None
     max_files: Count | None
-    workers: Count | None
+    workers: Annotated[int, Bound(1, most=MANY)] | None
     shard_index: Index
     shard_count: Count
     skip_existing: bool
@@ -209,7 +216,7 @@ class ReportKeys(Keys):
 class ServeKeys(Keys):
     model: Unused
     models: str | list[str] | None
-    port: Index
+    port: Annotated[int, Bound(0, most=65535)]
     browser: bool
 
 

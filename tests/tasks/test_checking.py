@@ -51,6 +51,8 @@ def test_what_fits(value, annotation):
         ({"dry": "a"}, str | Mapping[str, float], "key.dry=a: must be a number"),
         ("ones", Literal["zeros", "none"] | None, "key=ones: must be one of zeros, none or null"),
         (0, keys.Count | None, "key=0: must be a whole number of at least 1 or null"),
+        (-1, keys.Seed, "key=-1: must be a whole number from 0 to 4294967295"),
+        (2**32, keys.Seed, "key=4294967296: must be a whole number from 0 to 4294967295"),
         (0, keys.Positive, "key=0: must be a number above 0"),
         ({"a": 1}, int, 'key={"a": 1}: must be a whole number'),
         (5, keys.Data, "key=5: must be a choice of its group, with a _target_"),
@@ -131,7 +133,17 @@ def test_what_may_be_added(command, overrides):
         (["task=report", "model=micro"], "model=micro: has no effect in task=report; leave it out"),
         (["task=download", "model.r=8"], "model.r=8: has no effect in task=download; leave it out"),
         (["task=serve", "model=micro"], "model=micro: has no effect in task=serve; leave it out"),
-        (["task=serve", "port=-1"], "port=-1: must be a whole number of at least 0"),
+        (["task=serve", "port=-1"], "port=-1: must be a whole number from 0 to 65535"),
+        (["task=serve", "port=65536"], "port=65536: must be a whole number from 0 to 65535"),
+        # what numpy, PyTorch and joblib can't take, or what would start processes until the machine gives up
+        (["seed=1000000000000"], "seed=1000000000000: must be a whole number from 0 to 4294967295"),
+        (["data.seed=-1"], "data.seed=-1: must be a whole number from 0 to 4294967295"),
+        (["threads=1000000000000"], "threads=1000000000000: must be a whole number from 1 to 1024"),
+        (["data.num_workers=1000000000000"], "data.num_workers=1000000000000: must be a whole number from 0 to 1024"),
+        (["data.prefetch=1000000000000"], "data.prefetch=1000000000000: must be a whole number from 1 to 1024"),
+        (["metrics.workers=1000000000000"], "metrics.workers=1000000000000: must be a whole number from 1 to 1024"),
+        (["metrics.workers=0"], "metrics.workers=0: must be a whole number from 1 to 1024 or -1"),
+        (["task=prepare", "workers=100000000"], "workers=100000000: must be a whole number from 1 to 1024 or null"),
     ],
 )
 def test_told_before_the_work(command, overrides, told):
