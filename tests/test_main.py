@@ -22,7 +22,7 @@ def imported(stderr: str) -> set[str]:
         (["model.witdh_mult=1"], "error: model.witdh_mult: there is no such key; did you mean width_mult?"),
         (["model=ligth_v3"], "error: model=ligth_v3: there is no such choice; did you mean light_v3?"),
         (["task=evalute"], "error: task=evalute: there is no such choice; did you mean evaluate?"),
-        (["seed=-1"], "error: seed=-1: must be a whole number of at least 0"),
+        (["seed=-1"], "error: seed=-1: must be a whole number from 0 to 4294967295"),
         (["task=enhance", "level=loud"], "error: level=loud: must be one of as_is, normalise"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
