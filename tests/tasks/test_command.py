@@ -36,7 +36,7 @@ def test_help(tmp_path):
         (("task=profile", "model.width_mult=0.1"), "model.width_mult=0.1: must lie between"),
         (("task=profile", "model.r=abc"), "model.r=abc: must be a whole number or null"),
         (("model=all",), "model=all is for task=profile: name one model"),
-        (("seed=-1",), "seed=-1: must be a whole number of at least 0"),
+        (("seed=-1",), "seed=-1: must be a whole number from 0 to 4294967295"),
         (("data=vctk_demand",), "data.root"),
         (("data=vctk_demand", "data.root=nowhere"), "nowhere"),
         (("resume=nowhere.ckpt",), "resume=nowhere.ckpt: expected the checkpoints/last.ckpt of a run"),
