@@ -212,7 +212,7 @@ def profile_training(
     """Time steps of training of the model, or of rows of model=all; nothing is written before all are finished."""
     if cfg.ckpt:
         raise UserError(f"ckpt={cfg.ckpt}: profile=training needs no weights, only model=; leave it out")
-    lists = {"width": width, "threads": threads, "batch": batch, "seconds": seconds}
+    lists = {"threads": threads, "batch": batch, "seconds": seconds, "width": width}
     for key, values in {"forms": forms, "rows": rows, **lists}.items():
         if values == []:
             raise UserError(f"profile.{key}=[]: give at least one")
