@@ -32,8 +32,11 @@ def _fill(memory, length, pitch, x, first, frames, left, stride):
                     place[f] = row[f]
             else:
                 row = x[c, t]
-                for f in range(bins):
-                    memory[start + (f + left) % stride * length + (f + left) // stride] = row[f]
+                for phase in range(stride):
+                    first_bin = (phase - left) % stride
+                    place = memory[start + phase * length + (first_bin + left) // stride :]
+                    for n in range((bins - first_bin + stride - 1) // stride):
+                        place[n] = row[first_bin + n * stride]
 
 
 @kernel
@@ -86,8 +89,10 @@ def convolve(x, weight, bias, offsets, pitch, frames, reach, front, left, split,
                             for f in range(bins):
                                 out[f] = frame[f]
                         else:
-                            for f in range((r - cut) % merge, bins, merge):
-                                out[f] = row[t * pitch + (f + cut) // merge]
+                            first = (r - cut) % merge
+                            frame = row[t * pitch + (first + cut) // merge :]
+                            for n in range((bins - first + merge - 1) // merge):
+                                out[first + n * merge] = frame[n]
 
 
 @kernel
