@@ -50,7 +50,7 @@ def test_a_plus_that_is_not_needed(capsys, monkeypatch, typed):
         ("hydra.rnu.dir=x", "hydra.rnu: there is no such key; did you mean run?"),
         ("max_epochs=3", "max_epochs: there is no such key; did you mean trainer.max_epochs?"),
         ("data/denoisr=gate", "data/denoisr: there is no such key; did you mean data/denoiser?"),
-        ("optimizer.amsgrad=true", "lr, betas, weight_decay; to add it, type +optimizer.amsgrad=true"),
+        ("optimizer.amsgrad=true", "lr, betas, weight_decay, fused; to add it, type +optimizer.amsgrad=true"),
         ("model=ligth_v3", "model=ligth_v3: there is no such choice; did you mean light_v3?"),
         ("model=transformer", "model=transformer: there is no such choice; there are all, dtln, dtln_32k, "),
         ("task=evalute", "task=evalute: there is no such choice; did you mean evaluate?"),

@@ -185,7 +185,7 @@ def test_random_numbers_of_a_step_depend_on_nothing_before():
             accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
             enable_model_summary=False, callbacks=[StepSeeds(5), Draw()],
         )  # fmt: skip
-        trainer.fit(Module(Clock()), DataLoader([torch.ones(1)] * 3))
+        trainer.fit(Module(Clock()), DataLoader([{"noisy": torch.ones(1)}] * 3))
     assert drawn[:3] == drawn[3:] and len(set(drawn)) == 3
 
 
