@@ -20,10 +20,10 @@ BLOCK = 6144  # numbers of the frames that are computed together, so that they s
 
 
 class Conv2d(nn.Conv2d):
-    """torch's Conv2d: (B, C, T, F) -> (B, C', T', F')."""
+    """torch's Conv2d, (B, C, T, F) -> (B, C', T', F'), computed by a kernel where one is faster."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if not _fits(self, x, math.prod(self.weight.shape[1:])):
+        if not _fits(self, x, self.in_channels, math.prod(self.weight.shape[1:])):
             return super().forward(x)
         if _is_pointwise(self):
             return _pointwise(x, self.weight.flatten(1), self.bias)
@@ -31,11 +31,11 @@ class Conv2d(nn.Conv2d):
 
 
 class ConvTranspose2d(nn.ConvTranspose2d):
-    """torch's ConvTranspose2d: (B, C, T, F) -> (B, C', T', F')."""
+    """torch's ConvTranspose2d, (B, C, T, F) -> (B, C', T', F'), computed by a kernel where one is faster."""
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
         products = self.in_channels // self.groups * math.prod(self.kernel_size) // self.stride[1]
-        if output_size is not None or any(self.output_padding) or not _fits(self, x, products):
+        if output_size is not None or any(self.output_padding) or not _fits(self, x, self.in_channels, products):
             return super().forward(x, output_size)
         if _is_pointwise(self):
             return _pointwise(x, self.weight.flatten(1).T, self.bias)
@@ -45,18 +45,25 @@ class ConvTranspose2d(nn.ConvTranspose2d):
 
 def with_neighbours(x: Tensor, stack: nn.Module, conv: nn.Conv2d | nn.ConvTranspose2d) -> Tensor:
     """Return conv(stack(x)) of x (B, C, T, F), for a pointwise `conv` and the `stack` of each band with its two
-    neighbours, (B, 3C, T, F) ordered (channel, neighbour). A kernel computes it as one convolution of three taps.
+    neighbours, (B, 3C, T, F) ordered (channel, neighbour), as in GTCRN's subband feature extraction (section 2.2).
+
+    A kernel computes it as one convolution of three taps, unless a hook waits for one of the two.
     """
-    if hooked(stack) or hooked(conv) or not _fits(conv, x, conv.in_channels):
+    if hooked(stack) or hooked(conv) or not _fits(conv, x, conv.in_channels // 3, conv.in_channels):
         return conv(stack(x))
     weight = conv.weight if isinstance(conv, nn.Conv2d) else conv.weight.transpose(0, 1)  # (C', 3C, 1, 1)
     taps = _Taps(1, groups=1, stride=1, dilation=1, padding=(0, 1))
     return _Convolution.apply(x, weight.reshape(len(weight), -1, 1, 3), conv.bias, taps, None)
 
 
-def _fits(conv: nn.Conv2d | nn.ConvTranspose2d, x: Tensor, products: int) -> bool:
-    """Return whether a kernel computes it. products: of each output."""
+def _fits(conv: nn.Conv2d | nn.ConvTranspose2d, x: Tensor, channels: int, products: int) -> bool:
+    """Return whether a kernel computes it; whatever the layer refuses, it refuses itself.
+
+    channels: that x must have. products: of each output.
+    """
     if not compiled(x) or x.ndim != 4 or products > MOST_TAPS:
+        return False
+    if x.shape[1] != channels or x.dtype != conv.weight.dtype:
         return False
     reach = (conv.kernel_size[0] - 1) * conv.dilation[0] - 2 * conv.padding[0]
     frames = x.shape[2] + reach if conv.transposed else x.shape[2] - reach
@@ -78,7 +85,7 @@ class _Taps(NamedTuple):
     """How a convolution of weight (C', C / groups, taps over time, over frequency) gathers (B, C, T, F) into
     (B, C', T', F'), or a transposed one spreads the latter into the former."""
 
-    frames: int  # over time
+    height: int  # of the kernel, taps over time
     groups: int
     stride: int  # over frequency
     dilation: int  # over time
@@ -86,9 +93,11 @@ class _Taps(NamedTuple):
 
     @property
     def reach(self) -> int:
-        return (self.frames - 1) * self.dilation
+        """Return the frames from the first tap to the last."""
+        return (self.height - 1) * self.dilation
 
     def gather(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """Convolve: (B, C, T, F) -> (B, C', T', F')."""
         from gtcrn.kernels.compiled.convolution import convolve
 
         bins = (x.shape[3] + 2 * self.padding[1] - weight.shape[3]) // self.stride + 1
@@ -101,6 +110,7 @@ class _Taps(NamedTuple):
         return y
 
     def spread(self, y: Tensor, weight: Tensor, bias: Tensor, bins: int) -> Tensor:
+        """Convolve transposed: (B, C', T', F') -> (B, C, T, F) of so many bins F."""
         from gtcrn.kernels.compiled.convolution import convolve
 
         front, cut = self.reach - self.padding[0], self.padding[1]
@@ -110,9 +120,9 @@ class _Taps(NamedTuple):
         frames = self._block(inputs * pitch, x.shape[2])
         # bins of x that are alike modulo the stride make a row, in which every stride-th tap meets every bin of y
         rows = F.pad(weight, (0, steps * self.stride - weight.shape[3]))
-        rows = rows.view(self.groups, inputs, weight.shape[1], self.frames, steps, self.stride)
+        rows = rows.view(self.groups, inputs, weight.shape[1], self.height, steps, self.stride)
         rows = rows.permute(0, 2, 5, 1, 3, 4).reshape(self.groups, weight.shape[1] * self.stride, -1)
-        channel, frame, step = np.ogrid[:inputs, : self.frames, :steps]
+        channel, frame, step = np.ogrid[:inputs, : self.height, :steps]
         frame = channel * (frames + self.reach) + self.reach - frame * self.dilation
         place = (frame * pitch + steps - 1 - step).ravel(), pitch, frames, self.reach, front, steps - 1
         source, rows, bias, target = arrays(y, rows, bias, x)
@@ -142,7 +152,7 @@ class _Taps(NamedTuple):
         inputs, taps = weight.shape[1], weight.shape[3]
         pitch = max(y.shape[3] + (taps - 1) // self.stride, -(-(x.shape[3] + self.padding[1]) // self.stride))
         frames = self._block(inputs * self.stride * pitch, y.shape[2])
-        channel, frame, tap = np.ogrid[:inputs, : self.frames, :taps]
+        channel, frame, tap = np.ogrid[:inputs, : self.height, :taps]
         row = channel * self.stride + tap % self.stride
         frame = row * (frames + self.reach) + frame * self.dilation
         return (frame * pitch + tap // self.stride).ravel(), pitch, frames, self.reach

@@ -14,11 +14,13 @@ def normalised(x: Tensor, norm: nn.Module, act: nn.Module) -> Tensor:
     """Return act(norm(x)) of x (B, C, T, F), as those modules give it and with the running statistics they keep.
 
     A kernel computes it while `norm` takes the statistics of the batch, and without gradients when it does not, for a
-    PReLU of one slope, and unless a hook waits for one of the two.
+    PReLU of one slope, and unless a hook waits for one of the two. Whatever the layers refuse, they refuse themselves.
     """
     usual = isinstance(norm, nn.BatchNorm2d) and norm.affine and norm.track_running_stats and norm.momentum is not None
     one_slope = isinstance(act, nn.PReLU) and act.num_parameters == 1
     if not usual or not one_slope or hooked(norm) or hooked(act) or not compiled(x):
+        return act(norm(x))
+    if x.ndim != 4 or x.shape[1] != norm.num_features or x.dtype != norm.weight.dtype:
         return act(norm(x))
     if not norm.training and not torch.is_grad_enabled() and x.shape[2] > 1:
         return _scaled(x, norm, act)

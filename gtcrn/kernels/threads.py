@@ -14,8 +14,10 @@ Result = TypeVar("Result")
 
 
 def shared(call: Callable[[int, int], Result], count: int, least: int = 1) -> list[Result]:
-    """Call `call(first, last)` for parts of range(count) at once, on as many threads as torch has, and return what
-    each gave, in order. least: of a part."""
+    """Call `call(first, last)` for consecutive parts of range(count) at once, on as many threads as torch has.
+
+    Return what each call gave, in order. least: smallest size of a part, unless count is smaller.
+    """
     parts = max(1, min(torch.get_num_threads(), count // least))
     bounds = [count * part // parts for part in range(parts + 1)]
     if parts == 1:

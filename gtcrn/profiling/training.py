@@ -43,7 +43,10 @@ MakeOptimizer = Callable[..., Optimizer]
 
 @dataclass(frozen=True)
 class Setting:
-    """What a step is taken of: a model by its name and times its width, so many threads, and a batch of seconds."""
+    """The circumstances of a step.
+
+    model: its name. width: times the channels of its usual size. threads: of the CPU. batch: crops. seconds: of a crop.
+    """
 
     model: str
     width: float
@@ -53,7 +56,9 @@ class Setting:
 
 
 class Profile(NamedTuple):
-    """What was measured. steps: a row for each form in each setting, times in s. files: a row for each model's forms.
+    """The measured times in s.
+
+    steps: a row for each form in each setting. files: a row for each form of each model.
 
     Both have medians of the processor's and the wall's clock with their extremes, and the ratio to the plain form, nan
     where there is none. Parts of a step are processor times.
@@ -66,7 +71,7 @@ class Profile(NamedTuple):
 def measure(
     settings: Mapping[Setting, Enhancer], forms: Sequence[str], loss: Loss, optimizer: MakeOptimizer, rounds: int
 ) -> Profile:
-    """Time steps of all forms in all settings for so many rounds, after one that is left out.
+    """Time steps of all forms in all settings for so many rounds, after one that is left out, and return the times.
 
     In the first setting of a model, whole files are timed too, and the memory of a step is taken in a fresh process.
     """

@@ -38,7 +38,7 @@ Model = Annotated[dict, Built("gtcrn.models.enhancer.Enhancer")]
 Data = Annotated[dict, Built("gtcrn.data.speech.SpeechData")]
 
 
-# Keys of which PyTorch, Lightning and callbacks take numbers at which they fail later: by class of the target and key
+# Keys of which their targets, or what these hand them on to, take numbers at which they fail later: by class and key
 STRICTER = {
     ("gtcrn.training.callbacks.EarlyStopping", "patience"): Count,
     ("gtcrn.training.callbacks.ValidationClips", "count"): Index,

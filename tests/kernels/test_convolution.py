@@ -135,6 +135,19 @@ def test_same_bits_each_time():
     torch.testing.assert_close(first, second, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("layer", [kernels.Conv2d, kernels.ConvTranspose2d])
+def test_what_torch_refuses_is_refused(layer, runs):
+    """A kernel would read beyond its input, or mix precisions, without a word."""
+    conv = layer(8, 4, (1, 3))
+    with kernels.use("numba"):
+        for x in (torch.randn(1, 4, 20, 9), torch.randn(1, 16, 20, 9), torch.randn(1, 8, 20, 9).double()):
+            with pytest.raises(RuntimeError, match="channels|type"):
+                conv(x)
+        with pytest.raises(RuntimeError, match="channels"):
+            kernels.with_neighbours(torch.randn(1, 5, 20, 9), SubbandFeatures(), layer(3 * 4, 4, 1))
+    assert not runs
+
+
 @pytest.mark.parametrize("change", ["few frames", "many taps", "stride in time", "dilated bins", "circular", "output"])
 def test_torch_runs_those_that_no_kernel_is_for(change, runs):
     x, settings = torch.randn(2, 4, 20, 9), {"padding": 1}

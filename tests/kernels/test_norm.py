@@ -153,6 +153,16 @@ def test_a_normalisation_that_was_folded_away_leaves_the_activation():
     assert torch.equal(normalised(x, nn.Identity(), nn.PReLU()), nn.PReLU()(x))
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_what_torch_refuses_is_refused(training):
+    """A kernel would read beyond its parameters, or leave channels as they are, without a word."""
+    norm = nn.BatchNorm2d(8).train(training)
+    with torch.no_grad():
+        for shape in ((2, 6, 4, 5), (2, 16, 4, 5), (2, 8, 5)):
+            with pytest.raises((RuntimeError, ValueError), match="elements|4D"):
+                normalised(torch.randn(shape), norm, nn.PReLU())
+
+
 def test_a_single_value_is_refused_as_torch_does():
     with pytest.raises(ValueError, match="more than 1 value per channel"):
         normalised(torch.zeros(1, 3, 1, 1), nn.BatchNorm2d(3), nn.PReLU())

@@ -62,7 +62,7 @@ def test_nothing_is_dropped_and_processes_agree_with_one():
     assert "noisy_si_sdr: silent reference; " in scores["failures"][1]
     assert "enhanced_pesq_nb: Buffer needs" in scores["failures"][2]
     alone = score_pairs(pairs, metrics, sample_rate=RATE, workers=1, progress=False)
-    pd.testing.assert_frame_equal(alone, scores, rtol=1e-6)  # SI-SDR sums in float32, in an order of the process's own
+    pd.testing.assert_frame_equal(alone, scores, rtol=1e-12)
 
 
 def test_pairs_are_scored_while_the_next_one_is_made(tmp_path, monkeypatch):

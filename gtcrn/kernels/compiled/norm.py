@@ -1,4 +1,4 @@
-"""Batch normalisation in training, with the PReLU behind it."""
+"""Batch normalisation with the PReLU behind it, in training and outside of it."""
 
 from __future__ import annotations
 
