@@ -4,5 +4,6 @@ window.py      the square-root Hann window
 stft.py        frames and their overlap-add, and the STFT
 spectra.py     small functions on spectra: magnitude, complex mask
 erb.py         ERB bands
+attenuation.py the limit on how much is taken away
 alignment.py, gate.py, snr.py   delays, a spectral gate, levels of noise
 """

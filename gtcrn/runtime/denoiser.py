@@ -5,6 +5,7 @@ enhanced = denoiser.process(samples)                  # again and again, blocks 
 rest = denoiser.flush()                               # at the end: the output is later by denoiser.latency samples
 left, right = denoiser.stream(), denoiser.stream()    # more streams, each with its own state
 callback = denoiser.stream(block_length=1)            # as many samples out as in, at every call
+denoiser.attenuation_limit_db = 12                    # take away 12 dB at most, from the next hop on
 """
 
 from __future__ import annotations
@@ -48,8 +49,8 @@ class Denoiser(Stream):
 
     sample_rate, n_fft, hop_length: Hz and samples, used where the file's metadata does not state them; the latter two
         describe an STFT with square-root Hann windows.
-    block_length: see `Stream`, which also describes the attributes `sample_rate`, `hop_length` and `latency`, and the
-        methods `process`, `flush` and `reset`.
+    block_length, attenuation_limit_db: see `Stream`, which also describes the attributes `sample_rate`, `hop_length`
+        and `latency`, and the methods `process`, `flush` and `reset`.
     input_level: dBFS that the model was trained at, as of noisy speech where it is active; None if the file says none.
 
     Raises UserError if the file is missing, damaged or no such model, or if the package that runs it is missing. A
@@ -63,6 +64,7 @@ class Denoiser(Stream):
         n_fft: int = 512,
         hop_length: int = 256,
         block_length: int | None = None,
+        attenuation_limit_db: float | None = None,
     ):
         self._arguments = path, sample_rate, n_fft, hop_length, block_length
         self.path = Path(path)
@@ -72,15 +74,15 @@ class Denoiser(Stream):
         given = {"sample_rate": sample_rate, "n_fft": n_fft, "hop_length": hop_length, "latency": 0}
         self._signal = _signal_of(self._model, given, self.path)
         self.input_level = read_input_level(self._model.metadata)
-        super().__init__(*self._stream_arguments(), block_length)
+        super().__init__(*self._stream_arguments(), block_length, attenuation_limit_db)
 
     def stream(self, block_length: int | None = None) -> Stream:
         """Return another stream through the same model, independent of all others and usable in any thread.
 
         Streams of an ONNX model share its weights; each stream of a LiteRT model has its own interpreter, which holds
-        its buffers.
+        its buffers. The limit of attenuation is this one's at first.
         """
-        return Stream(*self._stream_arguments(), block_length)
+        return Stream(*self._stream_arguments(), block_length, self.attenuation_limit_db)
 
     def _stream_arguments(self) -> tuple[Step, int, int, int]:
         try:
@@ -89,7 +91,7 @@ class Denoiser(Stream):
             raise UserError(f"{self.path}: {error}") from None
 
     def __reduce__(self):
-        return Denoiser, self._arguments
+        return Denoiser, (*self._arguments, self.attenuation_limit_db)
 
 
 def open_onnx(path: Path):

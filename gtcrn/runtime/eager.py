@@ -30,7 +30,9 @@ class EnhancerStep:
         return enhanced.cpu().numpy()
 
 
-def open_stream(enhancer: Enhancer, block_length: int | None = None) -> Stream:
-    """Return a new stream of one channel through an enhancer. Raises `UserError` if it looks ahead."""
+def open_stream(
+    enhancer: Enhancer, block_length: int | None = None, attenuation_limit_db: float | None = None
+) -> Stream:
+    """Return a new `Stream` of one channel through an enhancer. Raises `UserError` if it looks ahead."""
     sizes = enhancer.sample_rate, enhancer.hop_length, enhancer.latency
-    return Stream(EnhancerStep(enhancer), *sizes, block_length)
+    return Stream(EnhancerStep(enhancer), *sizes, block_length, attenuation_limit_db)

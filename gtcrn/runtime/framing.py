@@ -12,6 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
+from gtcrn.dsp.attenuation import AttenuationLimit
 from gtcrn.dsp.window import sqrt_hann
 from gtcrn.errors import UserError
 from gtcrn.runtime.facts import WAVE, Signal
@@ -94,26 +95,48 @@ class Stream:
         number, of which every block is a multiple (1: blocks of any size), every call returns exactly as many samples
         as it is given, as an audio callback must; `latency` then grows by hop_length - gcd(hop_length, block_length),
         which is 0 where blocks are whole hops.
+    attenuation_limit_db: the most that is taken away, in dB: the noisy signal, as late as the enhanced one, is mixed
+        into it, see `gtcrn.dsp.attenuation`. 0 gives the noisy signal, None sets no limit. It may be set between two
+        blocks, or by another thread: the mix moves to it within the next hop.
     invalid_samples: count of the samples that were replaced so far, see `replace_invalid`.
     """
 
-    def __init__(self, step: Step, sample_rate: int, hop_length: int, latency: int, block_length: int | None = None):
+    def __init__(
+        self,
+        step: Step,
+        sample_rate: int,
+        hop_length: int,
+        latency: int,
+        block_length: int | None = None,
+        attenuation_limit_db: float | None = None,
+    ):
         if block_length is not None and block_length < 1:
             raise UserError(f"block_length={block_length}: must be at least 1, or None")
         self.sample_rate, self.hop_length, self.block_length = sample_rate, hop_length, block_length
         self.step = step
         self.invalid_samples = 0
+        self._limit = AttenuationLimit(attenuation_limit_db, hop_length)
+        self._delay = latency  # of the step's output
         self._ahead = hop_length - gcd(hop_length, block_length) if block_length else 0
         self.latency = latency + self._ahead
         self._begin()
 
     def _begin(self) -> None:
-        self._pending = np.zeros(0, np.float32)  # samples that wait for the rest of their hop
+        self._noisy = np.zeros(self._delay, np.float32)  # the latest samples, then those that wait for their hop
         self._ready = np.zeros(self._ahead, np.float32)  # enhanced samples that are not returned yet
+
+    @property
+    def attenuation_limit_db(self) -> float | None:
+        return self._limit.decibels
+
+    @attenuation_limit_db.setter
+    def attenuation_limit_db(self, decibels: float | None) -> None:
+        self._limit.decibels = decibels
 
     def reset(self) -> None:
         """Begin a new stream."""
         self.step.reset()
+        self._limit.reset()
         self._begin()
 
     def process(self, samples: np.ndarray) -> np.ndarray:
@@ -132,7 +155,8 @@ class Stream:
                 f"block_length={self.block_length}"
             )
         hop, step = self.hop_length, self.step
-        hops = np.concatenate([self._pending, samples], dtype=np.float32, casting="same_kind")
+        noisy = np.concatenate([self._noisy, samples], dtype=np.float32, casting="same_kind")
+        hops = noisy[self._delay :]
         whole = len(hops) // hop * hop
         enhanced = np.empty(len(self._ready) + whole, np.float32)
         enhanced[: len(self._ready)] = self._ready
@@ -144,8 +168,10 @@ class Stream:
         except UserError:
             self.reset()  # the states hold NaN, or a part of the block
             raise
+        if whole:
+            self._limit.mix_into(enhanced[len(self._ready) :], noisy[:whole])
         # a view of a few samples would keep a long block in memory, so they are copied
-        self._pending = hops[whole:].copy()
+        self._noisy = noisy[whole:].copy()
         returned = len(enhanced) if self.block_length is None else len(samples)
         self._ready = enhanced[returned:].copy()
         return enhanced[:returned]
@@ -156,7 +182,7 @@ class Stream:
         They complete the output to the length of the input and `latency` samples more. Without its first `latency`
         samples the output is then as long as the input and aligned with it.
         """
-        missing = self.latency + (0 if self.block_length else len(self._pending))
+        missing = self.latency + (0 if self.block_length else len(self._noisy) - self._delay)
         enough = missing + self.hop_length  # since `process` may hold back the samples of an incomplete hop
         block = self.block_length or 1
         rest = self.process(np.zeros(-(-enough // block) * block, np.float32))

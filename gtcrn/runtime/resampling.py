@@ -77,6 +77,15 @@ class Resampled:
         self._ready = np.zeros(self._ahead, np.float32)
 
     @property
+    def attenuation_limit_db(self) -> float | None:
+        """The limit of the stream inside, in dB: what is mixed in has been resampled too."""
+        return self._stream.attenuation_limit_db
+
+    @attenuation_limit_db.setter
+    def attenuation_limit_db(self, decibels: float | None) -> None:
+        self._stream.attenuation_limit_db = decibels
+
+    @property
     def invalid_samples(self) -> int:
         return self._stream.invalid_samples
 

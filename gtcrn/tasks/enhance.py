@@ -18,6 +18,7 @@ from tqdm import tqdm
 from gtcrn.data import audio
 from gtcrn.data.folders import search
 from gtcrn.data.level import TOLERANCE, LevelMeter, level_of
+from gtcrn.dsp.attenuation import mixed, noisy_share
 from gtcrn.errors import Interrupted, UserError, counted, printable
 from gtcrn.models.enhancer import Enhancer
 from gtcrn.runtime.denoiser import SUFFIXES, Denoiser
@@ -49,7 +50,7 @@ def run(cfg: DictConfig) -> None:
     done = 0
     for path, destination in tqdm(jobs, "enhancing", unit="file", disable=None):
         try:
-            gain = enhance_file(model, path, destination, normalise)
+            gain = enhance_file(model, path, destination, normalise, cfg.attenuation_limit_db)
             done += 1
             if gain < 1:
                 log.info("%s: lowered by %.2f dB so that nothing clips", printable(destination), -20 * np.log10(gain))
@@ -119,11 +120,18 @@ def wants_normalising(cfg: DictConfig, model: Enhancer | Denoiser) -> bool:
     return cfg.level == "normalise"
 
 
-def enhance_file(model: Enhancer | Denoiser, path: Path, destination: Path, normalise: bool = False) -> float:
+def enhance_file(
+    model: Enhancer | Denoiser,
+    path: Path,
+    destination: Path,
+    normalise: bool = False,
+    attenuation_limit_db: float | None = None,
+) -> float:
     """Write the enhanced file, whole or not at all, with the input's format, rate, channels, length and tags.
 
     normalise: scale the input to the level that the model was trained at, and the output back. Without it, a level
     far from the trained one is logged as a warning.
+    attenuation_limit_db: the most that is taken away, in dB; None for no limit.
     Returns the gain that kept the output from clipping, 1 if none was needed. Raises `UserError` naming the file if it
     can't be read or written, is empty, or holds samples that are not valid audio. Whether it can be written is checked
     before the model runs.
@@ -141,7 +149,10 @@ def enhance_file(model: Enhancer | Denoiser, path: Path, destination: Path, norm
         peak = 0.0
         meter = LevelMeter(info.samplerate)
         louder = gain_to_trained(model, path, info) if normalise else 1.0
-        for block in enhanced_blocks(model, path, info, meter, louder):
+        blocks = enhanced_blocks(model, path, info, meter, louder)
+        if attenuation_limit_db is not None:
+            blocks = limited(blocks, path, noisy_share(attenuation_limit_db))
+        for block in blocks:
             if not np.isfinite(block).all():
                 raise UserError(f"{path}: the model made NaN or infinity of it, so nothing is written")
             peak = max(peak, float(np.abs(block).max(initial=0.0)))
@@ -183,6 +194,13 @@ def enhanced_blocks(
     enhanced = trimmed(process(model, blocks, info.channels), inner_frames)
     for block in trimmed(resampled(enhanced, inner_rate, info.samplerate, info.channels), info.frames):
         yield block / np.float32(louder)
+
+
+def limited(blocks: Iterable[np.ndarray], path: Path, share: float) -> Iterator[np.ndarray]:
+    """Yield enhanced blocks (N, C), into which this share of the file, read a second time, is mixed."""
+    with audio.reading(path) as file:
+        for block in blocks:
+            yield mixed(file.read(len(block), dtype="float32", always_2d=True), block, share)
 
 
 def measured(blocks: Iterable[np.ndarray], meter: LevelMeter, louder: float) -> Iterator[np.ndarray]:

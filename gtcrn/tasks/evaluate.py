@@ -22,6 +22,7 @@ from gtcrn.data import audio
 from gtcrn.data.dns_pairs import clean_halves
 from gtcrn.data.folders import listed_lines, search
 from gtcrn.data.speech import SpeechData
+from gtcrn.dsp.attenuation import mixed, noisy_share
 from gtcrn.errors import UserError, counted, printable
 from gtcrn.files import fitting, write_text
 from gtcrn.metrics import DNSMOS_METRICS, METRICS, WavePair, score_pairs
@@ -45,6 +46,11 @@ def run(cfg: DictConfig) -> None:
     if cfg.enhanced or cfg.clean or cfg.pairs:
         if cfg.ckpt:
             raise UserError("ckpt= makes enhanced audio, enhanced= and pairs= name finished audio: leave one out")
+        if cfg.attenuation_limit_db is not None:
+            raise UserError(
+                f"attenuation_limit_db={cfg.attenuation_limit_db}: limits what ckpt= takes away; leave it out with "
+                "enhanced= and pairs=, which name finished audio"
+            )
         metrics = computable(cfg.metrics.test, reference=bool(cfg.clean or cfg.pairs))
         scores = score_pairs(finished_pairs(cfg), metrics, workers=cfg.metrics.workers)
         report(scores, folder, title="finished audio")
@@ -62,7 +68,15 @@ def run(cfg: DictConfig) -> None:
         data.setup((cfg.split,))
         for line in data.describe():
             log.info(line)
-        evaluate_split(enhancer, data, cfg.split, cfg.metrics, folder, forget_every=cfg.forget_every)
+        evaluate_split(
+            enhancer,
+            data,
+            cfg.split,
+            cfg.metrics,
+            folder,
+            forget_every=cfg.forget_every,
+            attenuation_limit_db=cfg.attenuation_limit_db,
+        )
     log.info("scores.csv, scores.md and summary.json are in %s", folder)
 
 
@@ -89,15 +103,20 @@ def evaluate_split(
     folder: Path,
     dashboard: Dashboard | None = None,
     forget_every: int | None = None,
+    attenuation_limit_db: float | None = None,
 ) -> dict[str, float]:
     """Enhance every file of a split, score noisy and enhanced audio, and write audio and scores to the folder.
 
-    The dashboard, if there is one, gets them too. Returns the means, `{noisy,enhanced,improvement}_<metric>`.
+    The dashboard, if there is one, gets them too. forget_every: hops of a stream after which its state is cleared.
+    attenuation_limit_db: the most that is taken away, in dB.
+
+    Returns the means, `{noisy,enhanced,improvement}_<metric>`.
     """
     chosen = computable(metrics.test, reference="clean" in data.dataset(split)[0])
     files = len(data.dataset(split))
     count = min(metrics.test_files or files, files)
-    made, kept = tee(enhanced_pairs(enhancer, data, split, folder / "enhanced", count, forget_every))
+    share = noisy_share(attenuation_limit_db)
+    made, kept = tee(enhanced_pairs(enhancer, data, split, folder / "enhanced", count, forget_every, share))
     scores = score_pairs(made, chosen, enhancer.sample_rate, metrics.workers, count=count)
     pairs = list(kept)
     draw_examples(pairs, scores, enhancer.sample_rate, folder)
@@ -105,6 +124,8 @@ def evaluate_split(
         dashboard.log_scores(scores, pairs, enhancer.sample_rate)
     scored = counted(files, "file") if count == files else f"the first {count} of {counted(files, 'file')}"
     title = f"{data.title(split)}: {scored}, padding={enhancer.padding}"
+    if attenuation_limit_db is not None:
+        title += f", attenuation_limit_db={attenuation_limit_db:g}"
     return report(scores, folder, title, tested_on=data.title(split))
 
 
@@ -116,7 +137,12 @@ def enhanced_pairs(
     folder: Path,
     count: int,
     forget_every: int | None = None,
+    share: float = 0.0,
 ) -> Iterator[WavePair]:
+    """Yield the pairs of a split as they are enhanced, and write their audio beside the folder of the enhanced files.
+
+    share: of the noisy signal that is mixed into the enhanced one.
+    """
     device = next(enhancer.parameters()).device
     loader = data.test_loader() if split == "test" else data.validation_loader()
     for item in tqdm(islice(loader, count), "enhancing", count, unit="file", disable=None):
@@ -125,8 +151,10 @@ def enhanced_pairs(
             enhanced = enhance_in_chunks(enhancer, item["noisy"][0].numpy(), forget_every, forget=True).aligned
         else:
             enhanced = enhancer(item["noisy"].to(device))[0][0].cpu().numpy()
-        audio.write(folder / f"{name}.wav", enhanced, enhancer.sample_rate, subtype="FLOAT")
         inputs = {role: item[role][0].numpy() for role in ("noisy", "clean") if role in item}
+        if share:
+            enhanced = mixed(inputs["noisy"], enhanced, share)
+        audio.write(folder / f"{name}.wav", enhanced, enhancer.sample_rate, subtype="FLOAT")
         for role, wave in inputs.items():  # to listen to: mixtures made on the fly are in no file
             audio.write(folder.parent / role / f"{name}.flac", wave, enhancer.sample_rate)
         yield WavePair(name, inputs.get("clean"), enhanced, inputs["noisy"], info={"snr": float(item["snr"])})

@@ -32,6 +32,7 @@ Index = Annotated[int, Bound(0)]
 Seed = Annotated[int, Bound(0, most=2**32 - 1)]  # as numpy takes it
 MANY = 1024  # processes or threads: more than a machine has, fewer than it stumbles over
 Positive = Annotated[float, Bound(0, included=False)]
+Limit = Annotated[float, Bound(0)] | None  # dB
 Unused = Annotated[Any, "unused"]  # a group that this task leaves alone
 
 Model = Annotated[dict, Built("gtcrn.models.enhancer.Enhancer")]
@@ -141,11 +142,13 @@ class EvaluateKeys(Keys):
     pairs: str | None
     split: Literal["test", "validation"]
     forget_every: Count | None
+    attenuation_limit_db: Limit
     device: str
 
 
 class EnhanceKeys(Keys):
     ckpt: str
+    attenuation_limit_db: Limit
     level: Literal["as_is", "normalise"]
     input: str
     output: str
@@ -216,12 +219,14 @@ class ReportKeys(Keys):
 class ServeKeys(Keys):
     model: Unused
     models: str | list[str] | None
+    attenuation_limit_db: Limit
     port: Annotated[int, Bound(0, most=65535)]
     browser: bool
 
 
 class LiveKeys(Keys):
     ckpt: str | None
+    attenuation_limit_db: Limit
     devices: Literal["list"] | None
     input_device: int | str | None
     output_device: int | str | None

@@ -59,8 +59,8 @@ def open_model(cfg: DictConfig) -> Callable[..., Stream]:
     if cfg.ckpt is None:
         raise UserError("task=live needs ckpt=…: an exported file (.onnx, .tflite) or a checkpoint")
     if Path(str(cfg.ckpt)).suffix.lower() in SUFFIXES:
-        return Denoiser(cfg.ckpt).stream
-    return partial(eager.open_stream, load_float(cfg))
+        return Denoiser(cfg.ckpt, attenuation_limit_db=cfg.attenuation_limit_db).stream
+    return partial(eager.open_stream, load_float(cfg), attenuation_limit_db=cfg.attenuation_limit_db)
 
 
 def play(cfg: DictConfig, sounddevice: Any, open_stream: Callable[..., Stream]) -> None:
@@ -87,8 +87,11 @@ def play(cfg: DictConfig, sounddevice: Any, open_stream: Callable[..., Stream]) 
         delay = 1000 * (sum(sound.latency) + callback.stream.latency / rate)
         log.info("%s -> %s at %d Hz, later by %.0f ms", microphone["name"], headphones["name"], rate, delay)
         if sys.stdin.isatty():
-            log.info("Enter switches the model off and on, Ctrl-C ends")
-            threading.Thread(target=switch, args=(callback, sys.stdin), daemon=True).start()
+            log.info(
+                "Enter switches the model off and on; a number of dB limits what it takes away, null lifts the limit; "
+                "Ctrl-C ends"
+            )
+            threading.Thread(target=control, args=(callback, sys.stdin), daemon=True).start()
         with suppress(KeyboardInterrupt):
             watch(sound, callback, cfg.seconds)
         gone = not is_alive(sound, callback)
@@ -208,10 +211,16 @@ def _bar(peak: float) -> str:
     return f"[{'#' * filled:<{WIDTH}}] {level:4.0f} dB"
 
 
-def switch(callback: Callback, lines: Iterable[str]) -> None:
-    """Switch the model off and on at every line, e.g. from the keyboard."""
-    for _ in lines:
-        callback.bypass = not callback.bypass
+def control(callback: Callback, lines: Iterable[str]) -> None:
+    """Obey lines, e.g. from the keyboard: an empty one switches the model off and on, others set the limit in dB."""
+    for line in map(str.strip, lines):
+        if not line:
+            callback.bypass = not callback.bypass
+            continue
+        try:
+            callback.stream.attenuation_limit_db = None if line == "null" else float(line)
+        except ValueError as error:  # of float, or of the limit
+            log.warning("%s; type a number of dB, null for no limit, or Enter alone", error)
 
 
 def watch(sound: Any, callback: Callback, seconds: float | None) -> None:

@@ -176,6 +176,21 @@ def test_streams_are_independent(tmp_path, noisy, name):
 
 
 @pytest.mark.parametrize("name", FORMATS)
+def test_the_limit_of_attenuation_goes_with_it(tmp_path, noisy, name):
+    path = make(tmp_path, name)
+    denoiser = Denoiser(path, n_fft=256, hop_length=128, attenuation_limit_db=6)
+    loud = Denoiser(path, n_fft=256, hop_length=128).process(noisy)
+    late = np.pad(noisy, (128, 0))[: len(loud)]
+    expected = 10 ** (-6 / 20) * late + (1 - 10 ** (-6 / 20)) * loud
+    for stream in (denoiser, denoiser.stream(), pickle.loads(pickle.dumps(denoiser))):
+        np.testing.assert_allclose(stream.process(noisy), expected, atol=1e-6)
+    denoiser.attenuation_limit_db = None
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(denoiser)).process(noisy), loud)
+    with pytest.raises(UserError, match="attenuation_limit_db=-1: must be"):
+        Denoiser(path, n_fft=256, hop_length=128, attenuation_limit_db=-1)
+
+
+@pytest.mark.parametrize("name", FORMATS)
 def test_memory_does_not_grow(tmp_path, name):
     stream = Denoiser(make(tmp_path, name), n_fft=256, hop_length=128).stream(block_length=1)
     block = np.random.default_rng(0).standard_normal(160)
@@ -207,6 +222,7 @@ def test_needs_no_torch(tmp_path, name):
     assert done.stdout.split() == [
         "gtcrn",
         "gtcrn.dsp",
+        "gtcrn.dsp.attenuation",
         "gtcrn.dsp.window",
         "gtcrn.errors",
         "gtcrn.runtime",

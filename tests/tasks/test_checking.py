@@ -120,6 +120,13 @@ def test_what_may_be_added(command, overrides):
         (["model.sample_rate=${nosuch}"], "model.sample_rate: can't be worked out"),
         (["task=inspect", "data.num_workers=-"], "data.num_workers=-: must be a whole number"),
         (["task=enhance", "level=loud"], "level=loud: must be one of as_is, normalise"),
+        (
+            ["task=enhance", "attenuation_limit_db=-1"],
+            "attenuation_limit_db=-1: must be a number of at least 0 or null",
+        ),
+        (["task=evaluate", "attenuation_limit_db=.nan"], "attenuation_limit_db=.nan: must be a number of at least 0"),
+        (["task=live", "attenuation_limit_db=none"], "attenuation_limit_db=none: must be a number of at least 0"),
+        (["task=serve", "attenuation_limit_db=-0.5"], "attenuation_limit_db=-0.5: must be a number of at least 0"),
         (["task=evaluate", "forget_every=0"], "forget_every=0: must be a whole number of at least 1 or null"),
         (["task=evaluate", "metrics.test_files=0"], "metrics.test_files=0: must be a whole number of at least 1 or"),
         (["task=evaluate", "split=train"], "split=train: must be one of test, validation"),

@@ -72,11 +72,31 @@ def test_runtimes_equal_pytorch(tmp_path, references, speech, name, rate, channe
 configure = partial(compose, "task=enhance")
 
 
+@pytest.mark.parametrize("model", [PUBLISHED, "light_v3/best_model_078.tar", "gtcrn/gtcrn_simple.onnx"])
+def test_what_is_taken_away_has_a_limit(tmp_path, references, speech, model):
+    """At any rate the input itself is what is mixed in, above the model's band too."""
+    wave = np.stack([speech[:20001], np.roll(speech, 9000)[:20001]], axis=1)
+    soundfile.write(tmp_path / "in.wav", wave, 44100, subtype="FLOAT")
+    opened = (Denoiser if model.endswith(".onnx") else gtcrn.load)(references / model)
+    outputs = []
+    for limit in (None, 0, 12):
+        enhance_file(opened, tmp_path / "in.wav", tmp_path / "out.wav", attenuation_limit_db=limit)
+        outputs.append(soundfile.read(tmp_path / "out.wav", dtype="float32")[0])
+    enhanced, same, limited = outputs
+    np.testing.assert_array_equal(same, wave)
+    share = 10 ** (-12 / 20)
+    np.testing.assert_allclose(limited, share * wave + (1 - share) * enhanced, atol=1e-6)
+    assert np.abs(limited - enhanced).max() > 0.01
+
+
 def test_task_with_an_exported_file(tmp_path, references, speech):
     soundfile.write(tmp_path / "in.wav", speech[:20000], 16000)
     onnx = references / "gtcrn/gtcrn_simple.onnx"
-    enhance.run(configure(f"ckpt={onnx}", f"input={tmp_path}/in.wav", f"output={tmp_path}/out.wav"))
-    assert soundfile.info(tmp_path / "out.wav").frames == 20000
+    enhance.run(
+        configure(f"ckpt={onnx}", f"input={tmp_path}/in.wav", f"output={tmp_path}/out.wav", "attenuation_limit_db=0")
+    )
+    before, after = (soundfile.read(tmp_path / f"{name}.wav")[0] for name in ("in", "out"))
+    np.testing.assert_array_equal(after, before)
 
 
 @pytest.mark.parametrize(

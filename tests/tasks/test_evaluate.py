@@ -83,6 +83,25 @@ class Copy(nn.Linear):
         return wave, {}
 
 
+def test_a_limit_is_mixed_into_what_is_scored(tmp_path):
+    class Silence(Copy):
+        def forward(self, wave):
+            return 0 * wave, {}
+
+    wave = torch.rand(1, 1600)
+    items = [{"name": ["a"], "noisy": wave, "snr": 5.0}]
+    data = SimpleNamespace(test_loader=lambda: items)
+    for share in (0, 0.25):
+        (pair,) = evaluate.enhanced_pairs(Silence(1, 1), data, "test", tmp_path / "enhanced", 1, share=share)
+        np.testing.assert_array_equal(pair.enhanced, np.float32(share) * wave[0].numpy())
+        np.testing.assert_array_equal(pair.enhanced, audio.read(tmp_path / "enhanced/a.wav")[0])
+
+
+def test_finished_audio_has_no_limit(perform, folders):
+    with pytest.raises(UserError, match="attenuation_limit_db=6: limits what ckpt= takes away; leave it out"):
+        perform("task=evaluate", f"enhanced={folders}/out", "attenuation_limit_db=6")
+
+
 def test_files_are_scored_before_the_next_one_is_enhanced(tmp_path, monkeypatch):
     class Seen(Exception):
         pass

@@ -17,7 +17,7 @@ from gtcrn.errors import UserError
 from gtcrn.runtime.framing import STFTStep, Stream
 from gtcrn.runtime.resampling import Resampled
 from gtcrn.tasks import live
-from gtcrn.tasks.live import Callback, choose, switch
+from gtcrn.tasks.live import Callback, choose, control
 
 RATE, HOP = 16000, 256
 FINE = types.SimpleNamespace(input_overflow=False, output_underflow=False)
@@ -152,13 +152,24 @@ def test_samples_that_are_no_numbers_are_silence(wave):
 def test_bypass_is_the_microphone_and_the_model_goes_on(wave):
     callback, reference = Callback(make()), call(Callback(make()), wave, (1000,) * 5)
     first = call(callback, wave[:1000], (1000,))
-    switch(callback, io.StringIO("\n"))
+    control(callback, io.StringIO("\n"))
     second = call(callback, wave[1000:2000], (1000,))
     assert callback.meter().endswith("bypass")
-    switch(callback, io.StringIO("\n\n\n"))
+    control(callback, io.StringIO("\n\n\n"))
     third = call(callback, wave[2000:], (1000,) * 3)
     np.testing.assert_array_equal(second[:, 1], wave[1000:2000])
     np.testing.assert_array_equal(np.concatenate([first, third]), np.delete(reference, slice(1000, 2000), axis=0))
+
+
+@pytest.mark.parametrize("rate", [RATE, 48000])
+def test_a_typed_number_limits_the_attenuation(caplog, rate):
+    stream = make()
+    callback = Callback(stream if rate == RATE else Resampled(stream, rate))
+    for line, limit in (("12", 12), ("loud", 12), ("-3", 12), (" 4.5 ", 4.5), ("null", None)):
+        control(callback, io.StringIO(f"{line}\n"))
+        assert callback.stream.attenuation_limit_db == stream.attenuation_limit_db == limit
+    assert not callback.bypass and len(caplog.messages) == 2
+    assert "'loud'; type a number of dB" in caplog.messages[0] and "=-3.0: must be" in caplog.messages[1]
 
 
 def test_meter_shows_peaks_since_the_last_one(wave):
@@ -247,9 +258,16 @@ def published(references):
     ("card", "overrides", "rate", "block", "devices", "channels"),
     [
         (Card(), [], 16000, 256, (0, 2), (1, 2)),
-        (Card(rates=(48000,)), ["output_device=headset"], 48000, 768, (0, 1), (1, 2)),
+        (Card(rates=(48000,)), ["output_device=headset", "attenuation_limit_db=9"], 48000, 768, (0, 1), (1, 2)),
         (Card(), ["device_rate=44100", "block=441", "input_device=1"], 44100, 441, (1, 2), (1, 2)),
-        (Card(default=None), ["input_device=usb", "output_device=2", "bypass=true"], 16000, 256, (0, 2), (1, 2)),
+        (
+            Card(default=None),
+            ["input_device=usb", "output_device=2", "bypass=true", "attenuation_limit_db=9"],
+            16000,
+            256,
+            (0, 2),
+            (1, 2),
+        ),
     ],
 )
 def test_a_device_that_goes_ends_with_a_summary(
@@ -268,7 +286,9 @@ def test_a_device_that_goes_ends_with_a_summary(
         "channels": channels,
         "dtype": "float32",
     }
-    assert sound.closed and sound.callback.bypass is (len(overrides) == 3 and "bypass=true" in overrides)
+    assert sound.closed and sound.callback.bypass is ("bypass=true" in overrides)
+    limit = 9 if "attenuation_limit_db=9" in overrides else None
+    assert sound.callback.stream.attenuation_limit_db == limit
     assert f"{40 * block / rate:.1f} s in 40 blocks" in caplog.text and "failures 0" in caplog.text
 
 
