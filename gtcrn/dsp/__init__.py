@@ -1,6 +1,6 @@
 """Signal processing with no learnt weights. Nothing is imported here: an application has no torch.
 
-window.py      the square-root Hann window
+window.py      windows of analysis and synthesis
 stft.py        frames and their overlap-add, and the STFT
 spectra.py     small functions on spectra: magnitude, complex mask
 erb.py         ERB bands

@@ -7,7 +7,7 @@ import scipy.fft
 from numpy.lib.stride_tricks import sliding_window_view
 from scipy.ndimage import uniform_filter1d
 
-from gtcrn.dsp.window import sqrt_hann
+from gtcrn.dsp.window import analysis_window
 from gtcrn.errors import UserError
 
 QUIET_SHARE = 0.2  # share of the frames, those with the least energy, that are taken for noise alone
@@ -50,7 +50,7 @@ class SpectralGate:
                 f"data.denoiser.window_ms={window_ms}: less than 8 samples at {sample_rate} Hz; 32 is usual"
             )
         self.n_fft = 2 * self.hop_length
-        self.window = sqrt_hann(self.n_fft).astype(np.float32)
+        self.window = analysis_window("hann_sqrt", self.n_fft).astype(np.float32)
         self.threshold = 10 ** (threshold_db / 10)
         self.closed = 10 ** (-reduction_db / 20)
         # odd numbers of frames and bins, so that the average is centred on the gain that it replaces

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gtcrn.dsp.spectra import irfft, rfft
-from gtcrn.dsp.window import sqrt_hann
+from gtcrn.dsp.window import analysis_window, synthesis_window
 from gtcrn.errors import UserError
 
 LONGEST_FRAME = 8192  # samples, 170 ms at 48 kHz
@@ -24,30 +24,26 @@ class Frames(nn.Module):
     The state of each direction is n_fft - hop samples. Analysis followed by synthesis is the identity,
     delayed by `delay` = n_fft - hop samples.
 
-    Raises UserError if n_fft and hop do not fit together.
+    window: one of `gtcrn.dsp.window.WINDOWS`. Raises UserError if n_fft and hop do not fit together.
     """
 
     window: Tensor
     synthesis_window: Tensor
 
-    def __init__(self, n_fft: int = 512, hop_length: int = 256):
+    def __init__(self, n_fft: int = 512, hop_length: int = 256, window: str = "rectangular"):
         super().__init__()
         if not 4 <= n_fft <= LONGEST_FRAME or n_fft % 2:
             raise UserError(f"model.n_fft={n_fft}: must be even, at least 4 and at most {LONGEST_FRAME}")
-        if hop_length < 1 or n_fft % hop_length or n_fft == hop_length:
-            raise UserError(f"model.hop_length={hop_length}: must divide n_fft={n_fft} and be smaller than it")
+        if not 1 <= hop_length <= n_fft // 2:
+            raise UserError(f"model.hop_length={hop_length}: must be at least 1 and at most half of n_fft={n_fft}")
         self.n_fft = n_fft
         self.hop_length = hop_length
         self.delay = n_fft - hop_length
-        window = self._window(n_fft)
-        # overlapping frames add up to the same constant everywhere (for Hann, if hop divides n_fft / 2)
-        gain = window.square().sum() / hop_length
-        self.register_buffer("window", window.float(), persistent=False)
-        self.register_buffer("synthesis_window", (window / gain).float(), persistent=False)
-
-    @staticmethod
-    def _window(n_fft: int) -> Tensor:
-        return torch.ones(n_fft, dtype=torch.float64)
+        self.window_name = window
+        before = analysis_window(window, n_fft)
+        after = synthesis_window(before, hop_length)
+        self.register_buffer("window", torch.from_numpy(before).float(), persistent=False)
+        self.register_buffer("synthesis_window", torch.from_numpy(after).float(), persistent=False)
 
     def initial_state(self, batch_size: int) -> Tensor:
         """Return the state of analysis or synthesis before the signal begins: zeros (B, n_fft - hop)."""
@@ -67,7 +63,7 @@ class Frames(nn.Module):
         return wave[:, :complete], wave[:, complete:]
 
     def tail_gain(self, n_frames: int) -> Tensor:
-        """Return the share (n_fft - hop,) of the overlap-add constant that `n_frames` frames leave in the overlap."""
+        """Return the share (n_fft - hop,) of a whole sum of windows that `n_frames` frames leave in the overlap."""
         squares = (self.window * self.synthesis_window).expand(1, n_frames, -1)
         return self._overlap_add(squares)[0, n_frames * self.hop_length :]
 
@@ -79,11 +75,10 @@ class Frames(nn.Module):
 
 
 class STFT(Frames):
-    """The STFT with square-root Hann windows: like `Frames`, but of spectra (B, 2, T, n_fft // 2 + 1)."""
+    """The STFT: like `Frames`, but of spectra (B, 2, T, n_fft // 2 + 1)."""
 
-    @staticmethod
-    def _window(n_fft: int) -> Tensor:
-        return torch.from_numpy(sqrt_hann(n_fft))
+    def __init__(self, n_fft: int = 512, hop_length: int = 256, window: str = "hann_sqrt"):
+        super().__init__(n_fft, hop_length, window)
 
     def analysis(self, wave: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
         """Return the spectrum (B, 2, T, n_fft // 2 + 1) of a wave (B, T · hop) after `past`, and the next past."""

@@ -8,6 +8,7 @@ from math import prod
 from pathlib import Path
 from string import Template
 
+from gtcrn.dsp.window import WINDOWS
 from gtcrn.errors import UserError
 from gtcrn.export.proof import TOLERANCE, Proof
 from gtcrn.export.snippets import CALLS, FRAMING, REGISTERED_PYTHON
@@ -58,15 +59,16 @@ WIDTHS = {
 CODES = {"int8": "int8", "int16x8": "int16", "mixed": "int8 or int16, as each tensor of the file says"}
 
 _MEANING = {
-    "spectrum": "One frame: the real and imaginary parts of the FFT of the newest $n_fft samples under a square-root "
-    "Hann window. The enhanced frame goes through the inverse FFT and the same window, and is added to the last ones "
-    "where they overlap. `format=onnx_wave` has all of that inside.",
+    "spectrum": "One frame: the real and imaginary parts of the FFT of the newest $n_fft samples under $window. "
+    "The enhanced frame goes through the inverse FFT and the same window, divided by the sum of the squares of all "
+    "windows that overlap, and is added to the last frames there. `format=onnx_wave` has all of that inside.",
     "wave": "One hop: the newest $hop samples, in [-1, 1]. Frames, windows and overlap are inside.",
     "bands": "One frame's ERB bands, of magnitude, real and imaginary part of the spectrum, in codes: first those of "
     "the bands, then those of $rho times what the first leave of them. A code stands for (code - zero point) · scale. "
     "The output is the complex mask of the bands. What the Python program does around it in float, the device's "
     "processor does.",
 }
+_WINDOWS = {"hann_sqrt": "the square root of a periodic Hann window", "hann": "a periodic Hann window"}
 _STEP = "`step` is one call, spectrum to spectrum; the Python program shows the frames around it."
 _SHERPA = (
     "sherpa-onnx makes the frames itself. Its offline denoiser begins and ends a file with its mirror image, as "
@@ -155,6 +157,8 @@ def _values(file: str, facts: ModelFacts) -> dict[str, object]:
         "rate": signal.sample_rate,
         "n_fft": n_fft,
         "hop": hop,
+        "window": _WINDOWS.get(signal.window),
+        "power": WINDOWS.get(signal.window),
         "latency": signal.latency,
         "input": "input",
         "output": "output",

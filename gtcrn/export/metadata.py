@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from gtcrn.dsp.stft import STFT
 from gtcrn.export.graph import Graph
 from gtcrn.models.enhancer import Enhancer, FrameEnhancer
 from gtcrn.models.pretrained import PUBLISHED, Checkpoint
@@ -92,13 +91,11 @@ def system_name(enhancer: Enhancer) -> str:
 
 def describe(graph: Graph, enhancer: Enhancer, weights: Weights) -> ModelFacts:
     """Return what a file of this graph says of itself. enhancer: the model that the graph was made of."""
-    framed = isinstance(enhancer, FrameEnhancer)
-    window = "none" if not framed else "hann_sqrt" if isinstance(enhancer.framing, STFT) else "rectangular"
+    window = enhancer.framing.window_name if isinstance(enhancer, FrameEnhancer) else "none"
     sizes = enhancer.sample_rate, enhancer.window_length, enhancer.hop_length, enhancer.latency
     return ModelFacts(
         system=system_name(enhancer),
-        signal=Signal(graph.kind, *sizes),
-        window=window,
+        signal=Signal(graph.kind, *sizes, window),
         states={name: list(state.shape) for name, state in graph.states.items()},
         licence=weights.licence,
         origin=weights.origin,

@@ -1,7 +1,7 @@
 """Programs of about ten lines that call an exported file, for `string.Template`.
 
-$file: its name. $n_fft, $hop, $bins, $latency: of the signal. $input, $output, $dims: names and shape of the first
-tensor, $count its size. $shapes: of the states.
+$file: its name. $n_fft, $hop, $bins, $latency: of the signal. $window, $power: its window in words, and as a power of a
+half sine. $input, $output, $dims: names and shape of the first tensor, $count its size. $shapes: of the states.
 """
 
 from __future__ import annotations
@@ -9,14 +9,16 @@ from __future__ import annotations
 # `denoise` around a `step` of spectra, or of samples
 FRAMING = {
     "spectrum": """
-window = np.sin(np.pi * np.arange($n_fft) / $n_fft)  # square root of a periodic Hann window
+window = np.sin(np.pi * np.arange($n_fft) / $n_fft) ** $power  # $window
+squares = np.append(window ** 2, np.zeros(-$n_fft % $hop)).reshape(-1, $hop).sum(axis=0)  # of all that overlap
+restoring = window / np.resize(squares, $n_fft)
 frame, overlap = np.zeros((2, $n_fft))
 
 def denoise(hop):  # ($hop,) float32 -> ($hop,), later by $latency samples
     frame[:] = np.append(frame[$hop:], hop)
     spectrum = np.fft.rfft(frame * window).astype(np.complex64)
     enhanced = step(spectrum.view(np.float32).reshape($dims)).view(np.complex64).ravel()
-    overlap[:] = np.append(overlap[$hop:], np.zeros($hop)) + np.fft.irfft(enhanced) * window * (2 * $hop / $n_fft)
+    overlap[:] = np.append(overlap[$hop:], np.zeros($hop)) + np.fft.irfft(enhanced) * restoring
     return overlap[:$hop].astype(np.float32)
 """,
     "wave": """

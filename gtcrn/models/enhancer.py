@@ -65,7 +65,7 @@ class Enhancer(StreamingModel):
         """Enhance whole utterances (B, N), or the next chunk of a stream.
 
         Without a state, the waves are whole utterances of any N, and the output is aligned with the input. The
-        returned state is that of the stream after the utterance and the `latency` samples that flush it, None if
+        returned state is that of the stream after the utterance and the hops of zeros that flush it, None if
         the model looks ahead.
 
         With a state, from `initial_state` or from the last call, N is a multiple of `hop_length`. The output is the
@@ -196,7 +196,7 @@ class FrameEnhancer(Enhancer):
         """Return the samples (B, n_fft - hop) before waves (B, N), and the waves padded at their end to whole hops."""
         delay, hop, length = self.framing.delay, self.hop_length, wave.shape[1]
         if self.padding == "zeros":
-            return self.framing.initial_state(wave.shape[0]), F.pad(wave, (0, -length % hop + delay))
+            return self.framing.initial_state(wave.shape[0]), F.pad(wave, (0, delay + -(length + delay) % hop))
         if self.padding == "none":
             if length < self.framing.n_fft:
                 raise UserError(
@@ -211,7 +211,7 @@ class FrameEnhancer(Enhancer):
                 "use padding=zeros"
             )
         padded = F.pad(wave, (delay, delay), mode="reflect")
-        whole_hops = padded[:, : padded.shape[1] - length % hop]
+        whole_hops = padded[:, : padded.shape[1] - (length + delay) % hop]
         return whole_hops[:, :delay], whole_hops[:, delay:]
 
 

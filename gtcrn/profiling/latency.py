@@ -25,7 +25,6 @@ from tqdm import tqdm
 
 from gtcrn.data import audio
 from gtcrn.data.pairs import pair_folders
-from gtcrn.dsp.window import sqrt_hann
 from gtcrn.errors import UserError
 from gtcrn.metrics import WavePair, score_pairs
 from gtcrn.models.enhancer import Enhancer
@@ -148,7 +147,7 @@ def timed_calls(candidates: Sequence[Candidate], signal: np.ndarray) -> list[Tim
         found.append(TimedCall(candidate.name, PROCESS, stft, *facts, candidate.runner.process, hops))
         if not candidate.paths or not isinstance(candidate.runner, Stream):
             continue
-        inputs = _spectra(hops, candidate.runner.latency + hop) if outer_stft else hops[:, None]
+        inputs = _spectra(hops, candidate.runner.step.window) if outer_stft else hops[:, None]
         (path,) = candidate.paths
         steps = {PLAIN_RUN: PlainRun(path)} if path.suffix == ".onnx" else {}
         steps[BARE_CALLS[path.suffix]] = file_step(candidate.runner)
@@ -157,11 +156,12 @@ def timed_calls(candidates: Sequence[Candidate], signal: np.ndarray) -> list[Tim
     return found
 
 
-def _spectra(hops: np.ndarray, n_fft: int) -> np.ndarray:
-    """Return the spectra (T, 1, F, 1, 2) of consecutive hops (T, hop)."""
+def _spectra(hops: np.ndarray, window: np.ndarray) -> np.ndarray:
+    """Return the spectra (T, 1, F, 1, 2) of consecutive hops (T, hop) under a window (n_fft,)."""
+    n_fft = len(window)
     padded = np.pad(hops.ravel(), (n_fft - hops.shape[1], 0))
     frames = np.lib.stride_tricks.sliding_window_view(padded, n_fft)[:: hops.shape[1]]
-    spec = np.fft.rfft(frames * sqrt_hann(n_fft))
+    spec = np.fft.rfft(frames * window)
     return np.stack([spec.real, spec.imag], axis=-1).astype(np.float32)[:, None, :, None]
 
 

@@ -287,7 +287,7 @@ def memory(view: np.ndarray) -> np.ndarray:
 
 def _signal_of(model: _ONNX | _LiteRT, given: dict[str, int], path: Path) -> Signal:
     """Return the model's signal by the file's metadata and signature, or else as given."""
-    stated = {key: model.metadata[key] for key in LIMITS if key in model.metadata}
+    stated = {key: model.metadata[key] for key in (*LIMITS, "window") if key in model.metadata}
     kind = BANDS if model.metadata.get("kind") == BANDS else SPECTRUM
     try:
         signal = Signal.read(given | stated | {"kind": kind})

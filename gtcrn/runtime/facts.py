@@ -23,6 +23,7 @@ class Signal:
 
     kind: of its first input, one of `KINDS`; `BANDS` is of integers between ERB bands and mask. sample_rate: Hz.
     n_fft, hop_length, latency: samples; the latency is that of the output, the wait for a complete hop not included.
+    window: of its frames, one of `gtcrn.dsp.window.WINDOWS`, or `none` without frames.
     """
 
     kind: str
@@ -30,6 +31,7 @@ class Signal:
     n_fft: int
     hop_length: int
     latency: int
+    window: str = "hann_sqrt"
 
     @classmethod
     def read(cls, metadata: Mapping[str, str | int]) -> Signal:
@@ -44,7 +46,7 @@ class Signal:
         kind = metadata.get("kind", "not stated")
         if kind not in KINDS:
             raise UserError(f"kind={str(kind)[:50]}: must be one of {', '.join(KINDS)}")
-        return cls(kind, **numbers)
+        return cls(kind, **numbers, window=str(metadata.get("window", cls.window)))
 
     @property
     def hop_ms(self) -> float:
@@ -124,15 +126,13 @@ class Integers:
 class ModelFacts:
     """All facts that an exported file states about itself.
 
-    system: as its authors call it. window: `hann_sqrt`, `rectangular`, or `none` without frames. states: their shapes
-    by their names, in the order of the inputs after the first. licence, origin: of the weights. revision: of the code
-    that wrote it. integers: None of a file of floats. input_level: dBFS that the model was trained at, as of noisy
-    speech where it is active; None if it is not known.
+    system: as its authors call it. states: their shapes by their names, in the order of the inputs after the first.
+    licence, origin: of the weights. revision: of the code that wrote it. integers: None of a file of floats.
+    input_level: dBFS that the model was trained at, as of noisy speech where it is active; None if it is not known.
     """
 
     system: str
     signal: Signal
-    window: str
     states: dict[str, list[int]]
     licence: str
     origin: str
@@ -149,7 +149,7 @@ class ModelFacts:
             "sample_rate": str(signal.sample_rate),
             "n_fft": str(signal.n_fft),
             "hop_length": str(signal.hop_length),
-            "window": self.window,
+            "window": signal.window,
             "latency": str(signal.latency),
             "states": json.dumps(list(self.states.items())),
             "licence": self.licence,

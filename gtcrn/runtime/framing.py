@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from gtcrn.dsp.attenuation import AttenuationLimit
-from gtcrn.dsp.window import sqrt_hann
+from gtcrn.dsp.window import analysis_window, synthesis_window
 from gtcrn.errors import UserError
 from gtcrn.runtime.facts import WAVE, Signal
 
@@ -45,17 +45,15 @@ class Runner(Protocol):
 class STFTStep:
     """A step of samples (1, hop_length) that runs a step of spectra (1, F, 1, 2), F = n_fft // 2 + 1, within an STFT.
 
-    Analysis and synthesis windows are square-root Hann; overlap-add delays the output by n_fft - hop_length samples.
-    Raises UserError unless hop_length divides n_fft and is smaller.
+    window: one of `gtcrn.dsp.window.WINDOWS`. Overlap-add delays the output by n_fft - hop_length samples.
+    Raises UserError for another window, and if hop_length is more than half of n_fft.
     """
 
-    def __init__(self, n_fft: int, hop_length: int, step: Step):
-        if not 0 < hop_length < n_fft or n_fft % hop_length:
-            raise UserError(f"hop_length={hop_length} must divide n_fft={n_fft} and be smaller")
+    def __init__(self, n_fft: int, hop_length: int, step: Step, window: str = "hann_sqrt"):
         self.step, self._hop_length = step, hop_length
-        self._window = sqrt_hann(n_fft).astype(np.float32)
-        # scaled so that overlapping frames add up to one everywhere
-        self._synthesis_window = self._window * np.float32(2 * hop_length / n_fft)
+        before = analysis_window(window, n_fft)
+        self.window = before.astype(np.float32)
+        self._synthesis_window = synthesis_window(before, hop_length).astype(np.float32)
         self._frame, self._overlap = np.zeros((2, n_fft), np.float32)
         self._spectrum = np.zeros((1, n_fft // 2 + 1, 1, 2), np.float32)
         self._bins = _complex(self._spectrum)
@@ -69,7 +67,7 @@ class STFTStep:
         hop, frame, overlap = self._hop_length, self._frame, self._overlap
         frame[:-hop] = frame[hop:]
         frame[-hop:] = samples[0]
-        self._bins[:] = np.fft.rfft(frame * self._window)
+        self._bins[:] = np.fft.rfft(frame * self.window)
         enhanced = np.fft.irfft(_complex(self.step(self._spectrum)), len(frame))
         overlap[:-hop] = overlap[hop:]
         overlap[-hop:] = 0
@@ -83,7 +81,7 @@ def stream_arguments(step: Step, signal: Signal) -> tuple[Step, int, int, int]:
     step: of samples if that is the signal's kind, else of spectra. Raises UserError as `STFTStep` does.
     """
     if signal.kind != WAVE:
-        step = STFTStep(signal.n_fft, signal.hop_length, step)
+        step = STFTStep(signal.n_fft, signal.hop_length, step, signal.window)
     return step, signal.sample_rate, signal.hop_length, signal.latency
 
 

@@ -112,7 +112,7 @@ def test_cpp_of_sherpa_onnx_compiles(exported, tmp_path):
 @pytest.mark.parametrize("format", [*FORMATS, "my_format"])
 def test_card(format):
     states = {"state.core.first": [1, 2, 3], "state.core.second": [1, 4]}
-    facts = ModelFacts("DTLN", Signal("wave", 16000, 512, 128, 384), "none", states, "CC0", "made up", "0123abc")
+    facts = ModelFacts("DTLN", Signal("wave", 16000, 512, 128, 384, "none"), states, "CC0", "made up", "0123abc")
     words = card.text(
         "x.file",
         format,

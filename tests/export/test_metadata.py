@@ -77,7 +77,7 @@ def test_a_file_describes_its_signal(system):
     assert {name: tuple(shape) for name, shape in json.loads(metadata["states"])} == {
         name: tuple(state.shape) for name, state in graph.states.items()
     }
-    windows = {name: describe(Graph(system(name), "wave"), system(name), Weights("", "")).window for name in
+    windows = {name: describe(Graph(system(name), "wave"), system(name), Weights("", "")).signal.window for name in
                ("tiny", "timbre_light")}  # fmt: skip
     assert windows == {"tiny": "rectangular", "timbre_light": "none"}
 

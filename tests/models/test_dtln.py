@@ -363,7 +363,7 @@ def test_dropout_acts_between_lstms_while_training():
         {"dropout": 1.0},
         {"dropout": -0.1},
         {"n_fft": 511},
-        {"hop_length": 100},
+        {"hop_length": 300},
         {"causal": False},
         {"padding": "mirror"},
     ],

@@ -17,7 +17,7 @@ from gtcrn.models import gtcrn, light_v3
         (gtcrn.build, {"erb_low_bins": 300}),
         (gtcrn.build, {"erb_bands": 180}),
         (gtcrn.build, {"n_fft": 511}),
-        (gtcrn.build, {"hop_length": 200}),
+        (gtcrn.build, {"hop_length": 300}),
         (light_v3.build, {"width_mult": 0.25}),
         (light_v3.build, {"width_mult": -1}),
         (light_v3.build, {"r": 0}),

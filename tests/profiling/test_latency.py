@@ -172,10 +172,10 @@ def test_what_is_timed_of_a_file(tmp_path):
 
 def test_spectra_are_those_of_the_stream():
     seen = []
-    step = STFTStep(512, 128, lambda x: seen.append(x.copy()) or x)
+    step = STFTStep(512, 128, window="hann", step=lambda x: seen.append(x.copy()) or x)
     signal = np.random.default_rng(1).standard_normal(128 * 9).astype(np.float32)
     Stream(step, 16000, 128, 384).process(signal)
-    np.testing.assert_allclose(latency._spectra(signal.reshape(-1, 128), 512), seen, atol=1e-4)
+    np.testing.assert_allclose(latency._spectra(signal.reshape(-1, 128), step.window), seen, atol=1e-4)
 
 
 def test_plain_run_hands_states_on(references, recordings):

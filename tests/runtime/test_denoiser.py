@@ -332,8 +332,10 @@ def test_files_that_do_not_fit_are_named(tmp_path, published):
         Denoiser(make_onnx(bad, metadata={"n_fft": "many"}))
     with pytest.raises(UserError, match="hop_length=0: must lie between 1 and"):
         Denoiser(make_onnx(bad, metadata={"hop_length": "0"}))
-    with pytest.raises(UserError, match="bad.onnx: hop_length=100 must divide n_fft=256"):
-        Denoiser(make_onnx(bad), n_fft=256, hop_length=100)
+    with pytest.raises(UserError, match="bad.onnx: hop_length=200: must be at least 1 and at most half of n_fft=256"):
+        Denoiser(make_onnx(bad), n_fft=256, hop_length=200)
+    with pytest.raises(UserError, match="bad.onnx: window=hamming: must be one of"):
+        Denoiser(make_onnx(bad, metadata={"window": "hamming"}), n_fft=256, hop_length=128)
 
 
 def test_litert_files_that_do_not_fit_are_named(tmp_path):
@@ -369,9 +371,10 @@ class Passing:
         pass
 
 
-@pytest.mark.parametrize(("n_fft", "hop"), [(256, 128), (256, 64), (320, 160), (512, 32)])
-def test_framing_alone_changes_nothing(noisy, n_fft, hop):
-    stream = Stream(STFTStep(n_fft, hop, Passing()), 16000, hop, n_fft - hop)
+@pytest.mark.parametrize(("n_fft", "hop"), [(256, 128), (256, 64), (320, 160), (512, 32), (512, 160)])
+@pytest.mark.parametrize("window", ["hann_sqrt", "hann"])
+def test_framing_alone_changes_nothing(noisy, n_fft, hop, window):
+    stream = Stream(STFTStep(n_fft, hop, Passing(), window), 16000, hop, n_fft - hop)
     output = stream.process(noisy)
     np.testing.assert_allclose(output[n_fft - hop :], noisy[: len(output) - n_fft + hop], atol=1e-6)
 

@@ -8,9 +8,9 @@ import pytest
 from gtcrn.errors import UserError
 from gtcrn.runtime.facts import BandCodes, Integers, ModelFacts, Signal, read_input_level, read_states
 
-SIGNAL = Signal("bands", 16000, 512, 256, 256)
+SIGNAL = Signal("bands", 16000, 512, 256, 256, "hann")
 STATES = {"state.first": [1, 2, 3], "state.second": [1, 4]}
-FACTS = ModelFacts("GTCRN-Micro", SIGNAL, "hann_sqrt", STATES, "MIT", "made up", "0123abc")
+FACTS = ModelFacts("GTCRN-Micro", SIGNAL, STATES, "MIT", "made up", "0123abc")
 CODES = BandCodes(16, 20, 65, {"input": [0.5, -3], "output": [0.25, 0]})
 
 

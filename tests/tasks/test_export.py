@@ -141,7 +141,7 @@ def test_integers(folder, monkeypatch, caplog, reads):
 
 
 def stating(kind, integers):
-    return ModelFacts("", Signal(kind, 16000, 512, 256, 256), "", {}, "MIT", "", "", integers)
+    return ModelFacts("", Signal(kind, 16000, 512, 256, 256), {}, "MIT", "", "", integers)
 
 
 @pytest.mark.parametrize(("snr", "advice"), [(8.4, True), (24.0, False)])

@@ -7,7 +7,7 @@ from textwrap import wrap
 
 import numpy as np
 
-from gtcrn.dsp.window import sqrt_hann
+from gtcrn.dsp.window import analysis_window
 from gtcrn.errors import UserError
 from gtcrn.export.device.model_file import ModelFile
 
@@ -45,7 +45,7 @@ def values(network: ModelFile, arena: int | None) -> dict[str, object]:
     in bands that are no neighbours.
     """
     bands, bins = network.erb.shape
-    sine = sqrt_hann(network.signal.n_fft)[: network.signal.n_fft // 2 + 1]
+    sine = analysis_window("hann_sqrt", network.signal.n_fft)[: network.signal.n_fft // 2 + 1]
     return {
         **_facts(network),
         **_sizes(network),
