@@ -13,12 +13,13 @@ def rfft(frames: Tensor) -> Tensor:
 
 def irfft(spec: Tensor) -> Tensor:
     """Return the frames (B, 1, T, N) of spectra (B, 2, T, N // 2 + 1): the inverse of `rfft` for even N."""
-    return torch.fft.irfft(torch.complex(spec[:, 0], spec[:, 1]))[:, None]
+    return torch.fft.irfft(torch.complex(*spec.unbind(1)))[:, None]
 
 
 def power(spec: Tensor, eps: float = 1e-12) -> Tensor:
     """Return the power |S|² + eps, (B, T, F), of spectra (B, 2, T, F)."""
-    return spec[:, 0].square() + spec[:, 1].square() + eps
+    real, imaginary = spec.unbind(1)
+    return real.square() + imaginary.square() + eps
 
 
 def magnitude(spec: Tensor, eps: float = 1e-12) -> Tensor:
@@ -33,6 +34,5 @@ def magnitude_and_parts(spec: Tensor) -> Tensor:
 
 def apply_complex_mask(mask: Tensor, spec: Tensor) -> Tensor:
     """Return the complex product mask · spec; all are (B, 2, T, F)."""
-    real = mask[:, 0] * spec[:, 0] - mask[:, 1] * spec[:, 1]
-    imaginary = mask[:, 0] * spec[:, 1] + mask[:, 1] * spec[:, 0]
-    return torch.stack([real, imaginary], dim=1)
+    (a, b), (c, d) = mask.unbind(1), spec.unbind(1)
+    return torch.stack([a * c - b * d, a * d + b * c], dim=1)

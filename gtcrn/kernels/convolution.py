@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from gtcrn.kernels.choice import arrays, compiled, hooked
+from gtcrn.kernels.linear import pointwise
 from gtcrn.kernels.threads import shared
 
 SHORTEST = 8  # frames of the output; the few of a stream are left to PyTorch's operators, which have less to prepare
@@ -76,9 +77,7 @@ def _is_pointwise(conv: nn.Conv2d | nn.ConvTranspose2d) -> bool:
 
 def _pointwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Return the products of weight (C', C) and x (B, C, T, F)."""
-    rows, weight = x.flatten(2), weight.expand(len(x), *weight.shape)
-    y = torch.bmm(weight, rows) if bias is None else torch.baddbmm(bias[:, None], weight, rows)
-    return y.unflatten(2, x.shape[2:])
+    return pointwise(x.flatten(2), weight, bias).unflatten(2, x.shape[2:])
 
 
 class _Taps(NamedTuple):

@@ -90,13 +90,13 @@ class BottleneckDPGRNN(Stateful):
 
     def __init__(self, channels: int, r: int, n_freqs: int, bidirectional: bool):
         super().__init__()
-        self.pre = nn.Linear(channels, r, bias=False)  # shared by both paths
+        self.pre = kernels.Linear(channels, r, bias=False)  # shared by both paths
         self.intra = kernels.GRU(r, r, bidirectional=bidirectional)
-        self.post = nn.Linear(2 * r if bidirectional else r, channels, bias=False)
-        self.ln1 = nn.LayerNorm(channels, eps=1e-8)
+        self.post = kernels.Linear(2 * r if bidirectional else r, channels, bias=False)
+        self.ln1 = kernels.LayerNorm(channels, eps=1e-8)
         self.inter = TimeGRU(r, r, n_freqs)
-        self.post2 = nn.Linear(r, channels, bias=False)
-        self.ln2 = nn.LayerNorm(channels, eps=1e-8)
+        self.post2 = kernels.Linear(r, channels, bias=False)
+        self.ln2 = kernels.LayerNorm(channels, eps=1e-8)
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         x = x.permute(0, 2, 3, 1)  # (B, T, F, C)

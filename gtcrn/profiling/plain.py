@@ -42,6 +42,10 @@ def _plain(ours: nn.Module) -> nn.Module:
         return ours
     if isinstance(ours, nn.GRU):
         layer = nn.GRU(ours.input_size, ours.hidden_size, batch_first=True, bidirectional=ours.bidirectional)
+    elif isinstance(ours, nn.Linear):
+        layer = nn.Linear(ours.in_features, ours.out_features, bias=ours.bias is not None)
+    elif isinstance(ours, nn.LayerNorm):
+        layer = nn.LayerNorm(ours.normalized_shape, eps=ours.eps)
     else:
         layer = _convolution(ours)
     return layer.to(next(ours.parameters()).dtype)

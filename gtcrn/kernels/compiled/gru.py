@@ -47,8 +47,9 @@ def gru_forward(gates, old, weight, bias, hidden, begin, end):
 
     gates (D, 3H, L, N): holds the projected inputs, and then the gates reset, update and new. old (D, H, L or 1, N):
     gets the part of the new gate that comes from the state, as the way back needs it; of length 1, it is not kept.
-    weight (D, 3H, H) and bias (D, H): of the state, the latter of the new gate alone. hidden (D, H, L + 2, N): gets
-    the states, between the first state of the forward GRU at 0 and that of the backward GRU at L + 1.
+    weight (D, 3H, H): of the state. bias (D, 4H): of reset, of update, and of the input's and the state's part of the
+    new gate. hidden (D, H, L + 2, N): gets the states, between the first state of the forward GRU at 0 and that of the
+    backward GRU at L + 1.
     """
     directions, units, length = hidden.shape[:3]
     length -= 2
@@ -63,7 +64,7 @@ def gru_forward(gates, old, weight, bias, hidden, begin, end):
                 for j in range(units):
                     row = old[d, j, kept, first:last]
                     for n in range(row.size):
-                        row[n] = bias[d, j]
+                        row[n] = bias[d, 3 * units + j]
                 for g in range(3 * units):
                     if g < 2 * units:
                         row = gates[d, g, t, first:last]
@@ -87,8 +88,9 @@ def gru_forward(gates, old, weight, bias, hidden, begin, end):
                         k += 1
                 for g in range(2 * units):
                     row = gates[d, g, t, first:last]
+                    shift = half * bias[d, g]
                     for n in range(row.size):
-                        row[n] = half + half * tanh(half * row[n])  # the logistic function
+                        row[n] = half + half * tanh(half * row[n] + shift)  # the logistic function
                 for j in range(units):
                     reset = gates[d, j, t, first:last]
                     update = gates[d, units + j, t, first:last]
@@ -96,8 +98,9 @@ def gru_forward(gates, old, weight, bias, hidden, begin, end):
                     row = old[d, j, kept, first:last]
                     before = hidden[d, j, past, first:last]
                     after = hidden[d, j, t + 1, first:last]
+                    shift = bias[d, 2 * units + j]
                     for n in range(new.size):
-                        new[n] = tanh(new[n] + reset[n] * row[n])
+                        new[n] = tanh(new[n] + shift + reset[n] * row[n])
                     for n in range(new.size):
                         after[n] = new[n] + update[n] * (before[n] - new[n])
 

@@ -1,4 +1,4 @@
-"""Batch normalisation with the PReLU behind it, in training and outside of it."""
+"""Batch normalisation with the PReLU behind it, in training and outside of it, and layer normalisation."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import math
 import numpy as np
 
 from gtcrn.kernels.compiled.kernel import kernel
+
+BLOCK = 256  # places that are normalised over channels together, so that they stay in the innermost cache
 
 
 @kernel
@@ -81,3 +83,70 @@ def scale_and_shift(x, scale, shift, slope, y):
             for n in range(x.shape[2]):
                 value = scale[c] * row[n] + shift[c]
                 out[n] = value if value > zero else leak * value
+
+
+@kernel
+def layer_norm_forward(x, weight, bias, eps, y, mean, inverse, begin, end):
+    """Normalise x (B, C, S) over its channels, at the places of S from `begin` to `end`.
+
+    weight, bias: (C,). y (B, C, S), mean and inverse (B, S), the latter of the deviation, get the results.
+    """
+    batch, channels, _ = x.shape
+    share, one = x.dtype.type(1 / channels), x.dtype.type(1)
+    small = x.dtype.type(eps)
+    for b in range(batch):
+        for first in range(begin, end, BLOCK):
+            last = min(first + BLOCK, end)
+            middle, scale = mean[b, first:last], inverse[b, first:last]
+            for n in range(middle.size):
+                middle[n] = scale[n] = 0
+            for c in range(channels):
+                row = x[b, c, first:last]
+                for n in range(row.size):
+                    middle[n] += share * row[n]
+            for c in range(channels):
+                row = x[b, c, first:last]
+                for n in range(row.size):
+                    centred = row[n] - middle[n]
+                    scale[n] += share * (centred * centred)
+            for n in range(scale.size):
+                scale[n] = one / np.sqrt(scale[n] + small)
+            for c in range(channels):
+                row, out = x[b, c, first:last], y[b, c, first:last]
+                for n in range(row.size):
+                    out[n] = (row[n] - middle[n]) * scale[n] * weight[c] + bias[c]
+
+
+@kernel
+def layer_norm_backward(dy, x, weight, mean, inverse, dx, begin, end):
+    """Run `layer_norm_forward` back: dx (B, C, S) gets the gradient. Return what these places contribute to the
+    gradients of weight and bias, (2, C).
+    """
+    batch, channels, _ = x.shape
+    share, zero = x.dtype.type(1 / channels), x.dtype.type(0)
+    sums = np.zeros((2, channels))
+    total, product = np.empty(BLOCK, x.dtype), np.empty(BLOCK, x.dtype)
+    for b in range(batch):
+        for first in range(begin, end, BLOCK):
+            last = min(first + BLOCK, end)
+            middle, scale = mean[b, first:last], inverse[b, first:last]
+            for n in range(last - first):
+                total[n] = product[n] = 0
+            for c in range(channels):
+                row, grad = x[b, c, first:last], dy[b, c, first:last]
+                by_weight = by_bias = zero
+                for n in range(row.size):
+                    given = share * weight[c] * grad[n]
+                    normal = (row[n] - middle[n]) * scale[n]
+                    total[n] += given
+                    product[n] += given * normal
+                    by_weight += grad[n] * normal
+                    by_bias += grad[n]
+                sums[0, c] += by_weight
+                sums[1, c] += by_bias
+            for c in range(channels):
+                row, grad, out = x[b, c, first:last], dy[b, c, first:last], dx[b, c, first:last]
+                for n in range(row.size):
+                    normal = (row[n] - middle[n]) * scale[n]
+                    out[n] = scale[n] * (weight[c] * grad[n] - total[n] - normal * product[n])
+    return sums
