@@ -23,7 +23,7 @@ class GRU(nn.GRU):
         super().__init__(input_size, hidden_size, num_layers, batch_first=True, bidirectional=bidirectional)
 
     def forward(self, x: Tensor, hidden: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        if self.num_layers > 1 or self.hidden_size > WIDEST or not compiled(x) or x.shape[-2] == 1:  # one step is quick
+        if x.shape[-2] == 1 or self.num_layers > 1 or self.hidden_size > WIDEST or not compiled(x):  # one step is quick
             y, last = super().forward(x.flatten(0, -3), hidden)
             return y.unflatten(0, x.shape[:-2]), last
         weights = [torch.stack(both) if self.bidirectional else both[0][None] for both in zip(*self.all_weights)]

@@ -44,7 +44,7 @@ def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 def _rows(x: Tensor, weight: Tensor, channels: int) -> Tensor | None:
     """Return a view (B, C, S) of x (…, C), C not innermost in memory, or None if PyTorch's layer shall compute."""
-    if not compiled(x) or x.numel() < SMALLEST or x.dtype != weight.dtype or x.shape[-1] != channels:
+    if x.numel() < SMALLEST or not compiled(x) or x.dtype != weight.dtype or x.shape[-1] != channels:
         return None
     order = _order(x)
     x, place = x.permute(order), order.index(x.dim() - 1)

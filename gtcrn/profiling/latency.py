@@ -26,6 +26,7 @@ from tqdm import tqdm
 from gtcrn.data import audio
 from gtcrn.data.pairs import pair_folders
 from gtcrn.errors import UserError
+from gtcrn.export.optimize import optimized
 from gtcrn.metrics import WavePair, score_pairs
 from gtcrn.models.enhancer import Enhancer
 from gtcrn.runtime import eager
@@ -83,7 +84,7 @@ def find_candidates(
     if reference:
         found.append(Candidate(" + ".join(names[: len(reference)]), open_runner(*reference), tuple(reference)))
     if enhancer:
-        found.append(Candidate(PYTORCH, eager.open_stream(enhancer)))
+        found.append(Candidate(PYTORCH, eager.open_stream(optimized(enhancer))))
     found += [Candidate(name, open_runner(path), (path,)) for name, path in zip(names[len(reference) :], others)]
     first = found[0]
     for other in found:

@@ -17,6 +17,7 @@ import numpy as np
 from omegaconf import DictConfig
 
 from gtcrn.errors import UserError
+from gtcrn.export.optimize import optimized
 from gtcrn.runtime import eager
 from gtcrn.runtime.denoiser import SUFFIXES, Denoiser
 from gtcrn.runtime.framing import Stream
@@ -60,7 +61,7 @@ def open_model(cfg: DictConfig) -> Callable[..., Stream]:
         raise UserError("task=live needs ckpt=…: an exported file (.onnx, .tflite) or a checkpoint")
     if Path(str(cfg.ckpt)).suffix.lower() in SUFFIXES:
         return Denoiser(cfg.ckpt, attenuation_limit_db=cfg.attenuation_limit_db).stream
-    return partial(eager.open_stream, load_float(cfg), attenuation_limit_db=cfg.attenuation_limit_db)
+    return partial(eager.open_stream, optimized(load_float(cfg)), attenuation_limit_db=cfg.attenuation_limit_db)
 
 
 def play(cfg: DictConfig, sounddevice: Any, open_stream: Callable[..., Stream]) -> None:
