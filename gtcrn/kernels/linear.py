@@ -33,7 +33,7 @@ class LayerNorm(nn.LayerNorm):
         rows = _rows(x, self.weight, self.weight.numel())
         if rows is None or self.weight.dim() > 1:
             return super().forward(x)
-        return _as(x, _LayerNorm.apply(rows, self.weight, self.bias, self.eps))
+        return _as(x, _LayerNorm.apply(rows.contiguous(), self.weight, self.bias, self.eps))
 
 
 def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -48,9 +48,9 @@ def _rows(x: Tensor, weight: Tensor, channels: int) -> Tensor | None:
         return None
     order = _order(x)
     x, place = x.permute(order), order.index(x.dim() - 1)
-    if place == len(order) - 1 or not x.is_contiguous():
+    if place > 1 or place == x.dim() - 1 or not x[(0,) * (place + 1)].is_contiguous():
         return None
-    return x.reshape(-1, channels, x.shape[place + 1 :].numel())
+    return x.flatten(1)[None] if place == 0 else x.flatten(2)
 
 
 def _as(x: Tensor, rows: Tensor) -> Tensor:

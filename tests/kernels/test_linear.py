@@ -48,8 +48,9 @@ def test_equals_torch_in_the_order_of_memory(layer, order):
     layer, x = example(layer, order)
     ours, theirs = (outcome(layer, x, choice) for choice in ("numba", "torch"))
     torch.testing.assert_close(ours, theirs)
-    torch.testing.assert_close(layer(x.detach()[:, :, :3]), ours["y"][:, :, :3])  # memory with gaps
     assert module._order(ours["y"]) == module._order(x)
+    for part in (slice(1, None), slice(None)), (slice(None), slice(3, 9)), (slice(None), slice(None), slice(3)):
+        torch.testing.assert_close(layer(x.detach()[part]), ours["y"][part])  # memory with gaps
 
 
 @pytest.mark.parametrize("layer", ["linear", "layer norm"])
