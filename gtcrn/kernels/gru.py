@@ -65,7 +65,7 @@ class _GRU(torch.autograd.Function):
         return (
             dx.view(-1, length, *ctx.batch).movedim((0, 1), (-1, -2)),
             dfirst.transpose(1, 2),
-            by_input @ inputs.T,
+            by_input @ inputs.flatten(1).T,
             dw_hh.roll(-units, dims=1),  # torch's order is reset, update, new
             sums[:, units:],
             sums[:, : 3 * units].roll(-units, dims=1),
@@ -78,15 +78,16 @@ def _run(x: Tensor, first: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_h
 
     directions, sequences, units = first.shape
     length = x.shape[-2]
-    inputs = _sequences_last(x).reshape(x.shape[-1], -1)  # (C, L·N)
+    inputs = _sequences_last(x).reshape(-1, length, sequences)  # (C, L, N)
     reset_update, new = b_hh.split((2 * units, units), dim=1)
     bias = torch.cat([b_ih[:, : 2 * units] + reset_update, b_ih[:, 2 * units :], new], dim=1)
-    gates = (w_ih.flatten(0, 1) @ inputs).view(directions, 3 * units, length, sequences)
     states = x.new_empty(directions, units, length + 2, sequences)
     states[0, :, 0] = first[0].T
     states[-1, :, -1] = first[-1].T  # one direction leaves this place unread
-    old = x.new_empty(directions, units, length if keep else 1, sequences)
-    given = arrays(gates, old, w_hh, bias, states)
+    kept = length if keep else 1
+    gates = x.new_empty(directions, 3 * units, kept, sequences)
+    old = x.new_empty(directions, units, kept, sequences)
+    given = arrays(inputs, w_ih, w_hh, bias, gates, old, states)
     shared(lambda begin, end: gru_forward(*given, begin, end), sequences, FEWEST)
     last = torch.stack([states[0, :, -2], states[-1, :, 1]][:directions]).transpose(1, 2)
     y = states[:, :, 1:-1].flatten(0, 1).unflatten(2, x.shape[:-2])  # (D·H, L, …)

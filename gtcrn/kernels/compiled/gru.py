@@ -42,14 +42,36 @@ def _tanh(x):
 
 
 @kernel
-def gru_forward(gates, old, weight, bias, hidden, begin, end):
+def _add_products(row, weight, source, t, first):
+    """Add to row the products of weight (K,) and source (K, L, N), of step t and as many sequences from `first` on."""
+    last = first + row.size
+    k = 0
+    while k + 4 <= weight.size:
+        w0, w1, w2, w3 = weight[k], weight[k + 1], weight[k + 2], weight[k + 3]
+        x0 = source[k, t, first:last]
+        x1 = source[k + 1, t, first:last]
+        x2 = source[k + 2, t, first:last]
+        x3 = source[k + 3, t, first:last]
+        for n in range(row.size):
+            row[n] += w0 * x0[n] + w1 * x1[n] + (w2 * x2[n] + w3 * x3[n])
+        k += 4
+    while k < weight.size:
+        w0 = weight[k]
+        x0 = source[k, t, first:last]
+        for n in range(row.size):
+            row[n] += w0 * x0[n]
+        k += 1
+
+
+@kernel
+def gru_forward(inputs, w_ih, w_hh, bias, gates, old, hidden, begin, end):
     """Run D GRUs over those of N sequences from `begin` to `end`, the second backwards.
 
-    gates (D, 3H, L, N): holds the projected inputs, and then the gates reset, update and new. old (D, H, L or 1, N):
-    gets the part of the new gate that comes from the state, as the way back needs it; of length 1, it is not kept.
-    weight (D, 3H, H): of the state. bias (D, 4H): of reset, of update, and of the input's and the state's part of the
-    new gate. hidden (D, H, L + 2, N): gets the states, between the first state of the forward GRU at 0 and that of the
-    backward GRU at L + 1.
+    inputs (C, L, N). w_ih (D, 3H, C) and w_hh (D, 3H, H): of reset, update and new gate. bias (D, 4H): of reset, of
+    update, and of the input's and the state's part of the new gate. gates (D, 3H, L or 1, N): gets the gates. old (D,
+    H, L or 1, N): gets the part of the new gate that comes from the state. The way back needs both; of length 1, they
+    are not kept. hidden (D, H, L + 2, N): gets the states, between the first state of the forward GRU at 0 and that of
+    the backward GRU at L + 1.
     """
     directions, units, length = hidden.shape[:3]
     length -= 2
@@ -66,41 +88,26 @@ def gru_forward(gates, old, weight, bias, hidden, begin, end):
                     for n in range(row.size):
                         row[n] = bias[d, 3 * units + j]
                 for g in range(3 * units):
-                    if g < 2 * units:
-                        row = gates[d, g, t, first:last]
-                    else:
-                        row = old[d, g - 2 * units, kept, first:last]
-                    k = 0
-                    while k + 4 <= units:
-                        w0, w1, w2, w3 = weight[d, g, k], weight[d, g, k + 1], weight[d, g, k + 2], weight[d, g, k + 3]
-                        h0 = hidden[d, k, past, first:last]
-                        h1 = hidden[d, k + 1, past, first:last]
-                        h2 = hidden[d, k + 2, past, first:last]
-                        h3 = hidden[d, k + 3, past, first:last]
-                        for n in range(row.size):
-                            row[n] += w0 * h0[n] + w1 * h1[n] + (w2 * h2[n] + w3 * h3[n])
-                        k += 4
-                    while k < units:
-                        w0 = weight[d, g, k]
-                        h0 = hidden[d, k, past, first:last]
-                        for n in range(row.size):
-                            row[n] += w0 * h0[n]
-                        k += 1
-                for g in range(2 * units):
-                    row = gates[d, g, t, first:last]
-                    shift = half * bias[d, g]
+                    row = gates[d, g, kept, first:last]
                     for n in range(row.size):
-                        row[n] = half + half * tanh(half * row[n] + shift)  # the logistic function
+                        row[n] = bias[d, g]
+                    _add_products(row, w_ih[d, g], inputs, t, first)
+                    if g >= 2 * units:
+                        row = old[d, g - 2 * units, kept, first:last]
+                    _add_products(row, w_hh[d, g], hidden[d], past, first)
+                for g in range(2 * units):
+                    row = gates[d, g, kept, first:last]
+                    for n in range(row.size):
+                        row[n] = half + half * tanh(half * row[n])  # the logistic function
                 for j in range(units):
-                    reset = gates[d, j, t, first:last]
-                    update = gates[d, units + j, t, first:last]
-                    new = gates[d, 2 * units + j, t, first:last]
+                    reset = gates[d, j, kept, first:last]
+                    update = gates[d, units + j, kept, first:last]
+                    new = gates[d, 2 * units + j, kept, first:last]
                     row = old[d, j, kept, first:last]
                     before = hidden[d, j, past, first:last]
                     after = hidden[d, j, t + 1, first:last]
-                    shift = bias[d, 2 * units + j]
                     for n in range(new.size):
-                        new[n] = tanh(new[n] + shift + reset[n] * row[n])
+                        new[n] = tanh(new[n] + reset[n] * row[n])
                     for n in range(new.size):
                         after[n] = new[n] + update[n] * (before[n] - new[n])
 
