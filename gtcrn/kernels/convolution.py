@@ -24,7 +24,7 @@ class Conv2d(nn.Conv2d):
     """torch's Conv2d, (B, C, T, F) -> (B, C', T', F'), computed by a kernel where one is faster."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if not _fits(self, x, self.in_channels, math.prod(self.weight.shape[1:])):
+        if not _fits(self, x, math.prod(self.weight.shape[1:])):
             return super().forward(x)
         if _is_pointwise(self):
             return _pointwise(x, self.weight.flatten(1), self.bias)
@@ -36,7 +36,7 @@ class ConvTranspose2d(nn.ConvTranspose2d):
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
         products = self.in_channels // self.groups * math.prod(self.kernel_size) // self.stride[1]
-        if output_size is not None or any(self.output_padding) or not _fits(self, x, self.in_channels, products):
+        if output_size is not None or any(self.output_padding) or not _fits(self, x, products):
             return super().forward(x, output_size)
         if _is_pointwise(self):
             return _pointwise(x, self.weight.flatten(1).T, self.bias)
@@ -48,23 +48,20 @@ def with_neighbours(x: Tensor, stack: nn.Module, conv: nn.Conv2d | nn.ConvTransp
     """Return conv(stack(x)) of x (B, C, T, F), for a pointwise `conv` and the `stack` of each band with its two
     neighbours, (B, 3C, T, F) ordered (channel, neighbour), as in GTCRN's subband feature extraction (section 2.2).
 
-    A kernel computes it as one convolution of three taps, unless a hook waits for one of the two.
+    Where kernels may compute, it is one convolution of three taps, unless a hook waits for one of the two. That one is
+    PyTorch's, which is as fast.
     """
-    if hooked(stack) or hooked(conv) or not _fits(conv, x, conv.in_channels // 3, conv.in_channels):
+    if hooked(stack) or hooked(conv) or not compiled(x):
         return conv(stack(x))
     weight = conv.weight if isinstance(conv, nn.Conv2d) else conv.weight.transpose(0, 1)  # (C', 3C, 1, 1)
-    taps = _Taps(1, groups=1, stride=1, dilation=1, padding=(0, 1))
-    return _Convolution.apply(x, weight.reshape(len(weight), -1, 1, 3), conv.bias, taps, None)
+    return F.conv2d(x, weight.reshape(len(weight), -1, 1, 3), conv.bias, padding=(0, 1))
 
 
-def _fits(conv: nn.Conv2d | nn.ConvTranspose2d, x: Tensor, channels: int, products: int) -> bool:
-    """Return whether a kernel computes it; whatever the layer refuses, it refuses itself.
-
-    channels: that x must have. products: of each output.
-    """
+def _fits(conv: nn.Conv2d | nn.ConvTranspose2d, x: Tensor, products: int) -> bool:
+    """Return whether a kernel computes it, with so many products per output; what the layer refuses, it refuses."""
     if not compiled(x) or x.ndim != 4 or products > MOST_TAPS:
         return False
-    if x.shape[1] != channels or x.dtype != conv.weight.dtype:
+    if x.shape[1] != conv.in_channels or x.dtype != conv.weight.dtype:
         return False
     reach = (conv.kernel_size[0] - 1) * conv.dilation[0] - 2 * conv.padding[0]
     frames = x.shape[2] + reach if conv.transposed else x.shape[2] - reach
