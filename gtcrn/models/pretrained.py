@@ -19,14 +19,14 @@ import torch
 from torch import Tensor
 
 from gtcrn.errors import UserError
-from gtcrn.models import dtln, gtcrn, keras, light_v3, micro, timbre
+from gtcrn.models import dtln, fastenhancer, gtcrn, keras, light_v3, micro, timbre
 from gtcrn.models.enhancer import Enhancer
 from gtcrn.models.reparametrisation import remove_reparametrisations
 
 log = logging.getLogger(__name__)
 
 # the only builders that a checkpoint may name without being trusted
-BUILDERS = {f"{system.__name__}.build": system.build for system in (gtcrn, light_v3, micro, dtln, timbre)}
+BUILDERS = {f"{system.__name__}.build": system.build for system in (gtcrn, light_v3, micro, dtln, fastenhancer, timbre)}
 RECORD = "gtcrn"  # key of this framework's checkpoints: {"model": {"build": dotted name, "knobs": {…}}}
 CORE_PREFIX = "enhancer.core."  # of the core's tensors among a LightningModule's
 EXPECTED = "a PyTorch checkpoint (.ckpt, .tar, .pth) or DTLN's Keras weights (.h5)"
@@ -57,6 +57,13 @@ class Layout(NamedTuple):
 TRANSPOSED = Layout(Tensor.t, Tensor.t)
 POINTWISE = Layout(lambda kernel: kernel[..., 0], lambda matrix: matrix[..., None])  # a convolution of width 1
 VECTOR = Layout(Tensor.flatten, lambda vector: vector[None, None])
+OVER_FREQUENCY = Layout(lambda kernel: kernel.unsqueeze(2), lambda kernel: kernel.squeeze(2))
+SCALAR = Layout(lambda vector: vector[0], lambda scalar: scalar[None])
+# of two channels in two steps of a stride: (C', stride · 2, 2), where bins within a step are channels too
+STRIDED = Layout(
+    lambda kernel: kernel.unflatten(1, (-1, 2)).permute(0, 2, 3, 1).flatten(2).unsqueeze(2),
+    lambda kernel: kernel.squeeze(2).unflatten(2, (2, -1)).permute(0, 3, 1, 2).flatten(1, 2),
+)
 
 
 @dataclass(frozen=True)
@@ -65,7 +72,7 @@ class Published:
 
     signature: a key that only this system has. knobs: infers the arguments of `build` from the tensors' shapes.
     names: pairs of parts of keys, the authors' and this framework's, where {} stands for a number.
-    layouts: of the tensors that are laid out otherwise, by the authors' key.
+    layouts: of the tensors that are laid out otherwise, by a regular expression of the authors' keys.
     input_level: level in dBFS at which it was trained (see `Enhancer`). For VCTK-DEMAND it is the middle of what six
         of its training files measure (-19 to -26), for mixtures by the DNS Challenge's recipe the middle of the
         recipe's range. GTCRN was trained on either; they are 3 dB apart.
@@ -79,6 +86,10 @@ class Published:
     names: tuple[tuple[str, str], ...]
     input_level: float
     layouts: dict[str, Layout] = field(default_factory=dict)
+
+    def layout(self, key: str) -> Layout | None:
+        """Return the layout of the authors' key, None if it is that of this framework."""
+        return next((layout for keys, layout in self.layouts.items() if re.fullmatch(keys, key)), None)
 
 
 def _gtcrn_knobs(state: StateDict) -> dict:
@@ -136,6 +147,30 @@ def _dtln_knobs(state: StateDict) -> dict:
         # no tensor tells these: every published frame lasts 32 ms and overlaps by three quarters
         "hop_length": n_fft // 4,
         "sample_rate": n_fft * 1000 // 32,
+    }
+
+
+def _fastenhancer_knobs(state: StateDict) -> dict:
+    bands, bins = state["rf_pre.0.weight"].shape
+    channels, phases, _ = state["enc_pre.0.weight"].shape
+    stride = phases // 2
+    n_fft = 2 * bins * stride
+    # no tensor tells the rest: two of the published sizes have shorter hops, and those at 48 kHz longer frames
+    fullband = n_fft > 512
+    return {
+        "channels": channels,
+        "layers": _count(state, r"encoder\.(\d+)\."),
+        "kernel": state["encoder.0.0.weight"].shape[2],
+        "stride": stride,
+        "blocks": _count(state, r"rf_block\.(\d+)\."),
+        "block_channels": state["rf_pre.1.weight"].shape[0],
+        "bands": bands,
+        "trained_bands": fullband,
+        "weight_norm": "dec_post.3.scale" in state,
+        "batch_norm": "enc_pre.1.weight" in state,
+        "n_fft": n_fft,
+        "hop_length": {96: n_fft * 5 // 16, 128: n_fft * 25 // 128}.get(channels, n_fft // 2),
+        "sample_rate": 48000 if fullband else 16000,
     }
 
 
@@ -219,6 +254,28 @@ PUBLISHED = (
             "encoder_norm1.gamma": VECTOR,
             "encoder_norm1.beta": VECTOR,
             "decoder_conv1.weight": POINTWISE,
+        },
+    ),
+    Published(
+        name="FastEnhancer",
+        input_level=-22.0,
+        core=fastenhancer.FastEnhancer,
+        build=fastenhancer.build,
+        signature="rf_pre.0.weight",
+        knobs=_fastenhancer_knobs,
+        names=(
+            ("enc_pre.", "downsample."),
+            ("rf_pre.", "to_bands."),
+            ("rf_block.", "blocks."),
+            ("rf_post.", "to_bins."),
+            ("dec_post.3.scale", "upsample.3.parametrizations.weight.original0"),
+            ("dec_post.3.weight", "upsample.3.parametrizations.weight.original1"),
+            ("dec_post.", "upsample."),
+        ),
+        layouts={
+            r"enc_pre\.0\.weight": STRIDED,
+            r"(encoder\.\d+\.0|(decoder\.\d+|dec_post)\.[023]|rf_(pre|post)\.1)\.weight": OVER_FREQUENCY,
+            r"dec_post\.3\.scale": SCALAR,
         },
     ),
 )
@@ -374,7 +431,8 @@ def read_checkpoint(path: str | Path) -> dict:
 def to_official(enhancer: Enhancer) -> StateDict:
     """Return the weights under the authors' own key names and layouts, as their code loads them.
 
-    Raises `UserError` for a model without a published format.
+    Raises `UserError` for a model without a published format, such as one whose weights no longer are as its authors
+    train them, nor as they fold them.
     """
     for published in PUBLISHED:
         if isinstance(enhancer.core, published.core):
@@ -383,8 +441,13 @@ def to_official(enhancer: Enhancer) -> StateDict:
         raise UserError(f"{type(enhancer.core).__name__}: no published format to convert to")
     official = {}
     for key, value in enhancer.core.state_dict().items():
-        key = _rename(key, [(own, authors) for authors, own in published.names], shift=1)
-        official[key] = published.layouts[key].to_official(value).contiguous() if key in published.layouts else value
+        own, key = key, _rename(key, [(own, authors) for authors, own in published.names], shift=1)
+        if _rename(key, published.names, shift=-1) != own:
+            raise UserError(
+                f"{published.name}: {own} is no tensor of its published format; convert it as it was trained"
+            )
+        layout = published.layout(key)
+        official[key] = layout.to_official(value).contiguous() if layout else value
     return official
 
 
@@ -455,8 +518,8 @@ def _open_published(path: Path, content: dict, digest: str) -> Checkpoint:
     try:
         knobs = published.knobs(state)
         weights = {
-            _rename(key, published.names, shift=-1): published.layouts[key].from_official(value)
-            if key in published.layouts
+            _rename(key, published.names, shift=-1): layout.from_official(value)
+            if (layout := published.layout(key))
             else value
             for key, value in state.items()
         }

@@ -27,9 +27,13 @@ from torch.nn.utils import parametrize
 
 from gtcrn import kernels
 from gtcrn.models.enhancer import Enhancer
+from gtcrn.models.fastenhancer import DotProduct
 from gtcrn.streaming import flatten
 
-EXACT = "exact: weight MACs of convolutions, linear and recurrent layers and the ERB product; no STFT."
+EXACT = (
+    "exact: weight MACs of convolutions, linear and recurrent layers and the ERB product, and the two products of "
+    "attention; no STFT."
+)
 THOP = (
     "thop: what the thop package prints for the authors' code; it counts GRU gates and normalisations and strided "
     "transposed convolutions by their output, and misses functional calls."
@@ -113,11 +117,14 @@ def measure(enhancer: Enhancer, timed: bool = True) -> Cost:
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d)
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d)
 _WEIGHTED = (*_TRANSPOSED, *_CONVOLUTIONS, nn.Linear, nn.GRU, nn.LSTM)
+_COUNTED = (*_WEIGHTED, DotProduct)
 
 
 @contextmanager
-def _observed(core: nn.Module, observe: Callable[[str, nn.Module, Tensor, Tensor], None]) -> Iterator[None]:
-    """Call `observe(name, layer, input, output)` after every layer with weights that runs within the block."""
+def _observed(
+    core: nn.Module, observe: Callable[[str, nn.Module, Tensor, Tensor], None], kinds: tuple = _COUNTED
+) -> Iterator[None]:
+    """Call `observe(name, layer, input, output)` after every layer of these kinds that runs within the block."""
 
     def hook(name):
         def after(layer, inputs, output):
@@ -126,7 +133,7 @@ def _observed(core: nn.Module, observe: Callable[[str, nn.Module, Tensor, Tensor
         return after
 
     handles = [
-        layer.register_forward_hook(hook(name)) for name, layer in core.named_modules() if isinstance(layer, _WEIGHTED)
+        layer.register_forward_hook(hook(name)) for name, layer in core.named_modules() if isinstance(layer, kinds)
     ]
     try:
         with torch.no_grad():
@@ -162,10 +169,13 @@ def _exact_macs(module: nn.Module, x: Tensor, y: Tensor) -> int:
         return x.numel() // (x.shape[1] * x.shape[2]) * (x.shape[2] + memory) * module.weight.numel()
     if isinstance(module, _CONVOLUTIONS):
         return y.numel() // y.shape[1] * module.weight.numel()
+    if isinstance(module, DotProduct):  # of every query with every key, then of what comes of them with every value
+        return 2 * x.numel() * x.shape[2]
     if isinstance(module, nn.Linear):
         return x.numel() // module.in_features * module.weight.numel()
     steps = x.numel() // module.input_size
-    return steps * sum(w.numel() for name, w in module.named_parameters() if name.startswith("weight"))
+    # by the attributes, since those that are normalised are no parameters themselves
+    return steps * sum(weight.numel() for weights in module.all_weights for weight in weights if weight.dim() == 2)
 
 
 def count_macs_thop(core: nn.Module, x: Tensor) -> int:
@@ -211,7 +221,7 @@ def activation_bytes(core: nn.Module, x: Tensor) -> tuple[int, int]:
         in_use = {storage: size for storage, size in in_use.items() if not storage.expired()}
         peak = max(peak, sum(in_use.values()))
 
-    with _observed(core, count), kernels.use("torch"):  # our kernels keep more than a device would
+    with _observed(core, count, _WEIGHTED), kernels.use("torch"):  # our kernels keep more than a device would
         core(x.clone(), core.initial_state(1))  # x itself is a view of the memory of a whole second
     return total, peak
 

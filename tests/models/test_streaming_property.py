@@ -32,7 +32,9 @@ def is_model(path: Path) -> bool:
     return compose(f"model={path.stem}").model.get("_target_", "").startswith("gtcrn.models.")
 
 
-MODELS = sorted(path.stem for path in (CONF / "model").glob("*.yaml") if is_model(path))
+# of FastEnhancer's sizes the smallest, and the smallest whose hop does not divide its frames
+SIZES = {f"fastenhancer_{size}" for size in ("b", "s", "l", "48k_t", "48k_b", "48k_s", "48k_m")}
+MODELS = sorted({path.stem for path in (CONF / "model").glob("*.yaml") if is_model(path)} - SIZES)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -167,11 +169,13 @@ def test_output_is_aligned_and_first_frame_is_enhanced(enhancer):
 
 def test_first_output_of_the_stream_is_the_first_frame(enhancer, speech, offline):
     state = enhancer.initial_state(1)
-    hops = enhancer.latency // enhancer.hop_length + 1
-    for hop in range(hops):
-        chunk = speech[:, hop * enhancer.hop_length : (hop + 1) * enhancer.hop_length]
+    late, hop = enhancer.latency, enhancer.hop_length
+    outputs = []
+    for chunk in speech[:, : late + -late % hop + hop].split(hop, dim=1):
         output, state = enhancer(chunk, state)
-    assert (output - offline[:, : enhancer.hop_length]).abs().max() <= 1e-5
+        outputs.append(output)
+    first = torch.cat(outputs, dim=1)[:, late : late + hop]
+    assert (first - offline[:, :hop]).abs().max() <= 1e-5
 
 
 def test_streams_of_a_batch_are_independent(enhancer, speech):
