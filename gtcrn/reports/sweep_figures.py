@@ -16,13 +16,15 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
+from pandas.api.types import is_numeric_dtype
 
 from gtcrn.plots.labels import label_points
 from gtcrn.plots.palette import BLUE, GREY, GRID, PALE, SCORE, SERIES, VERMILLION, series
 from gtcrn.reports.runs import curves
-from gtcrn.reports.sweeps import Measure, Sweep, clipped, pareto, short_names, shown_value
+from gtcrn.reports.sweeps import Measure, Sweep, clipped, name, pareto, short_names, shown_measures, shown_value
 
 _LEVELS = 12  # a knob of more values than this is drawn as a continuous one
+_LEAST_VALUES = 3  # of a number that quality is drawn against
 _MAPPED = 5  # most knobs in maps, of which there is one for every pair
 _COLOURED = len(SERIES)  # most learning curves with a colour of their own
 _KEYED = 20  # most points in the legend
@@ -83,6 +85,55 @@ def cost_figure(sweep: Sweep, column: str, label: str) -> tuple[Figure, str] | s
     caption += "; bars are standard deviations over seeds." if deviation.notna().any() else "."
     caption += " Numbers count from the best configuration on, as the rows of the table."
     return figure, caption + (" The dashed line is the noisy input." if np.isfinite(noisy) else "")
+
+
+def knob_figure(sweep: Sweep) -> tuple[Figure, str] | str:
+    """Draw quality against the number that was swept over most values, with a caption; or return why it can't.
+
+    There is a panel for each measure, and a line for each choice of the other knobs.
+    """
+    points = _scored(sweep)
+    if points.empty:
+        return _NO_RESULT
+    names = short_names(sweep.knobs)
+    axes = {knob: _axis(names[knob], points[knob]) for knob in sweep.knobs if is_numeric_dtype(points[knob])}
+    values = {knob: points[knob].nunique(dropna=False) for knob, axis in axes.items() if axis}
+    knob = max(values, key=lambda knob: values[knob], default=None)
+    if knob is None or values[knob] < _LEAST_VALUES:
+        return f"no number was swept over {_LEAST_VALUES} values"
+    others = [other for other in sweep.knobs if other != knob]
+    groups = points.groupby(others or (lambda _: "all"), dropna=False)
+    lines = [(name(line.iloc[0], others), line) for _, line in groups]
+    if len(lines) > _COLOURED:
+        return f"the other knobs have {len(lines)} choices, more than there are colours"
+    axis, shown = axes[knob], shown_measures(sweep)
+
+    figure = Figure(figsize=(9, 1.9 * len(shown) + 0.6), dpi=150, layout="constrained")
+    panels = figure.subplots(len(shown), sharex=True, squeeze=False).ravel()
+    for panel, measure in zip(panels, shown):
+        for number, (_, line) in enumerate(lines):
+            positions = axis.positions[line.index].sort_values()
+            quality, deviation = line.loc[positions.index, measure.column], sweep.deviations[measure.column]
+            style = series(number) | {"markersize": 4, "linewidth": 1.2, "capsize": 2}
+            panel.errorbar(positions, quality, deviation[positions.index], **style)
+        noisy = measure.noisy(sweep.runs)
+        if np.isfinite(noisy):
+            panel.axhline(noisy, color=GREY, linewidth=1, linestyle="--", zorder=0)
+        _label(panel, "", measure.label)
+    _draw_axis(panels[-1].xaxis, axis)
+    if axis.log:
+        panels[-1].set_xscale("log")
+    panels[-1].set_xlabel(axis.label)
+    if others:
+        handles = [Line2D([], [], **series(number), label=_wrapped(label)) for number, (label, _) in enumerate(lines)]
+        _legend(figure, handles, "")
+    caption = f"Quality against {axis.label}"
+    caption += f", in which {shown_value(None)} stands for null." if points[knob].isna().any() else "."
+    if sweep.deviations.loc[points.index, [measure.column for measure in shown]].notna().any(axis=None):
+        caption += " Bars are standard deviations over seeds."
+    if np.isfinite([measure.noisy(sweep.runs) for measure in shown]).any():
+        caption += " The dashed line is the noisy input."
+    return figure, caption
 
 
 def map_figure(sweep: Sweep) -> tuple[Figure, str] | str:

@@ -23,10 +23,9 @@ from gtcrn.files import write_text
 from gtcrn.plots.figures import STYLE, save
 from gtcrn.plots.tables import markdown_table, plain, write_csv
 from gtcrn.reports.runs import RESULTS, config_columns, configured
-from gtcrn.reports.sweep_figures import cost_figure, curve_figure, map_figure
-from gtcrn.reports.sweeps import Measure, Sweep, measures, name, short_names, shown_value
+from gtcrn.reports.sweep_figures import cost_figure, curve_figure, knob_figure, map_figure
+from gtcrn.reports.sweeps import HEADLINE, Sweep, name, short_names, shown_measures, shown_value
 
-_HEADLINE = ("pesq_wb", "estoi", "si_sdr")  # metrics shown beside the chosen measure
 _COSTS = {
     "parameters": ("cost.parameters_trainable", "{:,.0f}"),
     "MMACs/s": ("cost.mmacs_exact", "{:.2f}"),
@@ -43,6 +42,7 @@ _SHARED = {  # groups that a note names if all runs chose the same; evaluated ch
 _FIGURES = {
     "quality_macs.png": partial(cost_figure, column="cost.mmacs_exact", label="MMACs/s, exact"),
     "quality_latency.png": partial(cost_figure, column="cost.latency_ms", label="latency [ms]"),
+    "quality_knob.png": knob_figure,
     "heatmap.png": map_figure,
     "learning_curves.png": curve_figure,
 }
@@ -123,7 +123,7 @@ def _heading(sweep: Sweep) -> str:
 
 def _texts(sweep: Sweep) -> tuple[list[str], list[list[str]]]:
     """Return the header and rows of the table in Markdown, with the noisy input first."""
-    results = _results(sweep, bold="**{}**", deviating=1 + len(_HEADLINE))
+    results = _results(sweep, bold="**{}**", deviating=1 + len(HEADLINE))
     knobs = list(short_names(sweep.knobs).values())
     if _NOISY in results.index:
         knobs = knobs or ["configuration"]
@@ -180,7 +180,7 @@ def notes(sweep: Sweep) -> list[str]:
     if shared := [f"{group}={alike[group]}" for group in _SHARED.get(alike.get("task"), ()) if group in alike]:
         lines.append(f"all runs: {' '.join(shared)}")
     finished = sweep.runs[sweep.runs["state"] == "finished"]
-    for measure in _shown(sweep):
+    for measure in shown_measures(sweep):
         if missing := finished[measure.column].isna().sum():
             lines.append(
                 f"{measure.label}: {missing} of {len(finished)} finished runs have none; it is left out of the mean"
@@ -204,21 +204,13 @@ def not_finished(sweep: Sweep) -> list[str]:
     return lines
 
 
-def _shown(sweep: Sweep) -> list[Measure]:
-    """Return the measures that the tables show: the chosen one and the usual ones of the test."""
-    if not sweep.measure:
-        return []
-    found = measures(sweep.runs)
-    return [sweep.measure, *(found[name] for name in _HEADLINE if name in found and name != sweep.measure.name)]
-
-
 def _results(sweep: Sweep, bold: str, deviating: int) -> pd.DataFrame:
     """Return the texts of n, means and costs by configuration, after a row of the noisy input if its scores are known.
 
     The best mean, or noisy score if it is best, is formatted by `bold`; the first `deviating` measures have deviations.
     """
     noisy, texts = {"n": ""}, {"n": sweep.means["n"].map(str)}
-    for position, measure in enumerate(_shown(sweep)):
+    for position, measure in enumerate(shown_measures(sweep)):
         means, unprocessed = sweep.means[measure.column], measure.noisy(sweep.runs)
         deviations = sweep.deviations[measure.column] if position < deviating else means * np.nan
         known = pd.Series([unprocessed, *means]).dropna()
@@ -234,7 +226,7 @@ def _results(sweep: Sweep, bold: str, deviating: int) -> pd.DataFrame:
         if column in sweep.means and sweep.means[column].notna().any():
             texts[heading] = sweep.means[column].map(form.format, na_action="ignore").fillna("–")
     results = pd.DataFrame(texts, index=sweep.means.index)
-    if any(np.isfinite(measure.noisy(sweep.runs)) for measure in _shown(sweep)):
+    if any(np.isfinite(measure.noisy(sweep.runs)) for measure in shown_measures(sweep)):
         first = pd.DataFrame([noisy], index=[_NOISY]).reindex(columns=list(texts)).fillna("")
         results = pd.concat([first, results])
     return results

@@ -19,6 +19,8 @@ from gtcrn.reports.runs import RESULTS, configured, differing
 
 log = logging.getLogger(__name__)
 
+HEADLINE = ("pesq_wb", "estoi", "si_sdr")  # metrics shown beside the chosen measure
+
 
 class Measure(NamedTuple):
     """A measure of quality: its name, its column in `read_runs`, its label and format, and whether more is better."""
@@ -130,6 +132,14 @@ def arrange(runs: pd.DataFrame, metric: str | None = None, remarks: Sequence[str
         ranked = measure.goodness(means[measure.column]).sort_values(ascending=False, kind="stable")
         means = means.loc[ranked.index]
     return Sweep(runs, kinds, names, knobs, measure, means, grouped.std(ddof=1).loc[means.index], list(remarks))
+
+
+def shown_measures(sweep: Sweep) -> list[Measure]:
+    """Return the measures that tables and figures show: the chosen one and the usual ones of the test."""
+    if not sweep.measure:
+        return []
+    found = measures(sweep.runs)
+    return [sweep.measure, *(found[name] for name in HEADLINE if name in found and name != sweep.measure.name)]
 
 
 def name(row: pd.Series, knobs: Sequence[str]) -> str:

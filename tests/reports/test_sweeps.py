@@ -1,5 +1,6 @@
 """Sweeps compared: the numbers of the tables, who is on the Pareto front, what is drawn and what is not."""
 
+import itertools
 import json
 import math
 from pathlib import Path
@@ -14,7 +15,7 @@ from gtcrn.errors import UserError
 from gtcrn.reports import sweep_figures, sweep_report, sweeps
 from gtcrn.reports.runs import read_runs
 
-PICTURES = {"quality_macs.png", "quality_latency.png", "heatmap.png", "learning_curves.png"}
+PICTURES = {"quality_macs.png", "quality_latency.png", "quality_knob.png", "heatmap.png", "learning_curves.png"}
 
 
 def write_run(folder: Path, seed=1, test=None, macs=10.0, latency=32.0, error=None, curve=(), **knobs) -> None:
@@ -205,7 +206,24 @@ def test_many_random_values_are_drawn_as_points(tmp_path):
     assert len(panel.collections[0].get_offsets()) == 19
     assert {panel.get_xscale(), panel.get_yscale()} == {"linear", "log"} and "Points: " in caption
     written = {path.name for path in sweep_report.write([sweep], tmp_path)}
-    assert PICTURES - written == {"learning_curves.png"}
+    assert PICTURES - written == {"quality_knob.png", "learning_curves.png"}
+
+
+def test_quality_against_a_number_that_may_be_null(tmp_path):
+    numbers = 12, None, 0, 6
+    for number, (kind, seed, value) in enumerate(itertools.product("ab", (1, 2), numbers)):
+        test = {"pesq_wb": seed + (99 if value is None else value) + 100 * (kind == "b"), "si_sdr": 1}
+        write_run(tmp_path / str(number), seed, test=test, limit=value, kind=kind)
+    figure, caption = sweep_figures.knob_figure(sweeps.compare(read_runs(tmp_path))[0])
+    pesq, si_sdr = figure.axes
+    assert (pesq.get_ylabel(), si_sdr.get_ylabel(), si_sdr.get_xlabel()) == ("PESQ-wb", "SI-SDR dB", "limit")
+    assert [text.get_text() for text in si_sdr.get_xticklabels()] == ["0", "6", "12", "–"]
+    lines = [
+        line.get_ydata().tolist() for line in pesq.lines if len(line.get_ydata()) == 4 and line.get_marker() in "os"
+    ]
+    assert lines == [[1.5, 7.5, 13.5, 100.5], [101.5, 107.5, 113.5, 200.5]]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["kind=a", "kind=b"]
+    assert "– stands for null. Bars are standard deviations" in caption and "noisy" not in caption
 
 
 def test_maps_of_more_than_two_knobs_show_the_best(tmp_path):

@@ -54,7 +54,7 @@ def test_several_folders_are_reported_in_the_folder_of_the_run(sweep, tmp_path):
     write_run(tmp_path / "other", 16, 2.0)
     reported(f"runs=[{sweep},{tmp_path / 'other'}]", f"run_dir={tmp_path / 'report'}", "page=false")
     written = {path.name for path in (tmp_path / "report").iterdir()}
-    assert written == {"sweep.csv", "sweep.md", "quality_macs.png"}
+    assert written == {"sweep.csv", "sweep.md", "quality_macs.png", "quality_knob.png"}
     assert "4 runs: 3 finished, 1 failed" in (tmp_path / "report/sweep.md").read_text()
     assert not (sweep / "sweep.md").exists()
 
