@@ -26,7 +26,7 @@ def run(cfg: DictConfig) -> None:
     paths = cfg.models if isinstance(cfg.models, ListConfig) else [cfg.models]
     models = serving.find([expanded(str(path)) for path in paths])
     serving.install()
-    with serving.Server(models, cfg.port) as server:
+    with serving.Server(models, cfg.port, cfg.attenuation_limit_db) as server:
         log.info("%s shows %s; Ctrl-C ends it", server.url, ", ".join(model["name"] for model in models))
         if cfg.browser:  # in a thread, because some browsers return only when they are closed
             threading.Thread(target=webbrowser.open, args=(server.url,), daemon=True).start()

@@ -145,11 +145,12 @@ class Server(ThreadingHTTPServer):
     """A server of the page, the runtime and the models, and of nothing else, on loopback at `url`.
 
     models: as `find` returns them. port: another free one is taken if it is not available; 0 for any.
+    attenuation_limit_db: where the page's slider begins; None for no limit.
     """
 
     daemon_threads = True  # each connection has a thread
 
-    def __init__(self, models: Sequence[dict], port: int):
+    def __init__(self, models: Sequence[dict], port: int, attenuation_limit_db: float | None = None):
         files = [path for path in PAGE.iterdir() if path.suffix in (".html", ".css", ".js")]
         self.files = {f"/{path.name}": path for path in files} | {"/": PAGE / "index.html"}
         self.files |= {f"/onnxruntime/{name}": NPM / _RUNTIME / name for name in _RUNTIME_FILES}
@@ -158,7 +159,7 @@ class Server(ThreadingHTTPServer):
             {"url": f"models/{index}.onnx", **{key: value for key, value in model.items() if key != "path"}}
             for index, model in enumerate(models)
         ]
-        self.models = json.dumps(described).encode()
+        self.page = json.dumps({"models": described, "attenuation_limit_db": attenuation_limit_db}).encode()
         self.free = threading.BoundedSemaphore(_CONNECTIONS)
         try:
             super().__init__((_HOSTS[0], port), _Handler)
@@ -169,8 +170,8 @@ class Server(ThreadingHTTPServer):
 
     def read(self, path: str) -> tuple[bytes, str]:
         """Return the content and type of a path. Raises OSError if it is not served, or its file no longer exists."""
-        if path == "/models.json":
-            return self.models, "application/json"
+        if path == "/page.json":
+            return self.page, "application/json"
         if path not in self.files:
             raise FileNotFoundError(path)
         return self.files[path].read_bytes(), _TYPES[self.files[path].suffix]

@@ -100,8 +100,8 @@ def serve():
     """A running server of these files."""
     servers = []
 
-    def run(*paths: Path, port: int = 0) -> serving.Server:
-        servers.append(serving.Server(serving.find(paths), port))
+    def run(*paths: Path, port: int = 0, attenuation_limit_db: float | None = None) -> serving.Server:
+        servers.append(serving.Server(serving.find(paths), port, attenuation_limit_db))
         threading.Thread(target=servers[-1].serve_forever, daemon=True).start()
         return servers[-1]
 
@@ -126,7 +126,7 @@ def test_only_the_page_and_these_models_are_served(tmp_path, serve):
         response = get(server, address)
         assert response.status == 200 and response.headers["Content-Type"].startswith(kind)
         assert response.headers["Content-Security-Policy"].startswith("default-src 'none'; script-src 'self'")
-    (model,) = json.loads(get(server, "/models.json").read())
+    (model,) = json.loads(get(server, "/page.json").read())["models"]
     assert str(tmp_path) not in json.dumps(model)
     assert get(server, f"/{model['url']}").read() == path.read_bytes()
     outside = (
@@ -148,7 +148,7 @@ def test_other_names_of_this_machine_are_refused(tmp_path, serve):
         "evil.example": 403,
         "127.0.0.1.evil.example:80": 403,
     }
-    assert {host: get(server, "/models.json", host).status for host in hosts} == hosts
+    assert {host: get(server, "/page.json", host).status for host in hosts} == hosts
 
 
 def test_another_port_where_it_is_taken(tmp_path, serve, caplog):
@@ -183,7 +183,7 @@ def test_error_pages_are_kept_at_home_like_the_page(tmp_path, serve):
 @pytest.mark.parametrize("header", ["Content-Length: 42", "Transfer-Encoding: chunked"])
 def test_the_body_of_a_request_is_no_request(tmp_path, serve, header):
     server = serve(make_model(tmp_path / "half.onnx"))
-    hidden = "GET /models.json HTTP/1.1", "Host: localhost", ""
+    hidden = "GET /page.json HTTP/1.1", "Host: localhost", ""
     heard = answer(say(server, "GET / HTTP/1.1", "Host: localhost", header, "", *hidden))
     assert heard.startswith("HTTP/1.1 400") and heard.count("HTTP/1.1 ") == 1
 
@@ -372,3 +372,57 @@ def test_speaking(tmp_path, serve, browse):
     spectrum = np.abs(np.fft.rfft(enhanced))
     assert np.argmax(spectrum) * 16000 / len(enhanced) == pytest.approx(440, abs=5)
     assert np.abs(enhanced).max() == pytest.approx(0.25, rel=0.1)
+
+
+HEARD = """
+const [wave, shares, done] = arguments;
+(async () => {
+  const { models: [model] } = await (await fetch("page.json")).json();
+  const worker = new Worker("worker.js", { type: "module" });
+  const ask = (request, transfer) => new Promise(resolve => {
+    worker.onmessage = ({ data }) => { if ("result" in data) resolve(); };
+    worker.postMessage(request, transfer);
+  });
+  const { port1, port2 } = new MessageChannel();
+  await ask({ id: 1, job: "stream", model, port: port1 }, [port1]);
+  const heard = [];
+  for (const [index, share] of shares.entries()) {
+    await ask({ id: 2, job: "limit", share }, []);
+    port2.postMessage(Float32Array.from(wave.slice(index * model.hop_length, (index + 1) * model.hop_length)));
+    heard.push(...await new Promise(resolve => { port2.onmessage = ({ data }) => resolve(data); }));
+  }
+  done(heard);
+})();
+"""
+
+
+def test_the_slider_leaves_some_of_the_noise(tmp_path, serve, browse):
+    """The noisy signal is as late as the model's output, of a recording and of a microphone, which is heard at once."""
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, 16000).astype(np.float32)
+    soundfile.write(tmp_path / "noise.wav", noise, 16000, subtype="FLOAT")
+    browser = browse(serve(make_model(tmp_path / "half.onnx"), attenuation_limit_db=12))
+    assert browser.find_element("id", "limit-value").text == "12 dB"
+    drop(browser, tmp_path / "noise.wav")
+    until(lambda: len(panels(browser)) == 2)
+    share = 10 ** (-12 / 20)
+    half = (1 + share) / 2 * noise
+    np.testing.assert_allclose(downloaded(browser, 0, tmp_path / "downloads/noise_half.wav"), half, atol=1e-6)
+    browser.find_element("tag name", "body").send_keys("1")
+    for value, shown, expected in ((0, "0 dB", noise), (60, "no limit", noise / 2)):
+        panel = browser.find_elements("css selector", "article")[1]
+        script = "const [slider, value] = arguments; slider.value = value; for (const name of ['input', 'change']) "
+        browser.execute_script(
+            script + "slider.dispatchEvent(new Event(name));", browser.find_element("id", "limit"), value
+        )
+        until(lambda panel=panel: browser.find_elements("css selector", "article")[1] != panel)
+        assert browser.find_element("id", "limit-value").text == shown and len(panels(browser)) == 2
+        wave = downloaded(browser, 0, tmp_path / f"downloads/noise_half ({1 + value // 60}).wav")
+        np.testing.assert_allclose(wave, expected, atol=1e-6)
+        assert browser.execute_script("return document.querySelector('article.active').ariaLabel") == "Before"
+
+    shares = np.array([0.25, 0.25, 0.25, 1, 1, 0])
+    heard = browser.execute_async_script(HEARD, noise[: 6 * HOP].tolist(), shares.tolist())
+    late = np.pad(noise, (HOP, 0))[: 6 * HOP]
+    mix = np.interp(np.arange(1, 6 * HOP + 1), HOP * np.arange(1, 7), shares)  # each hop moves to its own share
+    mix[:HOP] = 0.25 * np.arange(1, HOP + 1) / HOP  # from none, as the stream began
+    np.testing.assert_allclose(heard, mix * late + (1 - mix) * late / 2, atol=1e-6)

@@ -1,3 +1,4 @@
+import { mix, share } from "./attenuation.js";
 import { Player } from "./player.js";
 import { Recorder } from "./recorder.js";
 import { draw, gradient } from "./spectrogram.js";
@@ -8,9 +9,9 @@ const SILENCE = 1e-4; // -80 dBFS; a lower peak is nothing but dither
 const BEFORE = "before";
 const byId = id => document.getElementById(id);
 
-const models = await (await fetch("models.json")).json();
+const { models, attenuation_limit_db } = await (await fetch("page.json")).json();
 const top = Math.max(...models.map(model => model.sample_rate)); // rate of the noisy recording: the highest of any model's
-let sound = null; // the recording that is shown: {name, waveAt: rate -> wave, seconds, limits in dB}
+let sound = null; // the recording that is shown: {name, waveAt: rate -> wave, seconds, limits in dB, outputs by model}
 let recorder = null;
 
 // ---- small things
@@ -93,11 +94,37 @@ function makeModels() {
   }));
 }
 
+// ---- the limit of attenuation
+
+// in dB; null at the right end, where there is none
+function limit() {
+  const { value, max } = byId("limit");
+  return value === max ? null : Number(value);
+}
+
+function showLimit() {
+  byId("limit-value").textContent = limit() === null ? "no limit" : `${Number(limit().toFixed(1))} dB`;
+  byId("limit").setAttribute("aria-valuetext", byId("limit-value").textContent);
+  ask("limit", { share: share(limit()) }).catch(() => {}); // a worker that is broken is told of elsewhere
+}
+
+// mixes anew what the models have made
+async function remix() {
+  const current = sound;
+  for (const model of current?.outputs.keys() ?? []) {
+    if (sound === current) await showOutput(model);
+  }
+}
+
+byId("limit").value = attenuation_limit_db ?? byId("limit").max;
+byId("limit").addEventListener("input", showLimit);
+byId("limit").addEventListener("change", remix);
+
 // ---- before and after
 
 // shows a recording. read: returns a function from a rate to the wave. advice: what to do if it is silent.
 async function open(name, read, advice = "") {
-  const current = sound = { name };
+  const current = sound = { name, outputs: new Map() };
   player.clear();
   for (const link of byId("panels").querySelectorAll("a")) URL.revokeObjectURL(link.href);
   byId("panels").replaceChildren();
@@ -143,15 +170,23 @@ async function use() {
     const wave = await current.waveAt(model.sample_rate);
     const result = await ask("enhance", { model, wave }, [], part => busy(`${model.name}: ${Math.round(100 * part)} %`, part));
     if (!result || sound !== current) return; // the user has chosen another one in the meantime
-    const picture = await ask("picture", { wave: result.wave, rate: model.sample_rate });
-    if (sound !== current) return;
-    addPanel(model.url, model.name, result.wave, model.sample_rate, picture, speed(result, model), download(result.wave, model));
-    if (model === chosen()) busy("");
+    current.outputs.set(model, { noisy: wave, ...result });
+    await showOutput(model);
+    if (sound === current && model === chosen()) busy("");
   } catch (error) {
     if (sound !== current || model !== chosen()) return;
     busy("");
     showMessage(error.message);
   }
+}
+
+// shows what a model has made of the recording, as far as the limit lets it
+async function showOutput(model) {
+  const current = sound, output = current.outputs.get(model);
+  const wave = mix(output.noisy, output.wave, share(limit()));
+  const picture = await ask("picture", { wave, rate: model.sample_rate });
+  if (sound !== current) return;
+  addPanel(model.url, model.name, wave, model.sample_rate, picture, speed(output, model), download(wave, model));
 }
 
 function speed({ median, p95, factor }, { hop_length, sample_rate }) {
@@ -202,8 +237,13 @@ function addPanel(key, label, wave, rate, picture, figures, ...more) {
   }, icon(false), make("span", {}, label));
   const clip = new AudioBuffer({ length: wave.length, sampleRate: rate });
   clip.copyToChannel(wave, 0);
-  byId("panels").append(make("article", { "data-key": key, "aria-label": label }, listen, plot,
-    make("dl", { class: "number" }, ...figures.flatMap(([term, ...text]) => [make("dt", {}, term), make("dd", {}, ...text)])), ...more));
+  const panel = make("article", { "data-key": key, "aria-label": label }, listen, plot,
+    make("dl", { class: "number" }, ...figures.flatMap(([term, ...text]) => [make("dt", {}, term), make("dd", {}, ...text)])), ...more);
+  const earlier = [...byId("panels").children].find(other => other.dataset.key === key);
+  if (earlier) {
+    URL.revokeObjectURL(earlier.querySelector("a").href);
+    earlier.replaceWith(panel);
+  } else byId("panels").append(panel);
   player.add(key, clip);
 }
 
@@ -274,7 +314,7 @@ const keys = {
 for (let number = 1; number <= 9; number++) keys[number] = () => player.choose([...player.clips.keys()][number - 1]);
 
 document.addEventListener("keydown", event => {
-  const native = event.key === " " ? "button, summary, input, a" : "input[type=radio]";
+  const native = event.key === " " ? "button, summary, input, a" : "input[type=radio], #limit";
   if (event.ctrlKey || event.altKey || event.metaKey || event.target.closest(native)) return;
   if (!keys[event.key] || !player.clips.size) return;
   event.preventDefault();
@@ -365,5 +405,6 @@ byId("hear").addEventListener("change", event => recorder?.hear(event.target.che
 
 document.querySelector(".scale").style.background = gradient;
 makeModels();
+showLimit();
 showRecorder();
 show();

@@ -32,11 +32,13 @@ export class Player {
     return Math.min(this.run.from + Math.max(0, this.context.currentTime - this.run.begin), this.seconds);
   }
 
-  // adds a clip and makes it active; playback goes on at the same position
+  // adds a clip and makes it active, or replaces the one of this key; playback goes on at the same position
   add(key, clip) {
+    const known = this.clips.has(key);
     this.halt();
     this.clips.set(key, clip);
-    this.choose(key);
+    if (known) this.changed();
+    else this.choose(key);
     if (this.playing) this.start();
   }
 

@@ -1,6 +1,7 @@
 // Runs the models outside the page's own thread, one hop at a time as on a device.
 
 import * as ort from "./onnxruntime/ort.wasm.bundle.min.mjs";
+import { mix } from "./attenuation.js";
 import { power } from "./spectrogram.js";
 
 ort.env.wasm.numThreads = 1; // matrices this small lose more than they gain with two
@@ -10,8 +11,13 @@ const LOUDEST = 10; // times full scale; louder samples, and NaN, would stay in 
 const REPORT = 100; // ms between two reports of progress
 const sessions = new Map();
 let latest = 0; // id of the latest job; earlier ones stop
+let wanted = 0; // share of the noisy signal in what is heard of a microphone
 
-const jobs = { enhance, stream, picture: ({ wave, rate }) => power(wave, rate) };
+const jobs = {
+  enhance, stream,
+  limit: ({ share }) => { wanted = share; },
+  picture: ({ wave, rate }) => power(wave, rate),
+};
 
 self.onmessage = async ({ data: { id, job, ...request } }) => {
   if (job === "enhance") latest = id;
@@ -32,7 +38,7 @@ async function enhance({ id, model, wave }) {
   let reported = performance.now();
   for (let index = 0; index < hops; index++) {
     const begin = performance.now();
-    enhanced.set(await stream.step(padded.subarray(index * hop, (index + 1) * hop)), index * hop);
+    enhanced.set(await stream.step(valid(padded.subarray(index * hop, (index + 1) * hop))), index * hop);
     times[index] = performance.now() - begin;
     if (begin - reported < REPORT) continue;
     reported = begin;
@@ -53,11 +59,18 @@ function figures(times, { hop_length: hop, sample_rate: rate }) {
 // enhances the hops that come through a port and sends them back through it
 async function stream({ id, model, port }) {
   const stream = await open(model);
-  let last = Promise.resolve(), times = [];
-  port.onmessage = ({ data: hop }) => {
+  let last = Promise.resolve(), times = [], part = wanted;
+  let noisy = new Float32Array(model.latency); // the latest samples, as many as the output is late
+  port.onmessage = ({ data }) => {
     last = last.then(async () => {
       const begin = performance.now();
-      const enhanced = await stream.step(hop);
+      const hop = valid(data), line = new Float32Array(noisy.length + hop.length);
+      line.set(noisy);
+      line.set(hop, noisy.length);
+      noisy = line.slice(hop.length);
+      const before = part;
+      part = wanted;
+      const enhanced = mix(line.subarray(0, hop.length), await stream.step(hop), before, part);
       times.push(performance.now() - begin);
       port.postMessage(enhanced, [enhanced.buffer]);
       if (times.length * model.hop_length < 0.25 * model.sample_rate) return;
@@ -66,6 +79,9 @@ async function stream({ id, model, port }) {
     });
   };
 }
+
+// a copy in which invalid samples are silence
+const valid = hop => hop.map(sample => Math.abs(sample) <= LOUDEST ? sample : 0);
 
 async function open(model) {
   if (!sessions.has(model.url)) {
@@ -92,9 +108,8 @@ class Stream {
       [input, new ort.Tensor("float32", new Float32Array(shape.reduce((a, b) => a * b, 1)), shape)]));
   }
 
-  // enhances one hop; invalid samples count as silence
+  // enhances one hop of valid samples
   async step(hop) {
-    hop = hop.map(sample => Math.abs(sample) <= LOUDEST ? sample : 0);
     const { input, output, hop_length, states } = this.model;
     const results = await this.session.run({ [input]: new ort.Tensor("float32", hop, [1, hop_length]), ...this.states });
     for (const state of states) this.states[state.input] = results[state.output];
