@@ -1,5 +1,6 @@
 """Settings and fixtures that all tests share, such as the folders of reference material and small recordings."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -16,6 +17,11 @@ torch.set_num_threads(1)
 # the same examples in every run and on every machine, however slow it is, and none kept on disk
 settings.register_profile("gtcrn", derandomize=True, deadline=None, database=None, suppress_health_check=HealthCheck)
 settings.load_profile("gtcrn")
+
+
+def pytest_collection_finish() -> None:
+    """Leave what was imported, and the list of tests, out of every later search for garbage."""
+    gc.freeze()
 
 
 def _folder_from(variable: str, what: str) -> Path:

@@ -32,7 +32,7 @@ CHOICES = sorted(
 )
 
 
-@pytest.mark.parametrize(("group", "choice"), CHOICES, ids="=".join)
+@pytest.mark.parametrize(("group", "choice"), CHOICES, ids=["=".join(choice) for choice in CHOICES])
 def test_every_choice_composes(command, group, choice):
     task = ["task=profile"] if (group, choice) == ("model", "all") else []
     cfg = command(*BESIDE.get(group, task), f"{group}={choice}")
