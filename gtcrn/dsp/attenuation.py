@@ -55,6 +55,11 @@ class AttenuationLimit:
         """Begin a new stream, with the limit as it is."""
         self._share = self._wanted
 
+    @property
+    def active(self) -> bool:
+        """Whether any of the noisy signal is mixed in, or is about to be."""
+        return self._share > 0 or self._wanted > 0
+
     def mix_into(self, enhanced: np.ndarray, noisy: np.ndarray) -> None:
         """Mix the next whole hops (N,) of two aligned signals, at least one, in place."""
         before, self._share = self._share, self._wanted  # another thread may change the latter meanwhile
@@ -62,6 +67,4 @@ class AttenuationLimit:
         if before != share:
             share = np.full(len(noisy), share, np.float32)
             share[: self._hop_length] = np.linspace(before, self._share, self._hop_length + 1)[1:]
-        elif not share:
-            return
         enhanced[:] = mixed(noisy, enhanced, share)

@@ -166,7 +166,7 @@ class Stream:
         except UserError:
             self.reset()  # the states hold NaN, or a part of the block
             raise
-        if whole:
+        if whole and self._limit.active:
             self._limit.mix_into(enhanced[len(self._ready) :], noisy[:whole])
         # a view of a few samples would keep a long block in memory, so they are copied
         self._noisy = noisy[whole:].copy()
