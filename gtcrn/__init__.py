@@ -1,6 +1,6 @@
 """GTCRN and its family: research on tiny real-time speech enhancement.
 
-enhancer = gtcrn.load("checkpoint")        # ours or a published one
+enhancer = gtcrn.load("gtcrn-dns3")        # published weights by name, or a checkpoint file
 enhanced, state = enhancer(wave)           # (B, N) float32 at enhancer.sample_rate
 """
 

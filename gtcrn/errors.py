@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from difflib import get_close_matches
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # characters that end a line or control a terminal
 
@@ -15,6 +17,13 @@ def printable(text: object) -> str:
 def counted(number: int, one: str, many: str | None = None) -> str:
     """Return the number and its noun, e.g. `1 file` or `2,000 files`. many: the plural where it is not `one` + s."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """Return how a line about a misspelt name ends: with the one of the names that is nearest, or with all of them."""
+    names = list(names)
+    near = get_close_matches(name, names, n=1)
+    return f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
 
 
 class UserError(ValueError):

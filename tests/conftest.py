@@ -9,6 +9,7 @@ import torch
 from fixtures.commands import command, perform  # noqa: F401  fixtures of all tests
 from fixtures.extensions import own_folder, registries  # noqa: F401
 from fixtures.systems import exported, noisy, system  # noqa: F401
+from fixtures.weights import register  # noqa: F401
 from hypothesis import HealthCheck, settings
 
 # with matrices this small, two threads wait for each other many times longer than one works

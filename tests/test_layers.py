@@ -10,12 +10,14 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "gtcrn"
 FLOORS = {
     "errors": 0,
+    "fetching": 0,
     "files": 0,
     "flac": 0,
     "workers": 0,
     "revision": 0,
     "signals": 0,
     "dsp": 1,
+    "weights": 1,
     "kernels": 1,
     "streaming": 1,
     "models": 2,

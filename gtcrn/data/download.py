@@ -5,7 +5,6 @@ and started again.
 """
 
 import hashlib
-import json
 import logging
 import re
 import shutil
@@ -17,11 +16,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-import requests
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from gtcrn.errors import UserError, counted
+from gtcrn.fetching import Corrupt, HttpClient, size_of
 
 log = logging.getLogger(__name__)
 
@@ -29,11 +28,6 @@ CHECKSUMS = "checksums.sha256"
 _UNPACKED = 1.4  # unpacked size / size of the archive; clean speech, which packs best, needs 1.38
 _MOST_UNPACKED = 20  # the same ratio, above which an archive is refused: only silence is packed as tightly
 _BLOCK = 2**16  # bytes
-_LONGEST_WAIT = 60  # s
-
-
-class Corrupt(Exception):
-    """An archive is not what was published; the message is the reason."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +66,7 @@ class CorpusDownload:
     record, licence, citation: the corpus's page for people, its terms, and the work to cite.
     url: address of a mirror that holds the archives as NAME.zip, instead of their own addresses.
     keep_archives: leave them beside the folders they unpacked to.
-    retries: failures in a row, without one new byte between, before giving up.
-    timeout: seconds without data that count as a failure.
+    retries, timeout: see `HttpClient`.
 
     Raises UserError for an unknown part or a setting out of range.
     """
@@ -136,12 +129,12 @@ class CorpusDownload:
         for archive in pending:
             self._install(root, archive, client)
 
-    def _require_space(self, root: Path, pending: list[Archive], client: "HttpClient") -> None:
+    def _require_space(self, root: Path, pending: list[Archive], client: HttpClient) -> None:
         present, sizes = 0, []
         for archive in pending:
             part, zipped, folder = archive.paths(root)
-            present += sum(_size(file) for file in (part, zipped, *folder.rglob("*")) if file.is_file())
-            sizes.append(_size(zipped) or archive.bytes or client.size(archive.url))
+            present += sum(size_of(file) for file in (part, zipped, *folder.rglob("*")) if file.is_file())
+            sizes.append(size_of(zipped) or archive.bytes or client.size(archive.url))
         archives = sum(sizes) if self.keep_archives else max(sizes, default=0)
         needed, free = _UNPACKED * sum(sizes) + archives - present, shutil.disk_usage(root).free
         if needed > free:
@@ -150,112 +143,25 @@ class CorpusDownload:
                 "make room, choose another folder, or fewer download.parts=[...]"
             )
 
-    def _install(self, root: Path, archive: Archive, client: "HttpClient") -> None:
+    def _install(self, root: Path, archive: Archive, client: HttpClient) -> None:
         part, zipped, folder = archive.paths(root)
-        for again in (True, False):
-            if not zipped.is_file():  # the user may have put it there
-                client.receive(archive, part, zipped)
+
+        def accept(zipped: Path) -> None:
+            sums = read_checksums(root)
             try:
-                sums = read_checksums(root)
                 sums[zipped.name] = verify(zipped, archive, sums.get(zipped.name))
                 unpack(zipped, folder, archive.files)
-                break
-            except Corrupt as reason:
-                zipped.unlink()
+            except Corrupt:
                 shutil.rmtree(folder, ignore_errors=True)
-                if not again:
-                    raise UserError(f"{zipped}: {reason}, a second time, and removed; {client.advice}") from None
-                log.warning("%s: %s; removed and fetched again", zipped, reason)
-        written = folder.with_name(CHECKSUMS)
-        written.write_text("".join(f"{sums[name]}  {name}\n" for name in sorted(sums)))
-        written.replace(root / CHECKSUMS)
+                raise
+            written = folder.with_name(CHECKSUMS)
+            written.write_text("".join(f"{sums[name]}  {name}\n" for name in sorted(sums)))
+            written.replace(root / CHECKSUMS)
+
+        client.fetch(archive.url, archive.bytes, part, zipped, accept)
         folder.replace(root / archive.name)
         if not self.keep_archives:
             zipped.unlink()
-
-
-class HttpClient:
-    """An HTTP client that tries again, after 2, 4, 8, ... s, what fails for the moment only.
-
-    retries, timeout, wait: see `CorpusDownload`. advice: the end of the message when it gives up.
-    """
-
-    def __init__(self, retries: int, timeout: float, wait: Callable[[float], None], advice: str):
-        self.retries, self.timeout, self.wait, self.advice = retries, timeout, wait, advice
-        self.session = requests.Session()
-        self.session.headers["Accept-Encoding"] = "identity"  # ranges count bytes of the file itself
-
-    def size(self, url: str) -> int:
-        """Return the announced size in bytes, or 0. It is asked by GET, as the repository answers HEAD with a page."""
-
-        def ask() -> int:
-            with self._open(url) as response:
-                return _version(response)["total"] or 0
-
-        return self._patiently(ask, url)
-
-    def receive(self, archive: Archive, part: Path, complete: Path) -> None:
-        """Receive the rest of the file `part` and rename it to `complete`.
-
-        A note beside `part` states to which version of the archive its bytes belong.
-        """
-        note = part.with_suffix(".json")
-        self._patiently(lambda: self._receive(archive, part, note), archive.url, lambda: _size(part))
-        part.replace(complete)
-        note.unlink()
-
-    def _receive(self, archive: Archive, part: Path, note: Path) -> int:
-        have, version = _begun(part, note)
-        if have and have == version["total"]:
-            return have
-        headers = {"Range": f"bytes={have}-", "If-Range": version["validator"]} if have else {}
-        with self._open(archive.url, headers) as response:
-            if response.status_code == 200:
-                have, version = 0, _version(response)
-            elif not _continues(response, have, version):
-                note.unlink()
-                return self._receive(archive, part, note)
-            total = version["total"]
-            if archive.bytes and total not in (None, archive.bytes):
-                raise UserError(f"{archive.url}: offers {total} bytes, published were {archive.bytes}; {self.advice}")
-            with (
-                part.open("ab" if have else "wb") as file,
-                tqdm(desc=part.stem, total=total, initial=have, unit="B", unit_scale=True, disable=None) as bar,
-            ):
-                if not have:  # only now are the bytes of an older version gone
-                    note.write_text(json.dumps(version))
-                for block in response.iter_content(_BLOCK):
-                    file.write(block)
-                    bar.update(len(block))
-        if total not in (None, _size(part)):
-            raise requests.ConnectionError(f"ended after {_size(part)} of {total} bytes")
-        return _size(part)
-
-    def _open(self, url: str, headers: dict[str, str] | None = None) -> requests.Response:
-        response = self.session.get(url, headers=headers, stream=True, timeout=self.timeout)
-        status = response.status_code
-        if status >= 500 or status in (408, 429):
-            raise requests.HTTPError(f"HTTP {status} {response.reason}")
-        if status not in ((200, 206, 416) if headers else (200,)):
-            raise UserError(f"{url}: HTTP {status} {response.reason}; {self.advice}")
-        if response.headers.get("Content-Type", "").startswith("text/html"):
-            raise UserError(f"{url}: answers with a web page instead of the archive; {self.advice}")
-        return response
-
-    def _patiently(self, attempt: Callable[[], int], url: str, progress: Callable[[], int] = lambda: 0) -> int:
-        failures, furthest = 0, progress()
-        while True:
-            try:
-                return attempt()
-            except requests.RequestException as error:
-                failures = 1 if progress() > furthest else failures + 1
-                furthest = max(furthest, progress())
-                reason = _innermost(error)
-                if failures > self.retries or isinstance(error, ValueError):  # ValueError: no valid address
-                    raise UserError(f"{url}: {reason}; {self.advice}") from error
-                seconds = min(2**failures, _LONGEST_WAIT)
-                log.warning("%s: %s; going on in %d s", url, reason, seconds)
-                self.wait(seconds)
 
 
 def verify(zipped: Path, archive: Archive, sha256: str | None) -> str:
@@ -266,7 +172,7 @@ def verify(zipped: Path, archive: Archive, sha256: str | None) -> str:
     md5_found, sha256_found = hashlib.md5(usedforsecurity=False), hashlib.sha256()
     with (
         zipped.open("rb") as file,
-        tqdm(desc=f"verifying {zipped.name}", total=_size(zipped), unit="B", unit_scale=True, disable=None) as bar,
+        tqdm(desc=f"verifying {zipped.name}", total=size_of(zipped), unit="B", unit_scale=True, disable=None) as bar,
     ):
         while block := file.read(_BLOCK):
             md5_found.update(block)
@@ -297,10 +203,10 @@ def unpack(zipped: Path, folder: Path, files: int | None) -> None:
         if files not in (None, len(members)):
             raise Corrupt(f"it holds {len(members)} files instead of {files}")
         unpacked = sum(info.file_size for info in infos)
-        if unpacked > _MOST_UNPACKED * _size(zipped):
+        if unpacked > _MOST_UNPACKED * size_of(zipped):
             raise Corrupt(f"it would unpack to {unpacked / 1e9:.1f} GB, more than {_MOST_UNPACKED} times its size")
         for target, info in tqdm(members.items(), f"unpacking {zipped.name}", unit="file", disable=None):
-            if _size(target) == info.file_size and zlib.crc32(target.read_bytes()) == info.CRC:
+            if size_of(target) == info.file_size and zlib.crc32(target.read_bytes()) == info.CRC:
                 continue
             target.parent.mkdir(parents=True, exist_ok=True)
             with target.open("wb") as file:
@@ -326,44 +232,6 @@ def read_checksums(root: Path) -> dict[str, str]:
                 raise UserError(f"{path}: {line!r} is not a SHA-256 and a file name; mend or remove it")
             sums[fields[2]] = fields[1].lower()
     return sums
-
-
-def _innermost(error: Exception) -> str:
-    """Return the message of the innermost of the exceptions that requests and urllib3 wrap into one another."""
-    while isinstance(inner := getattr(error, "reason", next(iter(error.args), None)), Exception):
-        error = inner
-    return inner if isinstance(inner, str) else str(error)
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
-
-
-def _begun(part: Path, note: Path) -> tuple[int, dict]:
-    """Return how many bytes there are to go on from, and of which version; (0, {}) if that is unknown."""
-    try:
-        version = json.loads(note.read_text())
-    except (OSError, ValueError):
-        return 0, {}
-    return (_size(part), version) if version["validator"] else (0, {})
-
-
-def _version(response: requests.Response) -> dict:
-    length = response.headers.get("Content-Length")
-    return {"validator": _validator(response), "total": int(length) if length else None}
-
-
-def _validator(response: requests.Response) -> str | None:
-    """Return the header that changes with the file. A weak ETag, W/"...", does not promise the same bytes."""
-    etag = response.headers.get("ETag", "W/")
-    return response.headers.get("Last-Modified") if etag.startswith("W/") else etag
-
-
-def _continues(response: requests.Response, have: int, version: dict) -> bool:
-    """Return whether the response is the rest of the same version: not every server that has ranges heeds If-Range."""
-    span = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
-    same = _validator(response) in (None, version["validator"])
-    return same and span is not None and (int(span[1]), int(span[2])) == (have, version["total"])
 
 
 def _target(folder: Path, member: str) -> Path:

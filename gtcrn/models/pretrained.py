@@ -22,6 +22,7 @@ from gtcrn.errors import UserError
 from gtcrn.models import dtln, fastenhancer, gtcrn, keras, light_v3, micro, timbre
 from gtcrn.models.enhancer import Enhancer
 from gtcrn.models.reparametrisation import remove_reparametrisations
+from gtcrn.weights import resolve
 
 log = logging.getLogger(__name__)
 
@@ -362,6 +363,8 @@ def require_finite(weights: StateDict, path: str | Path) -> None:
 def load(path: str | Path, padding: str | None = None, trust: bool | str = False) -> Enhancer:
     """Return an enhancer in evaluation mode from a checkpoint of this framework or a published one.
 
+    path: a file, the folder of a run, the name of published weights such as `gtcrn-dns3`, which are fetched once, or
+    `hf://owner/name@revision/file`.
     padding: `zeros`, `reflect` or `none` at the ends of whole utterances; None keeps that of the training, or zeros
     for a published checkpoint. trust: True imports the model that a checkpoint names although it is code outside this
     framework, with a line in the log; a dotted name allows that model alone. Code in the file itself never runs.
@@ -372,7 +375,7 @@ def load(path: str | Path, padding: str | None = None, trust: bool | str = False
 
 
 def open_checkpoint(path: str | Path, trust: bool | str = False) -> Checkpoint:
-    """Read a checkpoint of this framework or a published one. trust and errors are those of `load`."""
+    """Read a checkpoint of this framework or a published one. path, trust and errors are those of `load`."""
     path = checkpoint_file(path)
     content = read_checkpoint(path)
     # at once, since a training may write another file there; torch maps the file and has no bytes to hand on
@@ -382,8 +385,9 @@ def open_checkpoint(path: str | Path, trust: bool | str = False) -> Checkpoint:
 
 
 def checkpoint_file(path: str | Path) -> Path:
-    """Return the file that a path stands for: itself, or the best weights of a run for the run's folder."""
-    path = Path(path)
+    """Return the file that a path or a name stands for, see `gtcrn.weights.resolve`; for the folder of a run it is the
+    run's best weights."""
+    path = resolve(path)
     best = path / "checkpoints" / "best.ckpt"
     if path.is_dir() and not best.is_file():
         raise UserError(f"checkpoint {path}: a folder without checkpoints/best.ckpt; name a file")

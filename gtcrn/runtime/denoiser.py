@@ -22,6 +22,7 @@ from gtcrn.errors import UserError
 from gtcrn.runtime.facts import BANDS, LIMITS, SPECTRUM, WAVE, Signal, read_input_level
 from gtcrn.runtime.framing import Step, Stream, stream_arguments
 from gtcrn.runtime.integrity import is_sealed_onnx, read_parts, require_harmless
+from gtcrn.weights import resolve
 
 SUFFIXES = (".onnx", ".tflite")  # of the files that a `Denoiser` opens
 LARGEST = 2**26  # numbers of an input or output
@@ -47,6 +48,7 @@ class Denoiser(Stream):
     or samples and the next states, in the same order. A .tflite of this framework in integers, which maps ERB bands to
     a mask, gets its bands from spectra here.
 
+    path: the file, or the name of weights that are such a file, see `gtcrn.weights`.
     sample_rate, n_fft, hop_length: Hz and samples, used where the file's metadata does not state them; the latter two
         describe an STFT with square-root Hann windows.
     block_length, attenuation_limit_db: see `Stream`, which also describes the attributes `sample_rate`, `hop_length`
@@ -67,7 +69,7 @@ class Denoiser(Stream):
         attenuation_limit_db: float | None = None,
     ):
         self._arguments = path, sample_rate, n_fft, hop_length, block_length
-        self.path = Path(path)
+        self.path = exported_file(path)
         if not self.path.is_file():
             raise UserError(f"{path}: no such file; an ONNX or LiteRT model is needed")
         self._model = (_LiteRT if self.path.suffix.lower() == ".tflite" else _ONNX)(self.path)
@@ -92,6 +94,19 @@ class Denoiser(Stream):
 
     def __reduce__(self):
         return Denoiser, (*self._arguments, self.attenuation_limit_db)
+
+
+def exported_file(path: str | Path) -> Path:
+    """Return the file that a path or a name stands for, see `gtcrn.weights.resolve`.
+
+    Raises UserError as that does, and for a name of weights that are a checkpoint and no exported file.
+    """
+    file = resolve(path)
+    if file != Path(path) and file.suffix.lower() not in SUFFIXES:
+        raise UserError(
+            f"{path}: weights for PyTorch; make a file for this: gtcrn task=export ckpt={path} format=onnx_wave"
+        )
+    return file
 
 
 def open_onnx(path: Path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -18,8 +19,12 @@ from gtcrn.errors import UserError
 from gtcrn.models.enhancer import Enhancer
 from gtcrn.models.pretrained import Checkpoint, open_checkpoint
 from gtcrn.quantization.checkpoint import holds_integers
+from gtcrn.runtime.denoiser import SUFFIXES
 from gtcrn.tasks import mendable
 from gtcrn.tasks.checking import check_object
+from gtcrn.weights import default, resolve
+
+log = logging.getLogger(__name__)
 
 WITHOUT_ARCHITECTURE = {"padding", "dropout"}  # knobs of a model that do not change its network
 
@@ -64,6 +69,23 @@ def require(cfg: DictConfig, key: str) -> Any:
     if OmegaConf.is_missing(cfg, key):
         raise UserError(f"task={cfg.task} needs {key}=…; see gtcrn --help")
     return cfg[key]
+
+
+def require_ckpt(cfg: DictConfig) -> None:
+    """Put the weights of this package where `ckpt` is not given. Raises UserError if it has none."""
+    if OmegaConf.is_missing(cfg, "ckpt"):
+        if not (name := default()):
+            raise UserError(
+                f"task={cfg.task} needs ckpt=…: weights by name, e.g. ckpt=gtcrn-dns3 (task=weights lists them), a "
+                "checkpoint, or an exported file"
+            )
+        cfg.ckpt = name
+        log.info("ckpt=%s, since none is named", name)
+
+
+def is_exported(cfg: DictConfig) -> bool:
+    """Return whether `ckpt=` stands for an exported file, which a `Denoiser` opens, and for no checkpoint."""
+    return resolve(cfg.ckpt).suffix.lower() in SUFFIXES
 
 
 def model_record(cfg: DictConfig) -> dict:

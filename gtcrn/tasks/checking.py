@@ -24,9 +24,9 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from gtcrn.errors import UserError
+from gtcrn.errors import UserError, nearest
 from gtcrn.tasks import keys
-from gtcrn.tasks.command_line import CONFIGS, in_quotes, nearest
+from gtcrn.tasks.command_line import CONFIGS, in_quotes
 from gtcrn.tasks.keys import Bound, Built, Section
 
 TARGET = "_target_"

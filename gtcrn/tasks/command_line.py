@@ -7,7 +7,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 import gtcrn
-from gtcrn.errors import Interrupted
+from gtcrn.errors import Interrupted, nearest
 from gtcrn.files import unwritable
 
 _PACKAGE = Path(gtcrn.__file__).parent
@@ -132,13 +132,6 @@ def _no_such_key(error: ConfigCompositionException) -> str | None:
         return f"{cause.full_key}: there is no such key; did you mean {' or '.join(near)}?"
     added = str(error).rpartition("To append to your config use ")[2]
     return f"{cause.full_key}: there is no such key; there are {', '.join(names)}; to add it, type {added}"
-
-
-def nearest(name: str, names: Iterable[str]) -> str:
-    """Return how a line about a misspelt name ends: with the one of the names that is nearest, or with all of them."""
-    names = list(names)
-    near = get_close_matches(name, names, n=1)
-    return f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
 
 
 def _show(message: str) -> int:

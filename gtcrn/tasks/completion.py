@@ -1,4 +1,4 @@
-"""Complete in a shell what Hydra does not: the words that a key takes, and files.
+"""Complete in a shell what Hydra does not: the words that a key takes, files, and names of weights.
 
 eval "$(gtcrn -sc install=bash)"     # in a terminal, or in ~/.bashrc
 """
@@ -12,6 +12,7 @@ from typing import Literal, get_args, get_origin
 from gtcrn.tasks import keys
 from gtcrn.tasks.checking import alternatives
 from gtcrn.tasks.command_line import CONFIGS
+from gtcrn.weights import entries
 
 # of keys that may take other words too, and whose own lists would have to import torch
 WORDS = {
@@ -30,7 +31,7 @@ def suggestions(line: str) -> list[str]:
     kinds = alternatives(keys.declared(task).get(key, str))  # keys within groups are not declared, and may name files
     words = WORDS.get(key) or [choice for kind in kinds if get_origin(kind) is Literal for choice in get_args(kind)]
     if not words and str in kinds:
-        words = files(begun)
+        words = files(begun) + (list(entries()) if key == "ckpt" else [])
     return [f"{key}={word}" for word in words if word.startswith(begun)]
 
 

@@ -21,9 +21,9 @@ from gtcrn.data.level import TOLERANCE, LevelMeter, level_of
 from gtcrn.dsp.attenuation import mixed, noisy_share
 from gtcrn.errors import Interrupted, UserError, counted, printable
 from gtcrn.models.enhancer import Enhancer
-from gtcrn.runtime.denoiser import SUFFIXES, Denoiser
+from gtcrn.runtime.denoiser import Denoiser
 from gtcrn.runtime.eager import EnhancerStep
-from gtcrn.tasks.building import configure_torch, load_float, placed, require
+from gtcrn.tasks.building import configure_torch, is_exported, load_float, placed, require, require_ckpt
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ Process = Callable[[np.ndarray], np.ndarray]  # a stream, (N, C) -> (N', C), whi
 def run(cfg: DictConfig) -> None:
     configure_torch(cfg)
     source, target = Path(require(cfg, "input")), Path(require(cfg, "output"))
-    require(cfg, "ckpt")
+    require_ckpt(cfg)
     model = open_model(cfg)
     normalise = wants_normalising(cfg, model)
     jobs, failures = find_jobs(source, target)
@@ -70,7 +70,7 @@ def run(cfg: DictConfig) -> None:
 
 def open_model(cfg: DictConfig) -> Enhancer | Denoiser:
     """Return the model of `ckpt=`: an exported file in its own runtime, all else as a checkpoint in PyTorch."""
-    return _open_denoiser(cfg) if Path(str(cfg.ckpt)).suffix.lower() in SUFFIXES else _open_enhancer(cfg)
+    return _open_denoiser(cfg) if is_exported(cfg) else _open_enhancer(cfg)
 
 
 def _open_enhancer(cfg: DictConfig) -> Enhancer:

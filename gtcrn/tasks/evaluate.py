@@ -58,7 +58,7 @@ def run(cfg: DictConfig) -> None:
         if cfg.forget_every and cfg.device != "cpu":
             raise UserError(f"device={cfg.device}: forget_every= streams hop by hop, on a CPU alone; leave one out")
         if not cfg.ckpt:
-            raise UserError("task=evaluate needs ckpt=…, or enhanced=… (and clean=…); see gtcrn --help")
+            raise UserError("task=evaluate needs ckpt=…, e.g. ckpt=gtcrn-dns3, or enhanced=… (and clean=…)")
         checkpoint, enhancer = load_checkpoint(cfg)
         if holds_integers(checkpoint):
             log.info("ckpt=%s holds integers: these are scored, not the float model they come from", cfg.ckpt)

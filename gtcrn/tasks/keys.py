@@ -208,6 +208,10 @@ class DownloadKeys(Keys):
     output: str
 
 
+class WeightsKeys(Keys):
+    model: Unused
+
+
 class ReportKeys(Keys):
     model: Unused
     runs: str | list[str] | None
@@ -225,7 +229,7 @@ class ServeKeys(Keys):
 
 
 class LiveKeys(Keys):
-    ckpt: str | None
+    ckpt: str
     attenuation_limit_db: Limit
     devices: Literal["list"] | None
     input_device: int | str | None

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,10 +18,10 @@ from omegaconf import DictConfig
 from gtcrn.errors import UserError
 from gtcrn.export.optimize import optimized
 from gtcrn.runtime import eager
-from gtcrn.runtime.denoiser import SUFFIXES, Denoiser
+from gtcrn.runtime.denoiser import Denoiser
 from gtcrn.runtime.framing import Stream
 from gtcrn.runtime.resampling import Resampled
-from gtcrn.tasks.building import configure_torch, load_float
+from gtcrn.tasks.building import configure_torch, is_exported, load_float, require_ckpt
 
 log = logging.getLogger(__name__)
 
@@ -57,9 +56,8 @@ def import_sounddevice() -> Any:
 
 def open_model(cfg: DictConfig) -> Callable[..., Stream]:
     """Return a function, block_length -> a new stream, of the model of `ckpt=`."""
-    if cfg.ckpt is None:
-        raise UserError("task=live needs ckpt=…: an exported file (.onnx, .tflite) or a checkpoint")
-    if Path(str(cfg.ckpt)).suffix.lower() in SUFFIXES:
+    require_ckpt(cfg)
+    if is_exported(cfg):
         return Denoiser(cfg.ckpt, attenuation_limit_db=cfg.attenuation_limit_db).stream
     return partial(eager.open_stream, optimized(load_float(cfg)), attenuation_limit_db=cfg.attenuation_limit_db)
 

@@ -10,6 +10,7 @@ from omegaconf import DictConfig, ListConfig
 
 from gtcrn.errors import UserError
 from gtcrn.files import expanded
+from gtcrn.runtime.denoiser import exported_file
 from gtcrn.web import serving
 
 log = logging.getLogger(__name__)
@@ -24,7 +25,7 @@ def run(cfg: DictConfig) -> None:
     if cfg.port >= 2**16:
         raise UserError(f"port={cfg.port}: must be a whole number from 0, any free one, to 65535")
     paths = cfg.models if isinstance(cfg.models, ListConfig) else [cfg.models]
-    models = serving.find([expanded(str(path)) for path in paths])
+    models = serving.find([expanded(exported_file(str(path))) for path in paths])
     serving.install()
     with serving.Server(models, cfg.port, cfg.attenuation_limit_db) as server:
         log.info("%s shows %s; Ctrl-C ends it", server.url, ", ".join(model["name"] for model in models))

@@ -8,19 +8,20 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 import zipfile
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+from fixtures.server import Waits, serving
 
 from gtcrn.data import download
-from gtcrn.data.download import CHECKSUMS, Archive, CorpusDownload, Corrupt, unpack
+from gtcrn.data.download import CHECKSUMS, Archive, CorpusDownload, unpack
 from gtcrn.data.vctk_demand import VctkDemand
 from gtcrn.errors import UserError
+from gtcrn.fetching import Corrupt
 
 SPEAKERS = {"testset": ["p232"], "trainset_28spk": ["p226", "p250"]}
 FILES = 4  # a speaker
@@ -57,74 +58,10 @@ def archives():
     return made
 
 
-class Server(ThreadingHTTPServer):
-    """A server of `files`. `script` lists, by name, the fault of each of the next requests."""
-
-    def __init__(self, files):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.files, self.script, self.requests = dict(files), {}, []
-        self.ranges = self.validators = self.heeds_if_range = True
-        self.over = threading.Event()
-        self.url = f"http://127.0.0.1:{self.server_port}/corpus/"
-
-    def handle_error(self, request, client_address):
-        """Ignore a client that closes the connection, as these tests make it do."""
-
-    def asked(self, name):
-        """Return the Range header, or None, of every request for a name."""
-        return [wanted for asked, wanted in self.requests if asked == name]
-
-
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self):
-        server, name, wanted = self.server, self.path.rsplit("/", 1)[-1], self.headers["Range"]
-        server.requests.append((name, wanted))
-        steps = server.script.get(name, [])
-        step = steps.pop(0) if steps else None
-        if isinstance(step, int):
-            self.send_response(step)
-            self.send_header("Content-Length", "0")
-            return self.end_headers()
-        if callable(step):
-            step(server)
-        content = server.files[name]
-        etag = f'"{hashlib.md5(content).hexdigest()}"'
-        begin = int(re.fullmatch(r"bytes=(\d+)-", wanted)[1]) if wanted and server.ranges else 0
-        if server.heeds_if_range and self.headers["If-Range"] != etag:
-            begin = 0
-        if step == "elsewhere":
-            begin //= 2
-        if begin and begin >= len(content):
-            self.send_response(416)
-            self.send_header("Content-Length", "0")
-            return self.end_headers()
-        self.send_response(206 if begin else 200)
-        if begin:
-            self.send_header("Content-Range", f"bytes {begin}-{len(content) - 1}/{len(content)}")
-        if server.validators:
-            self.send_header("ETag", etag)
-        self.send_header("Content-Type", "text/html" if step == "page" else "application/zip")
-        self.send_header("Content-Length", str(len(content) - begin))
-        self.end_headers()
-        end = begin + (len(content) - begin) // 2 if step in ("drop", "stall") else len(content)
-        self.wfile.write(content[begin:end])
-        if step == "stall":
-            server.over.wait()
-        self.close_connection = step is not None
-
-    def log_message(self, *args):
-        pass
-
-
 @pytest.fixture
 def server(archives):
-    with Server(archives) as server:
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    with serving(archives) as server:
         yield server
-        server.over.set()
-        server.shutdown()
 
 
 def options(server, parts=("testset",), known=True, **changed):
@@ -143,11 +80,6 @@ def options(server, parts=("testset",), known=True, **changed):
 
 def corpus(server, *args, **changed):
     return CorpusDownload(**options(server, *args, **changed))
-
-
-class Waits(list):
-    def __call__(self, seconds):
-        self.append(seconds)
 
 
 def tree(root):
@@ -272,7 +204,7 @@ def test_what_was_received_whole_is_not_asked_for_again(tmp_path, server, expect
     """The process may end between the last byte and the rename."""
     killed = RuntimeError("killed")
     with monkeypatch.context() as patched:
-        patched.setattr(download.Path, "replace", lambda *_: (_ for _ in ()).throw(killed))
+        patched.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(killed))
         with pytest.raises(RuntimeError, match="killed"):
             corpus(server).fetch(tmp_path)
     assert not list(tmp_path.glob("*.zip"))

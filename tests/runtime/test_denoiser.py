@@ -214,7 +214,7 @@ def test_needs_no_torch(tmp_path, name):
         "import sys, numpy\n"
         "from gtcrn.runtime import Denoiser\n"
         f"assert len(Denoiser({str(path)!r}, n_fft=256, hop_length=128).process(numpy.zeros(600))) == 512\n"
-        "assert not {'torch', 'scipy', 'soxr', 'soundfile', 'onnx'} & set(sys.modules)\n"
+        "assert not {'torch', 'scipy', 'soxr', 'soundfile', 'onnx', 'yaml', 'requests'} & set(sys.modules)\n"
         "print(*sorted(name for name in sys.modules if name.startswith('gtcrn')))\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
@@ -225,11 +225,15 @@ def test_needs_no_torch(tmp_path, name):
         "gtcrn.dsp.attenuation",
         "gtcrn.dsp.window",
         "gtcrn.errors",
+        "gtcrn.files",
         "gtcrn.runtime",
         "gtcrn.runtime.denoiser",
         "gtcrn.runtime.facts",
         "gtcrn.runtime.framing",
         "gtcrn.runtime.integrity",
+        "gtcrn.weights",
+        "gtcrn.weights.files",
+        "gtcrn.weights.registry",
     ]
 
 

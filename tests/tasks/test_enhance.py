@@ -2,9 +2,7 @@
 
 import copy
 import os
-import resource
 import tracemalloc
-from contextlib import contextmanager
 from functools import partial
 
 import numpy as np
@@ -13,6 +11,7 @@ import pytest
 import soundfile
 import torch
 from fixtures.commands import compose, run_command
+from fixtures.disk import room_for
 
 import gtcrn
 from gtcrn.data import audio
@@ -206,17 +205,6 @@ def test_what_the_model_spoils_is_not_written(tmp_path, causal, speech):
     with pytest.raises(UserError, match="in.wav: the model made NaN or infinity of it"):
         enhance_file(broken, tmp_path / "in.wav", tmp_path / "out.wav")
     assert os.listdir(tmp_path) == ["in.wav"]
-
-
-@contextmanager
-def room_for(size):
-    """Keep files of this process from growing beyond so many bytes, which simulates a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.parametrize("suffix", [".wav", ".flac", ".ogg", ".mp3"])

@@ -1,0 +1,76 @@
+"""Weights by name in the tasks: their table, where `ckpt=` takes them, and what stands where none are named."""
+
+import shutil
+
+import numpy as np
+import pytest
+import soundfile
+from fixtures.weights import stated
+
+from gtcrn.errors import UserError
+from gtcrn.runtime import Denoiser
+from gtcrn.weights import entries
+
+
+@pytest.fixture
+def packaged(tmp_path, references, register):
+    """Put an exported file into the package, as the weights that stand where none are named."""
+    content = (references / "gtcrn/gtcrn_simple.onnx").read_bytes()
+    register(ours={"file": "ours.onnx", "default": True, **stated(content)})
+    (tmp_path / "package" / "ours.onnx").write_bytes(content)
+    soundfile.write(tmp_path / "in.wav", np.random.default_rng(0).normal(0, 0.1, 4000), 16000)
+
+
+def test_the_table(capsys, perform, register):
+    measured = {"vctk_demand_test": {"pesq_wb": 2.8704, "stoi": 0.9403, "si_snr": 18.796}}
+    register(
+        closed={"url": "https://somewhere/a.pth", **stated(bytes(737_323)), "measured": measured, "padding": "reflect"},
+        open={"url": "https://somewhere/b.pth", "published": "PESQ-wb 2.99 (the paper)"},
+    )
+    perform("task=weights")
+    closed, listed = (line.split() for line in capsys.readouterr().out.splitlines() if "A system" in line)
+    assert closed == ["closed", "A", "system", "speech", "737", "kB", "2.87", "0.940", "18.80", "no"]
+    assert listed == ["open", "A", "system", "speech", "–", "–", "–", "–", "no", "checksum"]
+
+
+def test_the_table_tells_all_that_is_known(capsys, perform, references, monkeypatch):
+    monkeypatch.setenv("GTCRN_WEIGHTS", str(references))
+    perform("task=weights")
+    shown = capsys.readouterr().out
+    for entry in entries().values():
+        assert all(text in shown for text in (f"\n{entry.name}\n", entry.licence, entry.url or "no address is known"))
+    assert "measured   PESQ-wb 2.15, STOI 0.877, ESTOI 0.726, SI-SNR dB 12.93 on six pairs of p287" in shown
+
+
+def test_the_weights_of_the_package_stand_where_none_are_named(tmp_path, perform, packaged):
+    files = [f"input={tmp_path}/in.wav", f"output={tmp_path}/out.wav"]
+    perform("task=enhance", *files)
+    enhanced, _ = soundfile.read(tmp_path / "out.wav")
+    perform("task=enhance", "ckpt=ours", *files)
+    np.testing.assert_array_equal(soundfile.read(tmp_path / "out.wav")[0], enhanced)
+    assert Denoiser("ours").hop_length == 256
+
+
+@pytest.mark.parametrize("task", ["enhance", "live", "export"])
+def test_none_is_never_a_name(tmp_path, perform, packaged, task):
+    files = [] if task != "enhance" else [f"input={tmp_path}/in.wav", f"output={tmp_path}/out.wav"]
+    with pytest.raises(UserError, match="^ckpt=null: must be text$"):
+        perform(f"task={task}", "ckpt=null", *files)
+    with pytest.raises(UserError, match="^ckpt= is empty, perhaps by an unset variable"):
+        perform(f"task={task}", "ckpt=", *files)
+
+
+def test_a_line_tells_what_to_name_as_long_as_the_package_has_no_weights(perform):
+    told = r"^task=export needs ckpt=…: weights by name, e.g. ckpt=gtcrn-dns3 \(task=weights lists them\), "
+    with pytest.raises(UserError, match=told):
+        perform("task=export")
+
+
+def test_weights_for_pytorch_are_no_exported_file(tmp_path, references, register):
+    content = (references / "gtcrn/dns3_epoch87.tar").read_bytes()
+    register(mine={"file": "mine.tar", **stated(content)})
+    shutil.copy(references / "gtcrn/dns3_epoch87.tar", tmp_path / "package" / "mine.tar")
+    with pytest.raises(
+        UserError, match="^mine: weights for PyTorch; .*: gtcrn task=export ckpt=mine format=onnx_wave$"
+    ):
+        Denoiser("mine")
