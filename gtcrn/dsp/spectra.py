@@ -32,6 +32,11 @@ def magnitude_and_parts(spec: Tensor) -> Tensor:
     return torch.cat([magnitude(spec)[:, None], spec], dim=1)
 
 
+def log_magnitude(spec: Tensor) -> Tensor:
+    """Return log10 |S|, (B, 1, T, F), of spectra (B, 2, T, F), with |S| of at least 1e-12, as UL-UNAS takes it."""
+    return 0.5 * torch.log10(power(spec, eps=0).clamp(min=1e-24))[:, None]
+
+
 def apply_complex_mask(mask: Tensor, spec: Tensor) -> Tensor:
     """Return the complex product mask · spec; all are (B, 2, T, F)."""
     (a, b), (c, d) = mask.unbind(1), spec.unbind(1)

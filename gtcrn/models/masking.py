@@ -1,4 +1,4 @@
-"""The U-shaped network over ERB bands that predicts a complex mask, which the GTCRN family shares."""
+"""The U-shaped network over ERB bands that predicts a mask, which the GTCRN family shares."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ class ERBMaskNetwork(StreamingModel):
 
     |S|, re, im -> ERB bands -> features -> encoder -> dual path -> decoder -> bins -> mask · spectrum
                                                └────────── skips ───────┘
+
+    A model with other inputs or another mask overrides `inputs` and `masked`.
     """
 
     def __init__(
@@ -31,12 +33,19 @@ class ERBMaskNetwork(StreamingModel):
 
     def forward(self, spec: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         state = self.start(spec.shape[0], state)
-        mask, next_state = self.mask(self.erb.analysis(magnitude_and_parts(spec)), state)
-        return apply_complex_mask(self.erb.synthesis(mask), spec), next_state
+        mask, next_state = self.mask(self.erb.analysis(self.inputs(spec)), state)
+        return self.masked(self.erb.synthesis(mask), spec), next_state
+
+    def inputs(self, spec: Tensor) -> Tensor:
+        """Return what the network sees of a spectrum (B, 2, T, bins): |S|, re and im (B, 3, T, bins)."""
+        return magnitude_and_parts(spec)
+
+    def masked(self, mask: Tensor, spec: Tensor) -> Tensor:
+        """Return the spectrum (B, 2, T, bins) under a mask (B, 2, T, bins), which is complex."""
+        return apply_complex_mask(mask, spec)
 
     def mask(self, bands: Tensor, state: State) -> tuple[Tensor, State]:
-        """Predict the mask (B, 2, T, bands) from |S|, re and im (B, 3, T, bands), the part that is trained and
-        quantized."""
+        """Predict the mask (B, 2, T, bands) from the bands of `inputs`, the part that is trained and quantized."""
         skips, encoder = self.encoder(self.features(bands), state["encoder"])
         x, dual_path = self.dual_path(skips[-1], state["dual_path"])  # (B, C, T, about bands / 4)
         mask, decoder = self.decoder(x, skips, state["decoder"])

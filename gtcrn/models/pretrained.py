@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from gtcrn.errors import UserError
-from gtcrn.models import dtln, fastenhancer, gtcrn, keras, light_v3, micro, timbre
+from gtcrn.models import dtln, fastenhancer, gtcrn, keras, light_v3, micro, timbre, ulunas
 from gtcrn.models.enhancer import Enhancer
 from gtcrn.models.reparametrisation import remove_reparametrisations
 from gtcrn.weights import resolve
@@ -27,7 +27,8 @@ from gtcrn.weights import resolve
 log = logging.getLogger(__name__)
 
 # the only builders that a checkpoint may name without being trusted
-BUILDERS = {f"{system.__name__}.build": system.build for system in (gtcrn, light_v3, micro, dtln, fastenhancer, timbre)}
+_SYSTEMS = gtcrn, light_v3, micro, ulunas, dtln, fastenhancer, timbre
+BUILDERS = {f"{system.__name__}.build": system.build for system in _SYSTEMS}
 RECORD = "gtcrn"  # key of this framework's checkpoints: {"model": {"build": dotted name, "knobs": {…}}}
 CORE_PREFIX = "enhancer.core."  # of the core's tensors among a LightningModule's
 EXPECTED = "a PyTorch checkpoint (.ckpt, .tar, .pth) or DTLN's Keras weights (.h5)"
@@ -46,6 +47,10 @@ _FOREIGN = (
 )
 
 StateDict = dict[str, Tensor]
+
+_ULUNAS_FIRST = ("ops.1", "pconv1.0", "pconv.0", "pconv1.0", "pconv.0")
+# authors' and own names of a block's units, and the numbers of the parts in the authors'
+_ULUNAS_UNITS = (("ops", "full", 1), ("pconv", "point", 0), ("pconv1", "point1", 0), ("dconv", "depth", 1))
 
 
 class Layout(NamedTuple):
@@ -175,6 +180,17 @@ def _fastenhancer_knobs(state: StateDict) -> dict:
     }
 
 
+def _ulunas_knobs(state: StateDict) -> dict:
+    bands, high_bins = state["erb.erb_fc.weight"].shape
+    # the first convolution of every block; its kind is as published, as is all else that the search found
+    first = [state[f"encoder.en_convs.{i}.{name}.weight"] for i, name in enumerate(_ULUNAS_FIRST)]
+    return {
+        "channels": [len(weight) for weight in first],
+        "dpgrnn_count": _count(state, r"dpgrnn\.(\d+)\."),
+        **_stft_sizes(65, bands, high_bins),
+    }
+
+
 def _stft_sizes(low_bins: int, bands: int, high_bins: int) -> dict:
     n_fft = 2 * (low_bins + high_bins - 1)
     return {"erb_low_bins": low_bins, "erb_bands": bands, "n_fft": n_fft, "hop_length": n_fft // 2}
@@ -225,6 +241,29 @@ PUBLISHED = (
             ("gtcn{}.blocks.", "dual_path.{}."),
             ("tra.depth_conv.", "tra.dw."),
             ("tra.point_conv.", "tra.pw."),
+        ),
+    ),
+    Published(
+        name="UL-UNAS",
+        input_level=-25.0,
+        core=ulunas.ULUNAS,
+        build=ulunas.build,
+        signature="encoder.en_convs.0.ops.3.affine_weight",
+        knobs=_ulunas_knobs,
+        names=(
+            ("encoder.en_convs.", "encoder."),
+            ("decoder.de_convs.", "decoder."),
+            ("dpgrnn.", "dual_path."),
+            *(
+                (f"{authors}.{first + part}.", f"{own}.{name}.")
+                for authors, own, first in _ULUNAS_UNITS
+                for part, name in enumerate(("conv", "bn", "act", "attention"))
+            ),
+            ("pconv2.0.", "point2.conv."),
+            ("pconv2.1.", "point2.bn."),
+            ("pconv2.2.", "point2.attention."),
+            ("ta_gru.", "tra.att_gru."),
+            ("ta_fc.", "tra.att_fc."),
         ),
     ),
     Published(

@@ -26,6 +26,7 @@ from gtcrn.weights import resolve
 
 SUFFIXES = (".onnx", ".tflite")  # of the files that a `Denoiser` opens
 LARGEST = 2**26  # numbers of an input or output
+_ULUNAS_STATE = "tfa_cache"  # an input that only the file of UL-UNAS's authors has, which states nothing of itself
 
 
 class TensorSpec(NamedTuple):
@@ -50,7 +51,7 @@ class Denoiser(Stream):
 
     path: the file, or the name of weights that are such a file, see `gtcrn.weights`.
     sample_rate, n_fft, hop_length: Hz and samples, used where the file's metadata does not state them; the latter two
-        describe an STFT with square-root Hann windows.
+        describe an STFT with square-root Hann windows, but for the file of UL-UNAS's authors with Hann ones.
     block_length, attenuation_limit_db: see `Stream`, which also describes the attributes `sample_rate`, `hop_length`
         and `latency`, and the methods `process`, `flush` and `reset`.
     input_level: dBFS that the model was trained at, as of noisy speech where it is active; None if the file says none.
@@ -74,6 +75,8 @@ class Denoiser(Stream):
             raise UserError(f"{path}: no such file; an ONNX or LiteRT model is needed")
         self._model = (_LiteRT if self.path.suffix.lower() == ".tflite" else _ONNX)(self.path)
         given = {"sample_rate": sample_rate, "n_fft": n_fft, "hop_length": hop_length, "latency": 0}
+        if _ULUNAS_STATE in [node.name for node in self._model.inputs]:
+            given["window"] = "hann"
         self._signal = _signal_of(self._model, given, self.path)
         self.input_level = read_input_level(self._model.metadata)
         super().__init__(*self._stream_arguments(), block_length, attenuation_limit_db)
@@ -300,7 +303,7 @@ def memory(view: np.ndarray) -> np.ndarray:
     return np.frombuffer(buffer, view.dtype).reshape(view.shape)  # type: ignore[call-overload]
 
 
-def _signal_of(model: _ONNX | _LiteRT, given: dict[str, int], path: Path) -> Signal:
+def _signal_of(model: _ONNX | _LiteRT, given: dict[str, int | str], path: Path) -> Signal:
     """Return the model's signal by the file's metadata and signature, or else as given."""
     stated = {key: model.metadata[key] for key in (*LIMITS, "window") if key in model.metadata}
     kind = BANDS if model.metadata.get("kind") == BANDS else SPECTRUM

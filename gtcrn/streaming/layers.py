@@ -108,8 +108,8 @@ class _TimeFrequencyConvolution(_TimeConvolution):
     """The base of the convolutions over time and frequency: (B, C, T, F), past (B, C, memory, F) -> (B, C', T, F'),
     next past.
 
-    kernel_size: (time, frequency). dilation: in time. padding_freq: on both sides of frequency.
-    n_freqs: F of the input, for the state's shape.
+    kernel_size: (time, frequency). dilation: in time. padding_freq: on both sides of frequency. stride_freq: by which
+    frequency gets shorter, or longer by a transposed one. n_freqs: F of the input, for the state's shape.
     """
 
     _padding_time: Callable[[int, bool], int]
@@ -122,6 +122,7 @@ class _TimeFrequencyConvolution(_TimeConvolution):
         *,
         n_freqs: int,
         padding_freq: int = 0,
+        stride_freq: int = 1,
         dilation: int = 1,
         groups: int = 1,
         bias: bool = True,
@@ -132,6 +133,7 @@ class _TimeFrequencyConvolution(_TimeConvolution):
             in_channels,
             out_channels,
             kernel_size,
+            stride=(1, stride_freq),
             padding=(self._padding_time(reach, causal), padding_freq),
             dilation=(dilation, 1),
             groups=groups,

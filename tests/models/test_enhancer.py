@@ -5,12 +5,13 @@ from functools import partial
 import pytest
 import torch
 
-from gtcrn.models import dtln, gtcrn, light_v3, micro, timbre
+from gtcrn.models import dtln, gtcrn, light_v3, micro, timbre, ulunas
 
 SYSTEMS = {
     "gtcrn": gtcrn.build,
     "light_v3": light_v3.build,
     "micro": micro.build,
+    "ulunas": ulunas.build,
     "dtln": dtln.build,
     "timbre": partial(timbre.build, channels=(4, 8), strides=(2,)),
 }

@@ -1,9 +1,12 @@
 """Every knob's legal range is checked when a model is built, by a message that names the key."""
 
+import re
+
 import pytest
+import torch
 
 from gtcrn.errors import UserError
-from gtcrn.models import gtcrn, light_v3
+from gtcrn.models import gtcrn, light_v3, ulunas
 
 
 @pytest.mark.parametrize(
@@ -30,6 +33,75 @@ def test_out_of_range_knob_is_named(build, knob):
     ((key, value),) = knob.items()
     with pytest.raises(UserError, match=f"{key}={value}"):
         build(**knob)
+
+
+PUBLISHED = dict(
+    blocks=["conv", "mb", "dws", "mb", "dws"],
+    channels=[12, 24, 24, 32, 16],
+    kernels=[[3, 3], [2, 3], [2, 3], [1, 5], [1, 5]],
+    strides=[2, 2, 1, 1, 1],
+    groups=[1, 2, 2, 2, 2],
+)
+
+
+@pytest.mark.parametrize(
+    ("key", "block", "value"),
+    [
+        ("blocks", 1, "xconv"),
+        ("channels", 2, 0),
+        ("channels", 4, 18),  # not divided by 4
+        ("kernels", 0, [0, 3]),
+        ("kernels", 3, [1, 4]),
+        ("strides", 1, 3),
+        ("groups", 0, 2),  # the input has one channel
+        ("groups", 2, 5),
+        ("groups", 2, 0),
+    ],
+)
+def test_out_of_range_value_of_a_block_is_named(key, block, value):
+    values = [*PUBLISHED[key][:block], value, *PUBLISHED[key][block + 1 :]]
+    with pytest.raises(UserError, match=re.escape(f"model.{key}[{block}]={value}")):
+        ulunas.build(**{key: values})
+
+
+@pytest.mark.parametrize(
+    ("knobs", "message"),
+    [
+        ({"groups": [1, 2]}, "model.groups: 2 values for 5 blocks"),
+        ({key: [] for key in PUBLISHED}, "model.blocks: 0 values for 0 blocks"),
+        ({"strides": [2] * 5, "erb_low_bins": 67}, r"model.strides\[1\]=2: halves 66 bands"),
+        ({"dpgrnn_count": 0}, "model.dpgrnn_count=0"),
+    ],
+    ids=str,
+)
+def test_blocks_that_do_not_fit_together_are_named(knobs, message):
+    with pytest.raises(UserError, match=message):
+        ulunas.build(**knobs)
+
+
+def test_what_a_search_may_find_streams():
+    """With residuals, groups of four, other strides, and a last block of every kind."""
+    for last in ("conv", "dws", "mb"):
+        build = ulunas.build(
+            blocks=[last, "mb", "mb"],
+            channels=[8, 8, 8],
+            kernels=[[1, 3], [4, 1], [2, 5]],
+            strides=[1, 2, 1],
+            groups=[1, 4, 2],
+            dpgrnn_count=1,
+            erb_low_bins=9,
+            erb_bands=8,
+            n_fft=64,
+            hop_length=32,
+        )
+        enhancer, wave = build.eval(), torch.randn(1, 32 * 12, generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            whole, state, streamed = enhancer(wave)[0], enhancer.initial_state(1), []
+            for hop in wave.split(32, dim=1):
+                output, state = enhancer(hop, state)
+                streamed.append(output)
+        assert build.core.encoder[2].residual and not build.core.encoder[1].residual
+        torch.testing.assert_close(torch.cat(streamed, dim=1)[:, 32:], whole[:, :-32], atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize(

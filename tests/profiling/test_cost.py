@@ -9,7 +9,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from gtcrn import kernels
-from gtcrn.models import dtln, fastenhancer, gtcrn, light_v3, micro, timbre
+from gtcrn.models import dtln, fastenhancer, gtcrn, light_v3, micro, timbre, ulunas
 from gtcrn.models.blocks import StreamingSequential
 from gtcrn.models.enhancer import StreamingModel
 from gtcrn.profiling import cost as cost_module
@@ -23,6 +23,7 @@ TABLE = {
     "light_v3_one": (lambda: light_v3.build(use_two_dpgrnn=False, causal=False), 5_540, 5_540, 11.597, 12.875),
     # the authors' code: 49.716 and 38.739, see below
     "micro": (lambda: micro.build(), 19_014, 43_590, 49.212, 39.169),
+    "ulunas": (lambda: ulunas.build(), 146_752, 171_328, 36.120, 27.609),
     "fastenhancer": (lambda: fastenhancer.build(), 22_451, 22_451, 65.246, 60.319),
 }
 

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from gtcrn import tasks
 from gtcrn.errors import UserError
-from gtcrn.models import dtln, gtcrn, light_v3, micro
+from gtcrn.models import dtln, gtcrn, light_v3, micro, ulunas
 from gtcrn.models.pretrained import load, to_official
 from gtcrn.tasks.building import build, build_enhancer, load_or_build, placed
 
@@ -37,8 +37,9 @@ def checkpoint(tmp_path):
         (dtln.build(norm_stft=True), "dtln_norm"),
         (dtln.build(n_fft=1024, hop_length=256, basis_size=512, sample_rate=32000), "dtln_32k"),
         (micro.build(), "micro"),
+        (ulunas.build(), "ulunas"),
     ],
-    ids=["gtcrn", "dtln", "dtln_norm", "dtln_32k", "micro"],
+    ids=["gtcrn", "dtln", "dtln_norm", "dtln_32k", "micro", "ulunas"],
 )
 def test_the_name_of_what_is_in_the_file_is_allowed(composed, checkpoint, enhancer, named):
     loaded = load_or_build(composed(checkpoint(enhancer), f"model={named}", "padding=reflect"))

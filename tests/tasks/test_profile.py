@@ -21,6 +21,7 @@ COSTS = {
     "light_v3": (7_640, 7_640, 17.029, 16.680),
     "micro": (19_014, 43_590, 39.169, 49.212),
     "micro_int8": (12_207, 36_783, 27.158, 33.267),
+    "ulunas": (146_752, 171_328, 27.609, 36.120),
     "dtln": (988_801, 988_801, 123.944, 124.976),
     "dtln_norm": (989_315, 989_315, 123.944, 124.976),
     "dtln_32k": (2_103_937, 2_103_937, 264.322, 265.354),
@@ -138,6 +139,8 @@ def test_published_figures_are_ours_or_explained():
     assert published.pop("light_v3_offline") == (f"{trainable / 1e6:.3f} M", f"{thop / 1e3:.3f} G")
     assert published.pop("micro") == (f"{COSTS['micro'][0] / 1e3:.2f} K", "45.92 M")
     assert "ptflops 0.7.5" in rows.micro.note and "more MACs than GTCRN" in rows.micro.note
+    assert published.pop("ulunas") == (f"{COSTS['ulunas'][1] // 1000} K", "35 M")
+    assert f"{COSTS['ulunas'][1]:,}" in rows.ulunas.note and f"{COSTS['ulunas'][3]:.3f} M" in rows.ulunas.note
     assert published.pop("dtln") == ("< 1 M", None) and COSTS["dtln"][0] < 1e6
     assert published.pop("timbre") == ("3.5 M", None) and "README" in rows.timbre.note
     assert set(published.values()) == {(None, None)}
