@@ -1,7 +1,5 @@
 """Weights by name in the tasks: their table, where `ckpt=` takes them, and what stands where none are named."""
 
-import shutil
-
 import numpy as np
 import pytest
 import soundfile
@@ -66,11 +64,12 @@ def test_a_line_tells_what_to_name_as_long_as_the_package_has_no_weights(perform
         perform("task=export")
 
 
-def test_weights_for_pytorch_are_no_exported_file(tmp_path, references, register):
+def test_weights_for_pytorch_are_no_exported_file(tmp_path, perform, references, register):
     content = (references / "gtcrn/dns3_epoch87.tar").read_bytes()
     register(mine={"file": "mine.tar", **stated(content)})
-    shutil.copy(references / "gtcrn/dns3_epoch87.tar", tmp_path / "package" / "mine.tar")
-    with pytest.raises(
-        UserError, match="^mine: weights for PyTorch; .*: gtcrn task=export ckpt=mine format=onnx_wave$"
-    ):
+    (tmp_path / "package" / "mine.tar").write_bytes(content)
+    told = "^mine: weights for PyTorch; .*: gtcrn task=export ckpt=mine format=onnx_wave$"
+    with pytest.raises(UserError, match=told):
         Denoiser("mine")
+    with pytest.raises(UserError, match=told):
+        perform("task=serve", "models=mine")
