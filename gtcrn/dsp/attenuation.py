@@ -63,7 +63,7 @@ class AttenuationLimit:
     def mix_into(self, enhanced: np.ndarray, noisy: np.ndarray) -> None:
         """Mix the next whole hops (N,) of two aligned signals, at least one, in place."""
         before, self._share = self._share, self._wanted  # another thread may change the latter meanwhile
-        share = self._share
+        share: float | np.ndarray = self._share
         if before != share:
             share = np.full(len(noisy), share, np.float32)
             share[: self._hop_length] = np.linspace(before, self._share, self._hop_length + 1)[1:]

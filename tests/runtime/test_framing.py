@@ -69,9 +69,13 @@ def test_noise_alone_is_lowered_by_the_limit():
         output = in_blocks(stream)
         np.testing.assert_array_equal(output[:200], 0)
         np.testing.assert_allclose(output[200:], 10 ** (-decibels / 20) * NOISE[: len(output) - 200], rtol=1e-6)
-        stream.attenuation_limit_db = None
-        stream.reset()  # a new stream begins with the new limit
-        assert not in_blocks(stream).any()
+
+
+def test_a_new_stream_begins_with_the_limit_as_it_is():
+    stream = Stream(Gain(0), 16000, HOP, 0, attenuation_limit_db=0)
+    stream.attenuation_limit_db = None
+    stream.reset()
+    assert not in_blocks(stream).any()
 
 
 @pytest.mark.parametrize("block_length", [None, 1])
