@@ -27,8 +27,9 @@ OPEN_STYLE = STYLE | {"axes.spines.top": False, "axes.spines.right": False}  # f
 
 def save(figure: Figure, path: Path, **options: Any) -> None:
     """Write a figure as PNG, whole or not at all. options: of `Figure.savefig`."""
+    quick = {"compress_level": 3}  # spectrograms take half the time of PNG's usual 6, and a twelfth more space
     with whole(path) as partial:
-        figure.savefig(partial, format="png", **options)
+        figure.savefig(partial, format="png", pil_kwargs=quick, **options)
 
 
 def spectrogram_figure(
