@@ -11,7 +11,7 @@ from gtcrn.export.optimize import optimized
 from gtcrn.export.optimize.fourier import RealDFT
 from gtcrn.export.optimize.rules import replacement
 from gtcrn.export.writers.onnx import write
-from gtcrn.models import dtln, gtcrn, light_v3, micro, timbre
+from gtcrn.models import dtln, fastenhancer, gtcrn, light_v3, micro, timbre
 from gtcrn.models.enhancer import SpectralEnhancer, StreamingModel
 from gtcrn.models.pretrained import load
 
@@ -27,6 +27,10 @@ SYSTEMS = {
     "micro": lambda: micro.build(**SMALL),
     "micro_grouped": lambda: micro.build(stacks=1, kernel=2, encoder_groups=4, decoder_groups=2, **SMALL),
     "micro_int8": lambda: micro.build(decoder_groups=None, transposed=False, activation="relu", **SMALL),
+    "fastenhancer": lambda: fastenhancer.build(bands=5, n_fft=64, hop_length=24),
+    "fastenhancer_flat": lambda: fastenhancer.build(
+        layers=1, heads=2, bands=8, n_fft=64, hop_length=32, batch_norm=False
+    ),
     "dtln": lambda: dtln.build(lstm_size=32, n_fft=128, hop_length=32),
     "dtln_norm": lambda: dtln.build(lstm_size=32, layers=3, norm_stft=True),
     "dtln_32k": lambda: dtln.build(lstm_size=32, layers=1, n_fft=1024, hop_length=256, sample_rate=32000),
@@ -46,7 +50,7 @@ def system(name):
     enhancer = SYSTEMS[name]().eval()
     with torch.no_grad():
         for layer in enhancer.modules():
-            if isinstance(layer, nn.BatchNorm2d):
+            if isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d)):
                 layer.running_mean.normal_(0, 0.3)
                 layer.running_var.uniform_(0.5, 2)
                 layer.weight.uniform_(-1.5, 1.5)

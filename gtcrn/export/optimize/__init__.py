@@ -7,6 +7,7 @@ without any, and gets faster with each. Where the rules are:
     rules.py        convolutions: BatchNorm, PReLU, transposed ones
     recurrent.py    GRUs side by side as one; a step of them, or a scan over frequency; LSTMs
     blocks.py       blocks and networks of the GTCRN family
+    attention.py    RNNFormer blocks and FastEnhancer
     fourier.py      framing, STFT; DTLN
 """
 
@@ -16,7 +17,7 @@ import copy
 
 import torch
 
-from gtcrn.export.optimize import blocks, fourier, recurrent  # noqa: F401  importing them registers their rules
+from gtcrn.export.optimize import attention, blocks, fourier, recurrent  # noqa: F401  importing them registers their rules
 from gtcrn.export.optimize.rules import fold_batch_norms, rewrite
 from gtcrn.models.enhancer import Enhancer
 from gtcrn.models.reparametrisation import remove_reparametrisations

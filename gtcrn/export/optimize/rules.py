@@ -14,6 +14,7 @@ from gtcrn.streaming import CausalConv2d, CausalConvTranspose2d
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d)
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, *TRANSPOSED)
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+FOLDED_INTO = (*CONVOLUTIONS, nn.Linear)
 
 
 @singledispatch
@@ -92,7 +93,7 @@ class InterleavedConv(nn.Module):
         (_, stride), (_, cut), (_, kernel) = conv.stride, conv.padding, conv.kernel_size
         self.cropped = stride + 2 * cut - kernel  # bins too many
         # y[m · s + p] = sum over j of w[j] · x[m + (p + cut - j) / s], where that is whole
-        reach = max(cut, kernel - 1 - cut) // stride + 1
+        reach = max(stride - 1 + cut, kernel - 1 - cut) // stride
         weight = conv.weight.new_zeros(stride, conv.out_channels, conv.in_channels, 1, 2 * reach + 1)
         spreading = conv.weight.transpose(0, 1)  # (C', C, 1, kernel)
         for phase in range(stride):
@@ -110,14 +111,14 @@ class InterleavedConv(nn.Module):
 
 
 def fold_batch_norms(enhancer: Enhancer) -> None:
-    """Fold every BatchNorm into the convolution whose output it takes, as one hop shows. The enhancer is changed.
+    """Fold every BatchNorm into the convolution or linear layer whose output it takes, as one hop shows.
 
-    A convolution whose output is used otherwise too must not be followed by one.
+    The enhancer is changed. A layer whose output is used otherwise too must not be followed by one.
     """
     made_by, pairs, hooks = {}, [], []
     for layer in enhancer.modules():
-        if isinstance(layer, CONVOLUTIONS):
-            hooks.append(layer.register_forward_hook(lambda conv, _, output: made_by.update({_first(output): conv})))
+        if isinstance(layer, FOLDED_INTO):
+            hooks.append(layer.register_forward_hook(lambda layer, _, output: made_by.update({_first(output): layer})))
         elif isinstance(layer, BATCH_NORMS) and layer.affine and layer.track_running_stats:
             hooks.append(layer.register_forward_hook(lambda norm, x, _: pairs.append((made_by.get(x[0]), norm))))
     enhancer(torch.zeros(1, enhancer.hop_length), enhancer.initial_state(1))
@@ -138,7 +139,7 @@ def _first(output: Tensor | tuple) -> Tensor:
     return output[0] if isinstance(output, tuple) else output
 
 
-def _fold(norm: nn.BatchNorm2d, conv: nn.Conv2d) -> None:
+def _fold(norm: nn.BatchNorm2d, conv: nn.Conv2d | nn.Linear) -> None:
     scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
     offset = norm.bias - norm.running_mean * scale
     groups = conv.groups if isinstance(conv, TRANSPOSED) else 1

@@ -24,7 +24,8 @@ class PackedGraph(Graph):
     """A graph of spectra whose states are the three that GTCRN's authors have: convolutions (1, N), attentions or
     gates (1, N') and what runs along time between encoder and decoder (1, N'').
 
-    Raises UserError if the frames don't overlap by half, the only overlap that sherpa-onnx adds up rightly.
+    Raises UserError if the frames don't overlap by half, the only overlap that sherpa-onnx adds up rightly, and for a
+    model without states of one of the three kinds.
     """
 
     def __init__(self, enhancer: Enhancer, kind: str):
@@ -37,6 +38,11 @@ class PackedGraph(Graph):
         self._parts = {cache: {} for cache in CACHES}
         for name, state in self.states.items():
             self._parts[_cache_of(name)][name] = state
+        if missing := [cache for cache, parts in self._parts.items() if not parts]:
+            raise UserError(
+                f"{type(enhancer.core).__name__}: has no states for {' and '.join(missing)}, which sherpa-onnx hands to "
+                "GTCRN and its kin; use format=onnx"
+            )
         self._order = list(self.states)
         self.states = {cache: self._pack(self.states, cache) for cache in CACHES}
 

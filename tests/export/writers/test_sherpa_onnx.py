@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from gtcrn.errors import UserError
+from gtcrn.export.writers.sherpa_onnx import PackedGraph
+from gtcrn.models import fastenhancer
 from gtcrn.runtime.sherpa_onnx import SherpaDenoiser
 
 sherpa_onnx = pytest.importorskip("sherpa_onnx")
@@ -55,3 +58,8 @@ def test_a_runner_begins_anew(exported, noisy):
     assert len(first) == 5120 - 256
     runner.reset()
     np.testing.assert_array_equal(runner.process(noisy[:5120]), first)
+
+
+def test_a_model_without_the_three_states_is_refused():
+    with pytest.raises(UserError, match="FastEnhancer: has no states for tra_cache and inter_cache.*; use format=onnx"):
+        PackedGraph(fastenhancer.build().eval(), "spectrum")

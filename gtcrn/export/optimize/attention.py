@@ -1,0 +1,95 @@
+"""Rules for FastEnhancer: its RNNFormer blocks on one frame, and its network as a whole."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gtcrn.export.optimize.recurrent import GRUStep, gru_weights
+from gtcrn.export.optimize.rules import replacement
+from gtcrn.export.optimize.weights import convolution, linear
+from gtcrn.models.enhancer import StreamingModel
+from gtcrn.models.fastenhancer import QUIETEST, FastEnhancer, RNNFormer
+from gtcrn.streaming import Stateful
+from gtcrn.streaming.state import State
+
+
+class RNNFormerStep(Stateful):
+    """An RNNFormer block on one frame (F, C)."""
+
+    def __init__(self, block: RNNFormer):
+        super().__init__()
+        self.n_bands = block.rnn.n_freqs
+        self.rnn = GRUStep(gru_weights(block.rnn))
+        self.register_buffer("rnn_fc", block.rnn_fc.weight.T.contiguous(), persistent=False)
+        embedding = block.rnn_fc.weight.new_zeros(self.n_bands, 1) if block.pe is None else block.pe
+        self.register_buffer("offset", block.rnn_fc.bias + embedding, persistent=False)
+        heads = block.attn.heads
+        by_head = block.attn.qkv.weight.unflatten(0, (heads, 3, -1)).permute(1, 0, 3, 2)  # (3, heads, C, C / heads)
+        scale = by_head.shape[3] ** -0.25  # of queries and keys, whose products are divided by a root
+        by_head = by_head * torch.tensor([scale, scale, 1.0]).view(3, 1, 1, 1)
+        self.register_buffer("qkv", by_head.flatten(0, 1).contiguous(), persistent=False)
+        self.attn_fc = block.attn_fc
+
+    def initial_state(self, batch_size: int) -> State:
+        return {"rnn": self.offset.new_zeros(batch_size, self.n_bands, self.rnn.hidden_size)}
+
+    def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        hidden = self.rnn(x, state["rnn"].flatten(0, 1))
+        x = x + torch.addmm(self.offset, hidden, self.rnn_fc)
+        q, k, v = torch.matmul(x, self.qkv).chunk(3)  # (heads, F, C / heads) each
+        y = torch.softmax(q @ k.transpose(1, 2), dim=2) @ v
+        x = x + self.attn_fc(y.transpose(0, 1).reshape(self.n_bands, -1))
+        return x, {"rnn": hidden[None]}
+
+
+@replacement.register
+def replace_rnnformer(block: RNNFormer, recurrence: str) -> RNNFormerStep:
+    return RNNFormerStep(block)
+
+
+class OneFrame(StreamingModel):
+    """FastEnhancer for one frame: what follows one another without an activation between them is one product."""
+
+    def __init__(self, network: FastEnhancer):
+        super().__init__()
+        self.compression = network.compression
+        self.downsample, self.encoder = network.downsample, network.encoder
+        self.bands, to_channels = network.to_bands[:2]
+        self.to_channels = linear(to_channels.weight.flatten(1), to_channels.bias)
+        self.blocks = network.blocks
+        self.bins, from_channels = network.to_bins[:2]
+        self.decoder, self.upsample = network.decoder, network.upsample
+        # the convolution behind the blocks goes into the next one, whose first channels it makes
+        first = (self.decoder or [self.upsample])[0]
+        before, skip = first[0].weight.chunk(2, dim=1)
+        before = before.flatten(1)
+        weight = torch.cat([before @ from_channels.weight.flatten(1), skip.flatten(1)], dim=1)
+        first[0] = convolution(weight[..., None, None], first[0].bias + before @ from_channels.bias)
+        self.turn = convolution(torch.tensor([[0.0, -1.0], [1.0, 0.0]])[..., None, None])  # i · (re + i · im)
+        self.register_buffer("highest", torch.zeros(1, 2, 1, 1), persistent=False)
+
+    def forward(self, spec: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """Return the enhanced spectrum (1, 2, 1, bins) of a frame, and the next state."""
+        state = self.start(spec.shape[0], state)
+        spec = spec[..., :-1]
+        energy = (spec * spec).sum(dim=1, keepdim=True)
+        spec = spec * energy.clamp(min=QUIETEST) ** ((self.compression - 1) / 2)
+        skips = [self.downsample(spec)]
+        for block in self.encoder:
+            skips.append(block(skips[-1]))
+        x = self.bands(skips[-1]).flatten(0, 2)  # (C, bands)
+        x, blocks = self.blocks(self.to_channels(x.T), state["blocks"])
+        x = self.bins(x.T)[None, :, None]  # (1, C', 1, F / stride)
+        for block in (*self.decoder, self.upsample):
+            x = block(torch.cat([x, skips.pop()], dim=1))
+        real, imaginary = x.split(1, dim=1)
+        spec = real * spec + imaginary * self.turn(spec)
+        energy = (spec * spec).sum(dim=1, keepdim=True) + 1e-12
+        spec = spec * energy ** ((1 / self.compression - 1) / 2)
+        return torch.cat([spec, self.highest], dim=3), {"blocks": blocks}
+
+
+@replacement.register
+def replace_fastenhancer(network: FastEnhancer, recurrence: str) -> OneFrame:
+    return OneFrame(network)
