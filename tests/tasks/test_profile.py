@@ -2,6 +2,7 @@
 
 import json
 from functools import partial
+from math import ceil
 
 import pytest
 import soundfile
@@ -25,9 +26,20 @@ COSTS = {
     "dtln": (988_801, 988_801, 123.944, 124.976),
     "dtln_norm": (989_315, 989_315, 123.944, 124.976),
     "dtln_32k": (2_103_937, 2_103_937, 264.322, 265.354),
+    "fastenhancer_t": (22_451, 22_451, 60.319, 65.246),
+    "fastenhancer_b": (93_087, 93_087, 263.620, 267.557),
+    "fastenhancer_s": (196_819, 196_819, 669.215, 661.510),
+}
+FASTENHANCER = {  # trained and folded parameters, MMACs of a second's 62.5, 100 or 160 frames; costly, and not run here
+    "fastenhancer_m": (495_987, 491_594, 2909.798),
+    "fastenhancer_l": (1_111_907, 1_104_610, 11964.252),
+    "fastenhancer_48k_t": (28_755, 28_078, 177.264),
+    "fastenhancer_48k_b": (102_735, 101_078, 749.538),
+    "fastenhancer_48k_s": (209_683, 207_282, 1822.080),
+    "fastenhancer_48k_m": (516_147, 511_754, 8010.547),
 }
 TIMBRE = {"timbre": 8_929_987, "timbre_balanced": 5_026_323, "timbre_light": 380_011}  # tens of GMACs: not run here
-WITHOUT_TIMBRE = [f"~model.rows.{name}" for name in TIMBRE]
+WITHOUT_COSTLY = [f"~model.rows.{name}" for name in (*TIMBRE, *FASTENHANCER)]
 
 
 composed = partial(compose, "task=profile")
@@ -107,7 +119,7 @@ def test_mistakes_are_named(profiled, corpora, override, message):
 def test_the_table_of_all_models(profiled, untimed, tmp_path, capsys, caplog):
     caplog.set_level("INFO")
     half = "+model.rows.half.overrides='model=light_v3 model.width_mult=0.5'"
-    profiled("model=all", f"run_dir={tmp_path}", *WITHOUT_TIMBRE, half)
+    profiled("model=all", f"run_dir={tmp_path}", *WITHOUT_COSTLY, half)
     written = json.loads((tmp_path / "profile.json").read_text())
     assert list(written) == [*COSTS, "half"]
     for name, (trainable, everything, exact, thop) in COSTS.items():
@@ -142,6 +154,15 @@ def test_published_figures_are_ours_or_explained():
     assert published.pop("ulunas") == (f"{COSTS['ulunas'][1] // 1000} K", "35 M")
     assert f"{COSTS['ulunas'][1]:,}" in rows.ulunas.note and f"{COSTS['ulunas'][3]:.3f} M" in rows.ulunas.note
     assert published.pop("dtln") == ("< 1 M", None) and COSTS["dtln"][0] < 1e6
+    folded = {"t": 21_774, "b": 91_430, "s": 194_418, "m": FASTENHANCER["fastenhancer_m"][1]}
+    folded["l"] = FASTENHANCER["fastenhancer_l"][1]  # asserted in tests/models/test_fastenhancer.py
+    macs = {size: COSTS[f"fastenhancer_{size}"][2] * 62.5 / 63 for size in "tbs"}
+    macs |= {size: FASTENHANCER[f"fastenhancer_{size}"][2] for size in "ml"}
+    one_block = 62.5 * (16 * 11 * 20**2 + 2 * 16**2 * 20) / 1e6  # of T: GRU, linear layers and attention
+    counted = [f"{macs['t'] - one_block:.0f} M", *(f"{ceil(macs[size])} M" for size in "bs")]
+    counted += [f"{macs['m'] / 1e3:.1f} G", f"{macs['l'] // 1e3:.0f} G"]
+    for size, figure in zip("tbsml", counted):
+        assert published.pop(f"fastenhancer_{size}") == (f"{ceil(folded[size] / 1e3)} K", figure)
     assert published.pop("timbre") == ("3.5 M", None) and "README" in rows.timbre.note
     assert set(published.values()) == {(None, None)}
 
@@ -151,7 +172,7 @@ def test_every_model_has_a_row():
     parameters = {name: sum(p.numel() for p in build(composed(f"model={name}").model).parameters()) for name in TIMBRE}
     plain = build(composed("model=timbre", "model.weight_norm=false").model)
     assert {path.stem for path in (CONF / "model").glob("*.yaml")} - {"all"} <= set(rows)
-    assert list(rows) == [*COSTS, *TIMBRE] and parameters == TIMBRE
+    assert [name for name in rows if name not in FASTENHANCER] == [*COSTS, *TIMBRE] and parameters == TIMBRE
     assert TIMBRE["timbre"] - sum(p.numel() for p in plain.parameters()) == 4_993 and "4,993" in rows.timbre.note
 
 
@@ -170,7 +191,7 @@ def test_every_model_has_a_row():
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_mistakes_in_the_table_of_all_models_are_named(profiled, untimed, tmp_path, overrides, message):
-    no_others = [f"~model.rows.{name}" for name in (*COSTS, *TIMBRE)]
+    no_others = [f"~model.rows.{name}" for name in (*COSTS, *TIMBRE, *FASTENHANCER)]
     with pytest.raises(UserError) as error:
         profiled("model=all", f"run_dir={tmp_path}", *no_others, *overrides)
     assert str(error.value).startswith(message) and "\n" not in str(error.value)

@@ -40,8 +40,8 @@ class PackedGraph(Graph):
             self._parts[_cache_of(name)][name] = state
         if missing := [cache for cache, parts in self._parts.items() if not parts]:
             raise UserError(
-                f"{type(enhancer.core).__name__}: has no states for {' and '.join(missing)}, which sherpa-onnx hands to "
-                "GTCRN and its kin; use format=onnx"
+                f"{type(enhancer.core).__name__}: has no states for {' and '.join(missing)}, which sherpa-onnx "
+                "hands to GTCRN and its kin; use format=onnx"
             )
         self._order = list(self.states)
         self.states = {cache: self._pack(self.states, cache) for cache in CACHES}
