@@ -241,14 +241,14 @@ def _audio_in(path: Path, key: str) -> dict[str, Path]:
 
 
 def draw_examples(pairs: list[WavePair], scores: pd.DataFrame, sample_rate: int, folder: Path) -> None:
-    """Write spectrograms of the worst, the median and the best file by the first metric to the folder."""
+    """Write spectrograms of the worst, the median and the best file by the first metric to the folder, each once."""
     column = next(column for column in scores if column.startswith("enhanced_"))
     metric = column.removeprefix("enhanced_")
     ranked = METRICS[metric].goodness(scores[column]).dropna().sort_values().index
     if not len(ranked):
         return
-    chosen = {"worst": ranked[0], "median": ranked[len(ranked) // 2], "best": ranked[-1]}
-    for rank, index in chosen.items():
+    chosen = {ranked[len(ranked) // 2]: "median", ranked[-1]: "best", ranked[0]: "worst"}  # of two, no median
+    for index, rank in chosen.items():
         pair = pairs[index]
         signals = pair.signals()
         waves = {role: signals[role] for role in ("noisy", "enhanced", "clean") if role in signals}

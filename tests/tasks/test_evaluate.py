@@ -4,6 +4,7 @@ import os
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from fixtures.commands import compose
@@ -11,7 +12,7 @@ from torch import nn
 
 from gtcrn.data import audio
 from gtcrn.errors import UserError
-from gtcrn.metrics import score_pairs
+from gtcrn.metrics import WavePair, score_pairs
 from gtcrn.tasks import evaluate
 from gtcrn.tasks.evaluate import finished_pairs
 
@@ -95,6 +96,16 @@ def test_a_limit_is_mixed_into_what_is_scored(tmp_path):
         (pair,) = evaluate.enhanced_pairs(Silence(1, 1), data, "test", tmp_path / "enhanced", 1, share=share)
         np.testing.assert_array_equal(pair.enhanced, np.float32(share) * wave[0].numpy())
         np.testing.assert_array_equal(pair.enhanced, audio.read(tmp_path / "enhanced/a.wav")[0])
+
+
+@pytest.mark.parametrize("drawn", ["worst_2", "worst_2 best_0", "worst_2 median_1 best_0"])
+def test_no_file_is_drawn_twice(tmp_path, drawn):
+    noise = np.random.default_rng(0).normal(0, 0.1, 1600).astype(np.float32)
+    names = {name.rpartition("_")[2]: score for name, score in zip(drawn.split(), (1, 2, 3))}
+    pairs = [WavePair(name, noise, noise) for name in names]
+    scores = pd.DataFrame({"name": list(names), "enhanced_si_sdr": list(names.values())})
+    evaluate.draw_examples(pairs, scores, 16000, tmp_path)
+    assert {file.stem for file in tmp_path.iterdir()} == set(drawn.split())
 
 
 def test_finished_audio_has_no_limit(perform, folders):
