@@ -25,6 +25,7 @@ from gtcrn.profiling.cost import Cost
 from gtcrn.reports.breakdown import read_signals
 from gtcrn.reports.runs import scores
 from gtcrn.runtime.eager import EnhancerStep
+from gtcrn.weights import entries, held
 
 _PARTS = ("waiting for a whole hop", "overlap of windows", "look-ahead", "computing")  # of the delay
 _LIMIT = 40  # ms, the DNS Challenge's for window and hop
@@ -63,6 +64,8 @@ def enhancers(runs: pd.DataFrame, trust: bool = False) -> dict[str, Enhancer]:
         paths = [folder / "checkpoints" / "best.ckpt"]
         if isinstance(ckpt, str):
             paths += [parent / ckpt for parent in folder.parents]  # relative to one of these
+            if (named := entries().get(ckpt)) and (file := held(named)):
+                paths.append(file)
         if weights := next((path for path in paths if path.is_file()), None):
             found[run] = load(weights, trust=trust)
     if not found:

@@ -70,7 +70,11 @@ class Denoiser(Stream):
         attenuation_limit_db: float | None = None,
     ):
         self._arguments = path, sample_rate, n_fft, hop_length, block_length
-        self.path = exported_file(path)
+        self.path = resolve(path)
+        if self.path != Path(path) and self.path.suffix.lower() not in SUFFIXES:
+            raise UserError(
+                f"{path}: weights for PyTorch; make a file for this: gtcrn task=export ckpt={path} format=onnx_wave"
+            )
         if not self.path.is_file():
             raise UserError(f"{path}: no such file; an ONNX or LiteRT model is needed")
         self._model = (_LiteRT if self.path.suffix.lower() == ".tflite" else _ONNX)(self.path)
@@ -97,19 +101,6 @@ class Denoiser(Stream):
 
     def __reduce__(self):
         return Denoiser, (*self._arguments, self.attenuation_limit_db)
-
-
-def exported_file(path: str | Path) -> Path:
-    """Return the file that a path or a name stands for, see `gtcrn.weights.resolve`.
-
-    Raises UserError as that does, and for a name of weights that are a checkpoint and no exported file.
-    """
-    file = resolve(path)
-    if file != Path(path) and file.suffix.lower() not in SUFFIXES:
-        raise UserError(
-            f"{path}: weights for PyTorch; make a file for this: gtcrn task=export ckpt={path} format=onnx_wave"
-        )
-    return file
 
 
 def open_onnx(path: Path):

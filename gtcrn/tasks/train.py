@@ -294,7 +294,7 @@ def begin_from(cfg: DictConfig, enhancer: Enhancer, run_dir: Path) -> None:
         checkpoint = open_checkpoint(cfg.init_from, trusted(cfg))
         report = initialise(enhancer, checkpoint)
     except UserError as error:
-        reason = str(error).removeprefix(f"checkpoint {cfg.init_from}: ")
+        reason = str(error).removeprefix("checkpoint ").removeprefix(f"{cfg.init_from}: ")
         raise UserError(f"init_from={cfg.init_from}: {reason}") from error
     knobs = differing_knobs(cfg, checkpoint.knobs).items()
     for line in (

@@ -1,9 +1,12 @@
 """Streams measured: the same signal as at once, later by the latency, and numbers that add up."""
 
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from fixtures.weights import stated
 
 from gtcrn.data import audio
 from gtcrn.errors import UserError
@@ -99,7 +102,7 @@ def test_figures_of_streams(enhancer):
     assert line.get_ydata()[0] == 100 and deadline.get_xdata() == [16, 16]
 
 
-def test_models_and_inputs_of_runs(tmp_path, enhancer):
+def test_models_and_inputs_of_runs(tmp_path, enhancer, register):
     weights = {CORE_PREFIX + key: value for key, value in enhancer.core.state_dict().items()}
     record = {"model": {"build": "gtcrn.models.light_v3.build", "knobs": {"width_mult": 0.5}}}
     trained = tmp_path / "outputs/train/checkpoints/best.ckpt"
@@ -110,18 +113,20 @@ def test_models_and_inputs_of_runs(tmp_path, enhancer):
             for role in ("noisy", "enhanced"):
                 audio.write(tmp_path / f"outputs/{run}/{role}/{name}.wav", WAVE, 16000, subtype="FLOAT")
         (tmp_path / f"outputs/{run}/scores.csv").write_text("name,snr\na,1\nb,2\n")
+    register(mine={"file": "mine.ckpt", **stated(trained.read_bytes())})
+    shutil.copy(trained, tmp_path / "package" / "mine.ckpt")
     runs = pd.DataFrame({
-        "run": ["train", "evaluate", "moved"],
-        "path": [str(tmp_path / f"outputs/{run}") for run in ("train", "evaluate", "moved")],
-        "ckpt": [None, "outputs/train/checkpoints/best.ckpt", "nowhere.ckpt"],
+        "run": ["train", "evaluate", "moved", "named"],
+        "path": [str(tmp_path / f"outputs/{run}") for run in ("train", "evaluate", "moved", "named")],
+        "ckpt": [None, "outputs/train/checkpoints/best.ckpt", "nowhere.ckpt", "mine"],
     })  # fmt: skip
     found = enhancers(runs)
-    assert list(found) == ["train", "evaluate"], "the evaluated file lies where the command was typed"
+    assert list(found) == ["train", "evaluate", "named"], "the evaluated file lies where the command was typed"
     assert np.array_equal(enhance_whole(found["evaluate"], WAVE), enhance_whole(enhancer, WAVE))
     inputs = noisy_inputs(runs[:2], seconds=0.25)
     assert all(np.array_equal(wave, WAVE[:4000]) for wave in inputs.values()) and len(inputs) == 2
     with pytest.raises(UserError, match="the weights of none of these 1 runs are there"):
-        enhancers(runs[2:])
+        enhancers(runs[2:3])
     (tmp_path / "outputs/evaluate/scores.csv").write_text("name,snr\n")
     with pytest.raises(UserError, match="evaluate: no noisy audio of a file in its scores.csv"):
         noisy_inputs(runs[:2], seconds=1)

@@ -7,6 +7,8 @@ from fixtures.weights import stated
 
 from gtcrn.errors import UserError
 from gtcrn.runtime import Denoiser
+from gtcrn.tasks import serve
+from gtcrn.web import serving
 from gtcrn.weights import entries
 
 
@@ -64,12 +66,13 @@ def test_a_line_tells_what_to_name_as_long_as_the_package_has_no_weights(perform
         perform("task=export")
 
 
-def test_weights_for_pytorch_are_no_exported_file(tmp_path, perform, references, register):
+def test_weights_for_pytorch_are_exported_where_a_file_is_served(tmp_path, command, references, register):
     content = (references / "gtcrn/dns3_epoch87.tar").read_bytes()
     register(mine={"file": "mine.tar", **stated(content)})
     (tmp_path / "package" / "mine.tar").write_bytes(content)
     told = "^mine: weights for PyTorch; .*: gtcrn task=export ckpt=mine format=onnx_wave$"
     with pytest.raises(UserError, match=told):
         Denoiser("mine")
-    with pytest.raises(UserError, match=told):
-        perform("task=serve", "models=mine")
+    (model,) = serving.find([serve.wave_file(command("task=serve"), "mine", tmp_path)])
+    assert model["path"] == tmp_path / "mine_wave.onnx"
+    assert (model["system"], model["licence"], model["hop_length"]) == ("GTCRN", "MIT", 256)
