@@ -5,12 +5,13 @@ total, parts = loss(Signals(estimate_wave, estimate_spec), Signals(target_wave, 
 """
 
 from gtcrn.losses.loss import Loss, Signals, Term
-from gtcrn.losses.spectral import CompressedComplex, CompressedMagnitude, MultiResolutionSTFT
+from gtcrn.losses.spectral import CompressedComplex, CompressedMagnitude, Consistency, MultiResolutionSTFT
 from gtcrn.losses.waveform import L1, SISDR, SNR, OutputSNR
 
 __all__ = [
     "CompressedComplex",
     "CompressedMagnitude",
+    "Consistency",
     "L1",
     "Loss",
     "MultiResolutionSTFT",

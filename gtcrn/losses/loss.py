@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -15,11 +15,13 @@ class Signals(NamedTuple):
     """A batch of signals as waveforms and spectra.
 
     wave: (B, N). spec: (B, 2, T, F), real and imaginary parts: the output of the core of a spectral model,
-    which need not be the STFT of `wave`. None for models without a spectrum.
+    which need not be the STFT of `wave`. None for models without a spectrum. analysis: makes such spectra of waves, for
+    terms that compare the two; None of a target.
     """
 
     wave: Tensor
     spec: Tensor | None = None
+    analysis: Callable[[Tensor], Tensor | None] | None = None
 
 
 class Term(nn.Module):
@@ -62,4 +64,5 @@ class Loss(nn.Module):
 
 
 def _at_least_float32(signals: Signals) -> Signals:
-    return Signals._make(x if x is None or x.dtype == torch.float64 else x.float() for x in signals)
+    wave, spec = (x if x is None or x.dtype == torch.float64 else x.float() for x in (signals.wave, signals.spec))
+    return Signals(wave, spec, signals.analysis)

@@ -55,12 +55,29 @@ class CompressedComplex(SpectralTerm):
     """
 
     def forward(self, estimate: Signals, target: Signals) -> Tensor:
-        difference = self._compressed(estimate) - self._compressed(target)
-        return difference.square().sum(dim=1).mean()
+        return self.distance(self.spectrum(estimate), self.spectrum(target))
 
-    def _compressed(self, signals: Signals) -> Tensor:
-        spec = self.spectrum(signals)
-        return spec * power(spec)[:, None] ** ((self.compression - 1) / 2)
+    def distance(self, spec: Tensor, other: Tensor) -> Tensor:
+        """Return the distance of two spectra (B, 2, T, F)."""
+        compressed, wanted = (x * power(x)[:, None] ** ((self.compression - 1) / 2) for x in (spec, other))
+        return (compressed - wanted).square().sum(dim=1).mean()
+
+
+class Consistency(CompressedComplex):
+    """The distance of the model's spectrum from that of its own waveform, in the terms of `CompressedComplex`.
+
+    They differ since overlapping frames of a spectrum need not agree (Wisdom et al., Differentiable consistency
+    constraints, 2019). 0 for models without a spectrum.
+
+    Raises UserError if the signals do not say how the model makes its spectra.
+    """
+
+    def forward(self, estimate: Signals, target: Signals) -> Tensor:
+        if estimate.spec is None:
+            return 0 * estimate.wave.sum()
+        if estimate.analysis is None:
+            raise UserError("a consistency term needs the model's analysis: Signals(wave, spec, enhancer.spectra)")
+        return self.distance(estimate.spec, estimate.analysis(estimate.wave))
 
 
 class CompressedMagnitude(SpectralTerm):

@@ -131,7 +131,7 @@ class Step:
     def __call__(self) -> np.ndarray:
         marks = [_now()]
         with _use(self.form):
-            estimate = Signals(*self.model.estimate(self.noisy))
+            estimate = Signals(*self.model.estimate(self.noisy), self.model.spectra)
             marks.append(_now())
             total, _ = self.loss(estimate, Signals(self.clean, self.model.spectra(self.clean)))
             marks.append(_now())

@@ -142,14 +142,14 @@ class QuantizationModule(SupervisedModule):
 
     def estimate(self, noisy: Tensor) -> Signals:
         """Return the integers' output for (B, N)."""
-        return Signals(*self._simulation[0].estimate(noisy))
+        return Signals(*self._simulation[0].estimate(noisy), self.enhancer.spectra)
 
     def training_loss(self, estimate: Signals, batch: dict) -> tuple[Tensor, dict[str, Tensor]]:
         return self.loss(estimate, self.float_output(batch["noisy"]))
 
     @torch.no_grad()
     def float_output(self, noisy: Tensor) -> Signals:
-        return Signals(*self.enhancer.estimate(noisy))
+        return Signals(*self.enhancer.estimate(noisy), self.enhancer.spectra)
 
     def validation_step(self, batch: dict, batch_index: int) -> Tensor:
         """Return the integers' waveform (B, N), for callbacks; log val/snr, its SNR to the float output in dB."""

@@ -105,7 +105,7 @@ class SupervisedModule(pl.LightningModule):
     def estimate(self, noisy: Tensor) -> Signals:
         """Return the enhanced (B, N), whose spectrum is masked as in training."""
         masks = partial(self.masks, step=self.global_step) if self.masks else None
-        return Signals(*self.enhancer.estimate(noisy, masks))
+        return Signals(*self.enhancer.estimate(noisy, masks), self.enhancer.spectra)
 
     def training_loss(self, estimate: Signals, batch: dict) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the scalar to minimise, and its terms by name, detached."""
@@ -127,7 +127,7 @@ class SupervisedModule(pl.LightningModule):
         """Return the enhanced waveform (B, N), for the callbacks that score and show it."""
         # a decorator would import torch's compiler for every training, which takes a second
         with torch.compiler.set_stance("force_eager") if self.compile_mode else nullcontext():
-            estimate = Signals(*self.enhancer.estimate(batch["noisy"]))
+            estimate = Signals(*self.enhancer.estimate(batch["noisy"]), self.enhancer.spectra)
         total, terms = self.loss(estimate, self.target(batch["clean"]))
         values = {"val/loss": total} | {f"val/{name}": value for name, value in terms.items()}
         self.log_dict(values, batch_size=len(batch["noisy"]), sync_dist=True)

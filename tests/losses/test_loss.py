@@ -32,6 +32,7 @@ def waveform(spec: torch.Tensor) -> torch.Tensor:
 
 def test_these_losses_ship():
     assert set(NAMES) - {"custom"} == {
+        "fastenhancer",
         "hybrid",
         "mag",
         "multires_stft",
@@ -87,7 +88,8 @@ def test_loss_and_gradient_are_finite(name, hostile, precision, with_spec):
     )
     leaves = [x.to(dtype).requires_grad_() for x in (estimate_wave, estimate_spec) if x is not None]
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision != "float32"):
-        total, parts = load(name)(Signals(*leaves), Signals(target_wave, target_spec))
+        estimate = Signals(*leaves, analysis=spectrum if with_spec else None)
+        total, parts = load(name)(estimate, Signals(target_wave, target_spec))
     assert total.dtype == torch.float32 and total.isfinite() and total.dim() == 0
     assert all(part.isfinite() and not part.requires_grad for part in parts.values())
     gradients = torch.autograd.grad(total, leaves, allow_unused=True)

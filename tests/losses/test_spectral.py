@@ -5,7 +5,8 @@ import pytest
 import torch
 from fixtures.signals import spectrum, speech_like
 
-from gtcrn.losses import CompressedComplex, CompressedMagnitude, MultiResolutionSTFT, Signals
+from gtcrn.errors import UserError
+from gtcrn.losses import CompressedComplex, CompressedMagnitude, Consistency, MultiResolutionSTFT, Signals
 
 
 def test_spectral_terms_prefer_the_models_own_spectrum():
@@ -28,6 +29,18 @@ def test_complex_term_is_the_squared_distance_of_compressed_spectra():
     expected = (compressed(a) - compressed(b)).abs().square().mean()
     wave = torch.zeros(2, 8000)
     torch.testing.assert_close(term(Signals(wave, a), Signals(wave, b)), expected, rtol=1e-4, atol=0)
+
+
+def test_consistency_is_the_distance_from_the_spectrum_of_the_wave():
+    wave, other = speech_like(0).double(), speech_like(1).double()
+    consistency, distance = (kind(weight=1, compression=0.3) for kind in (Consistency, CompressedComplex))
+    target = Signals(torch.zeros_like(wave))
+    assert consistency(Signals(wave, spectrum(wave), spectrum), target) == 0 == consistency(Signals(wave), target)
+    apart = consistency(Signals(wave, spectrum(other), spectrum), target)
+    torch.testing.assert_close(apart, distance(Signals(wave, spectrum(other)), Signals(wave, spectrum(wave))))
+    assert apart > 0
+    with pytest.raises(UserError, match="a consistency term needs the model's analysis"):
+        consistency(Signals(wave, spectrum(other)), target)
 
 
 def test_multires_of_a_scaled_signal():

@@ -57,6 +57,7 @@ SCHEDULES = {
     "data=noisy training=qat": (400, "Adam", 6e-4, (0.9, 0.99), 0, 20, 0),
     "experiment=dtln_dns": (100, "Adam", 1e-3, (0.9, 0.999), 0, 2500, 1e-5),
     "experiment=dtln_32k_dns": (100, "Adam", 1e-3, (0.9, 0.999), 0, 2500, 1e-5),
+    "experiment=fastenhancer_vctk_demand": (500, "AdamW", 2e-3, (0.95, 0.999), 0.01, 500, 1e-6),
     "experiment=gtcrn_dns3": (11, "Adam", 1e-3, (0.9, 0.999), 0, 25000, 1e-6),
     "experiment=gtcrn_vctk_demand": (200, "Adam", 1e-3, (0.9, 0.999), 0, 25000, 1e-6),
     "experiment=micro_dns3": (7, "Adam", 1e-3, (0.9, 0.999), 0, 25000, 1e-6),
@@ -87,6 +88,7 @@ def test_schedules_are_those_that_results_were_found_with(command, overrides):
 
 # {loss: {term: weight}}
 WEIGHTS = {
+    "fastenhancer": {"magnitude": 0.3, "complex": 0.1, "consistency": 0.15, "l1": 0.2},
     "hybrid": {"complex": 30, "magnitude": 70, "sisdr": 0.1},
     "mag": {"magnitude": 70},
     "multires_stft": {"stft": 1},
