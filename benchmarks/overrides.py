@@ -206,13 +206,16 @@ def exported() -> None:
     Export(opened.enhancer(), "onnx_wave", "wave", "micro", weights_of(opened), recording).write(materials())
 
 
-def composed(setting: str, *texts: str, run_dir: str = "HERE/out") -> DictConfig:
-    """Return the configuration of a setting with overrides, as a process with this command line has it."""
+def command_line(setting: str, run_dir: str = "HERE/out") -> list[str]:
     line = [word.replace("HERE", str(materials())) for word in f"{SETTINGS[setting]} run_dir={run_dir}".split()]
     cache_dir = materials() / "cache"
-    line += [f"data.cache_dir={cache_dir}"] + ([f"cache_dir={cache_dir}"] if "prepare" in setting else [])
+    return [*line, f"data.cache_dir={cache_dir}"] + ([f"cache_dir={cache_dir}"] if "prepare" in setting else [])
+
+
+def composed(setting: str, *texts: str, run_dir: str = "HERE/out") -> DictConfig:
+    """Return the configuration of a setting with overrides, as a process with this command line has it."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("config", [*line, *texts], return_hydra_config=True)
+        cfg = compose("config", [*command_line(setting, run_dir), *texts], return_hydra_config=True)
         HydraConfig.instance().set_config(cfg)
     with read_write(cfg), open_dict(cfg):
         del cfg["hydra"]

@@ -3,22 +3,15 @@
 from functools import cache
 
 import pytest
-from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hypothesis import given, seed, settings
 from hypothesis import strategies as st
-from overrides import composed, overrides
+from overrides import command_line, overrides
 
 from gtcrn.errors import UserError
 from gtcrn.tasks.checking import check
 
 SETTINGS = ("train wandb", "train timbre", "evaluate", "enhance", "export", "prepare segment", "inspect", "report")
-
-
-@pytest.fixture(autouse=True)
-def no_hydra_left():
-    yield
-    HydraConfig.instance().cfg = None
 
 
 @cache
@@ -30,10 +23,10 @@ def wrong(setting: str) -> list[str]:
 @settings(max_examples=60, deadline=None)
 @given(st.sampled_from(SETTINGS), st.randoms(use_true_random=False))
 @pytest.mark.slow
-def test_refused_in_a_line(setting, random):
+def test_refused_in_a_line(command, setting, random):
     text = random.choice(wrong(setting))
     try:
-        cfg = composed(setting, text)
+        cfg = command(*command_line(setting), text)
     except (HydraException, ValueError):  # explained by `command_line.one_line_errors`
         return
     with pytest.raises(UserError) as error:
