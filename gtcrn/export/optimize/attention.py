@@ -25,10 +25,10 @@ class RNNFormerStep(Stateful):
         embedding = block.rnn_fc.weight.new_zeros(self.n_bands, 1) if block.pe is None else block.pe
         self.register_buffer("offset", block.rnn_fc.bias + embedding, persistent=False)
         heads = block.attn.heads
-        by_head = block.attn.qkv.weight.unflatten(0, (heads, 3, -1)).permute(1, 0, 3, 2)  # (3, heads, C, C / heads)
-        scale = by_head.shape[3] ** -0.25  # of queries and keys, whose products are divided by a root
-        by_head = by_head * torch.tensor([scale, scale, 1.0]).view(3, 1, 1, 1)
-        self.register_buffer("qkv", by_head.flatten(0, 1).contiguous(), persistent=False)
+        by_head = block.attn.qkv.weight.unflatten(0, (heads, 3, -1)).transpose(0, 1)  # (3, heads, C / heads, C)
+        scale = by_head.shape[2] ** -0.25  # of queries and keys, whose products are divided by a root
+        self.qkv = linear((by_head * torch.tensor([scale, scale, 1.0]).view(3, 1, 1, 1)).flatten(0, 2))
+        self.heads = heads
         self.attn_fc = block.attn_fc
 
     def initial_state(self, batch_size: int) -> State:
@@ -37,9 +37,10 @@ class RNNFormerStep(Stateful):
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         hidden = self.rnn(x, state["rnn"].flatten(0, 1))
         x = x + torch.addmm(self.offset, hidden, self.rnn_fc)
-        q, k, v = torch.matmul(x, self.qkv).chunk(3)  # (heads, F, C / heads) each
-        y = torch.softmax(q @ k.transpose(1, 2), dim=2) @ v
-        x = x + self.attn_fc(y.transpose(0, 1).reshape(self.n_bands, -1))
+        # with bands last, heads follow one another in memory
+        q, k, v = self.qkv(x).T.reshape(3 * self.heads, -1, self.n_bands).chunk(3)  # (heads, C / heads, F) each
+        y = v @ torch.softmax(q.transpose(1, 2) @ k, dim=2).transpose(1, 2)
+        x = x + self.attn_fc(y.reshape(-1, self.n_bands).T)
         return x, {"rnn": hidden[None]}
 
 

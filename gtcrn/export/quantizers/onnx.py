@@ -212,8 +212,10 @@ def _unlearnt(node, weights: dict[str, np.ndarray]) -> str | None:
     """Return in words what an untrained product is; None if the product is of the network proper."""
     weight = weights.get(node.input[1])
     rounded = node.input[1].endswith("_DequantizeLinear_Output")
-    if any(".dft." in name for name in node.input) or weight is None and not rounded:
-        return "the Fourier transform"  # by products with signals too
+    if any(".dft." in name for name in node.input):
+        return "the Fourier transform"
+    if weight is None and not rounded:
+        return "products of two signals, of attention or the Fourier transform"
     if ".turn." in node.input[1]:
         return "the complex mask"
     if weight is not None and np.mean(weight == 0) > SPARSE:
