@@ -1,14 +1,19 @@
 """Weights by name in the tasks: their table, where `ckpt=` takes them, and what stands where none are named."""
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import soundfile
+import torch
 from fixtures.weights import stated
 
 from gtcrn.errors import UserError
+from gtcrn.models import light_v3
+from gtcrn.models.pretrained import CORE_PREFIX, RECORD
 from gtcrn.runtime import Denoiser
 from gtcrn.tasks import serve
-from gtcrn.web import serving
 from gtcrn.weights import entries
 
 
@@ -66,13 +71,27 @@ def test_a_line_tells_what_to_name_as_long_as_the_package_has_no_weights(perform
         perform("task=export")
 
 
-def test_weights_for_pytorch_are_exported_where_a_file_is_served(tmp_path, command, references, register):
-    content = (references / "gtcrn/dns3_epoch87.tar").read_bytes()
-    register(mine={"file": "mine.tar", **stated(content)})
-    (tmp_path / "package" / "mine.tar").write_bytes(content)
-    told = "^mine: weights for PyTorch; .*: gtcrn task=export ckpt=mine format=onnx_wave$"
-    with pytest.raises(UserError, match=told):
+def test_weights_for_pytorch_are_exported_where_a_file_is_served(tmp_path, command, register, monkeypatch):
+    """Neither the export nor the demo's speech for its proof is made, which would take long."""
+
+    def write(export, folder):
+        asked.append((export.stem, export.kind, export.weights.licence))
+        return SimpleNamespace(path=folder / "mine_wave.onnx")
+
+    asked = []
+    monkeypatch.setattr(serve.Export, "write", write)
+    monkeypatch.setattr(serve.proof, "recording", lambda *_: None)
+    register()
+    weights = light_v3.build(width_mult=0.5).core.state_dict()
+    record = {"model": {"build": "gtcrn.models.light_v3.build", "knobs": {"width_mult": 0.5}}}
+    file = tmp_path / "package" / "mine.ckpt"
+    torch.save({RECORD: record, "state_dict": {CORE_PREFIX + key: value for key, value in weights.items()}}, file)
+    register(mine={"file": file.name, **stated(file.read_bytes())})
+    with pytest.raises(
+        UserError, match="^mine: weights for PyTorch; .*: gtcrn task=export ckpt=mine format=onnx_wave$"
+    ):
         Denoiser("mine")
-    (model,) = serving.find([serve.wave_file(command("task=serve"), "mine", tmp_path)])
-    assert model["path"] == tmp_path / "mine_wave.onnx"
-    assert (model["system"], model["licence"], model["hop_length"]) == ("GTCRN", "MIT", 256)
+    for given in ("mine", str(file)):
+        assert serve.wave_file(command("task=serve"), given, tmp_path) == tmp_path / "mine_wave.onnx"
+    assert asked == [("mine", "wave", "MIT")] * 2
+    assert serve.wave_file(command("task=serve"), "a.onnx", tmp_path) == Path("a.onnx")
