@@ -71,6 +71,7 @@ PUBLISHED = {
     "gtcrn/dns3_epoch87.tar": {"pesq_wb": 1.5652, "stoi": 0.8033, "estoi": 0.6177, "si_snr": 9.5065},
     "light_v3/best_model_078.tar": {"pesq_wb": 1.8937, "stoi": 0.8604, "estoi": 0.6843, "si_snr": 11.7786},
     "micro/best_model_dns3.tar": {"pesq_wb": 1.4662, "stoi": 0.8101, "estoi": 0.5930, "si_snr": 8.8232},
+    "fastenhancer/fastenhancer_t_port.pth": {"pesq_wb": 1.7968, "stoi": 0.8342, "estoi": 0.6597, "si_snr": 11.12},
     "dtln/model.pth": {"pesq_wb": 1.6740, "stoi": 0.8388, "estoi": 0.6450, "si_snr": 11.4358},
 }
 TOLERANCE = {"pesq_wb": 0.005, "stoi": 0.001, "estoi": 0.001, "si_snr": 0.02}
