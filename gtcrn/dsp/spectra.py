@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -34,7 +36,7 @@ def magnitude_and_parts(spec: Tensor) -> Tensor:
 
 def log_magnitude(spec: Tensor) -> Tensor:
     """Return log10 |S|, (B, 1, T, F), of spectra (B, 2, T, F), with |S| of at least 1e-12, as UL-UNAS takes it."""
-    return 0.5 * torch.log10(power(spec, eps=0).clamp(min=1e-24))[:, None]
+    return spec.square().sum(dim=1, keepdim=True).clamp(min=1e-24).log() * (0.5 / math.log(10))
 
 
 def apply_complex_mask(mask: Tensor, spec: Tensor) -> Tensor:

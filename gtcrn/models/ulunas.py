@@ -48,26 +48,26 @@ class AffinePReLU(nn.Module):
 class FrequencyAttention(nn.Module):
     """A gate per band and frame, which a GRU along frequency computes from the energies of groups of bands."""
 
-    def __init__(self):
+    def __init__(self, n_freqs: int):
         super().__init__()
+        self.n_freqs = n_freqs
         self.gru = kernels.GRU(BAND_GROUP, BAND_GROUP, bidirectional=True)
         self.fc = nn.Linear(2 * BAND_GROUP, BAND_GROUP)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the gates (B, 1, T, F), between 0 and 1, for x (B, C, T, F)."""
-        n_freqs = x.shape[3]
-        energy = F.pad(x.square().mean(dim=1), (0, -n_freqs % BAND_GROUP))  # (B, T, F')
+        energy = F.pad(x.square().mean(dim=1), (0, -self.n_freqs % BAND_GROUP))  # (B, T, F')
         hidden, _ = self.gru(energy.unflatten(2, (-1, BAND_GROUP)))  # (B, T, F' / 4, 8)
-        return torch.sigmoid(self.fc(hidden).flatten(2)[:, None, :, :n_freqs])
+        return torch.sigmoid(self.fc(hidden).flatten(2)[:, None, :, : self.n_freqs])
 
 
 class TimeFrequencyAttention(Stateful):
     """cTFA, a causal gate: GTCRN's, per channel and frame, times one per band and frame."""
 
-    def __init__(self, channels: int):
+    def __init__(self, channels: int, n_freqs: int):
         super().__init__()
         self.tra = TemporalRecurrentAttention(channels)
-        self.fa = FrequencyAttention()
+        self.fa = FrequencyAttention(n_freqs)
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         y, tra = self.tra(x, state["tra"])
@@ -82,7 +82,7 @@ class ConvUnit(Stateful):
         self.conv = conv
         self.bn = nn.BatchNorm2d(conv.out_channels)
         self.act = AffinePReLU(conv.out_channels, n_freqs) if active else nn.Identity()
-        self.attention = TimeFrequencyAttention(conv.out_channels) if gated else None
+        self.attention = TimeFrequencyAttention(conv.out_channels, n_freqs) if gated else None
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         x, conv = self.conv(x, state["conv"])

@@ -11,7 +11,7 @@ from gtcrn.export.optimize import optimized
 from gtcrn.export.optimize.fourier import RealDFT
 from gtcrn.export.optimize.rules import replacement
 from gtcrn.export.writers.onnx import write
-from gtcrn.models import dtln, fastenhancer, gtcrn, light_v3, micro, timbre
+from gtcrn.models import dtln, fastenhancer, gtcrn, light_v3, micro, timbre, ulunas
 from gtcrn.models.enhancer import SpectralEnhancer, StreamingModel
 from gtcrn.models.pretrained import load
 
@@ -30,6 +30,10 @@ SYSTEMS = {
     "fastenhancer": lambda: fastenhancer.build(bands=5, n_fft=64, hop_length=24),
     "fastenhancer_flat": lambda: fastenhancer.build(
         layers=1, heads=2, bands=8, n_fft=64, hop_length=32, batch_norm=False
+    ),
+    "ulunas": lambda: ulunas.build(**SMALL),
+    "ulunas_residual": lambda: ulunas.build(
+        ["mb", "mb", "conv"], [4, 4, 8], [(3, 3), (2, 3), (2, 5)], [2, 1, 2], [1, 2, 4], dpgrnn_count=1, **SMALL
     ),
     "dtln": lambda: dtln.build(lstm_size=32, n_fft=128, hop_length=32),
     "dtln_norm": lambda: dtln.build(lstm_size=32, layers=3, norm_stft=True),
@@ -57,6 +61,9 @@ def system(name):
                 layer.bias.normal_(0, 0.3)
             elif isinstance(layer, nn.PReLU):
                 layer.weight.uniform_(-0.2, 0.5)
+            elif isinstance(layer, ulunas.AffinePReLU):
+                layer.affine_weight.normal_(0, 0.8)
+                layer.affine_bias.normal_(0, 0.3)
     return enhancer
 
 
@@ -91,7 +98,14 @@ def test_lean_copies_stream_as_the_original(name):
     assert after.keys() == before.keys() and all(torch.equal(after[key], before[key]) for key in before)
 
 
-@pytest.mark.parametrize("file", ["gtcrn/dns3_epoch96.tar", "micro/best_model_dns3.tar", "dtln/DTLN_norm_40h.h5"])
+@pytest.mark.parametrize(
+    "file",
+    [
+        "gtcrn/dns3_epoch96.tar",
+        "micro/best_model_dns3.tar",
+        "dtln/DTLN_norm_40h.h5",
+    ],
+)
 def test_published_weights_on_speech(references, recordings, file):
     original = load(references / file)
     speech = audio.load(recordings / "vctk_demand_mini/noisy/p287_001.wav", 16000)

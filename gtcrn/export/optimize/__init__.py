@@ -8,6 +8,7 @@ without any, and gets faster with each. Where the rules are:
     recurrent.py    GRUs side by side as one; a step of them, or a scan over frequency; LSTMs
     blocks.py       blocks and networks of the GTCRN family
     attention.py    RNNFormer blocks and FastEnhancer
+    ulunas.py       gates and shuffles of UL-UNAS
     fourier.py      framing, STFT; DTLN
 """
 
@@ -17,7 +18,7 @@ import copy
 
 import torch
 
-from gtcrn.export.optimize import attention, blocks, fourier, recurrent  # noqa: F401  importing them registers their rules
+from gtcrn.export.optimize import attention, blocks, fourier, recurrent, ulunas  # noqa: F401  importing registers rules
 from gtcrn.export.optimize.rules import fold_batch_norms, rewrite
 from gtcrn.models.enhancer import Enhancer
 from gtcrn.models.reparametrisation import remove_reparametrisations

@@ -9,7 +9,7 @@ from gtcrn.export.optimize.fourier import magnitude
 from gtcrn.export.optimize.recurrent import SCANS, STEPS, GRUStep, GRUWeights, gru_weights, side_by_side
 from gtcrn.export.optimize.rules import replacement, rewrite
 from gtcrn.export.optimize.weights import convolution, linear, spread
-from gtcrn.models import gtcrn, light_v3, micro
+from gtcrn.models import gtcrn, light_v3, micro, ulunas
 from gtcrn.models.enhancer import StreamingModel
 from gtcrn.models.masking import ERBMaskNetwork
 from gtcrn.streaming import CausalConv2d, Stateful
@@ -256,3 +256,9 @@ class MaskNetwork(StreamingModel):
 @replacement.register
 def replace_erb_mask_network(network: ERBMaskNetwork, recurrence: str) -> MaskNetwork:
     return MaskNetwork(network)
+
+
+@replacement.register
+def replace_ulunas(network: ulunas.ULUNAS, recurrence: str) -> ulunas.ULUNAS:
+    """Leave it as it is: its mask is real, and it sees magnitudes alone."""
+    return network

@@ -144,12 +144,18 @@ class OperatorScan(nn.Module):
         self.both = bool(down)
 
     def forward(self, x: Tensor) -> Tensor:
-        n_freqs = len(x)
-        if not self.both:
-            return self.gru(x[:, None], self.start)[0].flatten(1)
-        x = x.index_select(0, self.pairs).reshape(n_freqs, 1, -1)
-        y = self.gru(x, self.start)[0]
-        return y.reshape(2 * n_freqs, -1).index_select(0, self.parts).reshape(n_freqs, -1)
+        return self.ordered(self.steps(self.paired(x)))
+
+    def paired(self, x: Tensor) -> Tensor:
+        """Return the input (F, 1, C') of the operator."""
+        return x.index_select(0, self.pairs).reshape(len(x), 1, -1) if self.both else x[:, None]
+
+    def steps(self, x: Tensor) -> Tensor:
+        return self.gru(x, self.start)[0]
+
+    def ordered(self, y: Tensor) -> Tensor:
+        """Return the output (F, H) of what the operator gives, (F, 1, H)."""
+        return y.reshape(2 * len(y), -1).index_select(0, self.parts).reshape(len(y), -1) if self.both else y.flatten(1)
 
 
 class UnrolledScan(nn.Module):
@@ -171,12 +177,20 @@ class UnrolledScan(nn.Module):
         self.sizes = [sum(weights.hidden_size for weights in side) for side in (up, down)]
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.ordered(self.steps(self.paired(x)))
+
+    def paired(self, x: Tensor) -> Tensor:
+        """Return bins beside the same bins in reverse order, if GRUs go down."""
+        return torch.cat([x, self.turned @ x], dim=1) if self.sizes[1] else x
+
+    def ordered(self, y: Tensor) -> Tensor:
+        """Return what the steps give in the order of the bins."""
         if not self.sizes[1]:
-            return self._steps(x)
-        up, down = self._steps(torch.cat([x, self.turned @ x], dim=1)).split(self.sizes, dim=1)
+            return y
+        up, down = y.split(self.sizes, dim=1)
         return torch.cat([up, self.turned @ down], dim=1)
 
-    def _steps(self, x: Tensor) -> Tensor:
+    def steps(self, x: Tensor) -> Tensor:
         size = self.start.shape[1]
         hidden, steps = self.start, []
         for gates in self.input(x).split(1):

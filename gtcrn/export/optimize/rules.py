@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from gtcrn.export.optimize.weights import convolution, ungrouped
 from gtcrn.models.enhancer import Enhancer
-from gtcrn.streaming import CausalConv2d, CausalConvTranspose2d
+from gtcrn.streaming import CausalConv2d, CausalConvTranspose2d, Stateful
 
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d)
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, *TRANSPOSED)
@@ -60,7 +60,9 @@ def replace_conv_transpose2d(conv: nn.ConvTranspose2d, recurrence: str) -> nn.Mo
 
 
 @replacement.register
-def replace_causal_conv_transpose2d(conv: CausalConvTranspose2d, recurrence: str) -> CausalConv2d:
+def replace_causal_conv_transpose2d(conv: CausalConvTranspose2d, recurrence: str) -> nn.Module:
+    if conv.stride[1] > 1:
+        return FramesAsChannels(conv)
     plain = CausalConv2d(
         conv.in_channels,
         conv.out_channels,
@@ -79,6 +81,34 @@ def _gathering(conv: nn.ConvTranspose2d) -> Tensor:
     inputs spread."""
     grouped = conv.weight.unflatten(0, (conv.groups, -1))  # (groups, C / groups, C' / groups, *kernel)
     return grouped.transpose(1, 2).flatten(0, 1).flip(2, 3)
+
+
+class FramesAsChannels(Stateful):
+    """A CausalConvTranspose2d with a stride over frequency, for one frame: those of its past and itself are channels of
+    one over frequency alone."""
+
+    def __init__(self, conv: CausalConvTranspose2d):
+        super().__init__()
+        self.past_shape = conv.initial_state(1).shape
+        taps = conv.weight.transpose(1, 2)  # (C, taps, C' / groups, kernel), the newest first
+        weight = taps.new_zeros(conv.in_channels, conv.memory + 1, *taps.shape[2:])
+        weight[:, conv.memory - conv.dilation[0] * torch.arange(taps.shape[1])] = taps
+        self.conv = nn.ConvTranspose2d(
+            conv.in_channels * (conv.memory + 1),
+            conv.out_channels,
+            (1, conv.kernel_size[1]),
+            stride=conv.stride,
+            padding=(0, conv.padding[1]),
+            groups=conv.groups,
+        )
+        self.conv.weight, self.conv.bias = nn.Parameter(weight.flatten(0, 1)[:, :, None]), conv.bias
+
+    def initial_state(self, batch_size: int) -> Tensor:
+        return next(self.parameters()).new_zeros(batch_size, *self.past_shape[1:])
+
+    def forward(self, x: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
+        frames = torch.cat([past, x], dim=2)  # (1, C, memory + 1, F)
+        return self.conv(frames.flatten(1, 2)[:, :, None]), frames[:, :, 1:]
 
 
 class InterleavedConv(nn.Module):
