@@ -30,6 +30,7 @@ def training(recordings):
         "data.cache_dir=cache",
         "model=light_v3",
         "metrics.validation=[si_sdr]",
+        "metrics.workers=1",
         "monitor=val/si_sdr",
         "callbacks=none",
         "trainer.accelerator=cpu",
