@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 import torch
 
-from gtcrn.models import dtln, gtcrn, light_v3, micro, timbre, ulunas
+from gtcrn.models import dtln, fastenhancer, gtcrn, light_v3, micro, timbre, ulunas
 
 SYSTEMS = {
     "gtcrn": gtcrn.build,
@@ -13,6 +13,7 @@ SYSTEMS = {
     "micro": micro.build,
     "ulunas": ulunas.build,
     "dtln": dtln.build,
+    "fastenhancer": fastenhancer.build,
     "timbre": partial(timbre.build, channels=(4, 8), strides=(2,)),
 }
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from gtcrn.errors import UserError
-from gtcrn.models import dtln, gtcrn, light_v3, micro, timbre, ulunas
+from gtcrn.models import dtln, fastenhancer, gtcrn, light_v3, micro, timbre, ulunas
 from gtcrn.models.initial_weights import initialise
 from gtcrn.models.pretrained import open_checkpoint, to_official
 
@@ -46,8 +46,15 @@ def assert_as_reported(enhancer, before, checkpoint, report):
 
 @pytest.mark.parametrize(
     "enhancer",
-    [gtcrn.build(), light_v3.build(causal=False), micro.build(), ulunas.build(), dtln.build(norm_stft=True)],
-    ids=["gtcrn", "light_v3", "micro", "ulunas", "dtln"],
+    [
+        gtcrn.build(),
+        light_v3.build(causal=False),
+        micro.build(),
+        ulunas.build(),
+        dtln.build(norm_stft=True),
+        fastenhancer.build(),
+    ],
+    ids=["gtcrn", "light_v3", "micro", "ulunas", "dtln", "fastenhancer"],
 )
 def test_the_same_model_begins_with_all_of_it(published, enhancer):
     checkpoint = published(enhancer)
