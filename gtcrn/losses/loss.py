@@ -64,5 +64,9 @@ class Loss(nn.Module):
 
 
 def _at_least_float32(signals: Signals) -> Signals:
-    wave, spec = (x if x is None or x.dtype == torch.float64 else x.float() for x in (signals.wave, signals.spec))
-    return Signals(wave, spec, signals.analysis)
+    wave, spec = signals.wave, signals.spec
+    return Signals(_widened(wave), None if spec is None else _widened(spec), signals.analysis)
+
+
+def _widened(x: Tensor) -> Tensor:
+    return x if x.dtype == torch.float64 else x.float()

@@ -75,9 +75,10 @@ class Consistency(CompressedComplex):
     def forward(self, estimate: Signals, target: Signals) -> Tensor:
         if estimate.spec is None:
             return 0 * estimate.wave.sum()
-        if estimate.analysis is None:
+        again = estimate.analysis and estimate.analysis(estimate.wave)
+        if again is None:
             raise UserError("a consistency term needs the model's analysis: Signals(wave, spec, enhancer.spectra)")
-        return self.distance(estimate.spec, estimate.analysis(estimate.wave))
+        return self.distance(estimate.spec, again)
 
 
 class CompressedMagnitude(SpectralTerm):

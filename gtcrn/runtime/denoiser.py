@@ -78,7 +78,12 @@ class Denoiser(Stream):
         if not self.path.is_file():
             raise UserError(f"{path}: no such file; an ONNX or LiteRT model is needed")
         self._model = (_LiteRT if self.path.suffix.lower() == ".tflite" else _ONNX)(self.path)
-        given = {"sample_rate": sample_rate, "n_fft": n_fft, "hop_length": hop_length, "latency": 0}
+        given: dict[str, int | str] = {
+            "sample_rate": sample_rate,
+            "n_fft": n_fft,
+            "hop_length": hop_length,
+            "latency": 0,
+        }
         if _ULUNAS_STATE in [node.name for node in self._model.inputs]:
             given["window"] = "hann"
         self._signal = _signal_of(self._model, given, self.path)
