@@ -420,7 +420,7 @@ def test_cut_off_checkpoint(tmp_path, references):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({}, "holds no tensors, which is none of: GTCRN, GTCRN-Light v3, GTCRN-Micro, DTLN, "),
+        ({}, "holds no tensors, which is none of: GTCRN, GTCRN-Light v3, GTCRN-Micro, UL-UNAS, DTLN, "),
         ({"epoch": 3, "model": {}}, "holds no tensors"),
         ({1: torch.zeros(1), "lr": 0.1}, "holds no tensors"),
         (
