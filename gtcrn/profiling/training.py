@@ -8,7 +8,6 @@ round.
 
 from __future__ import annotations
 
-import copy
 import multiprocessing
 import time
 from collections import Counter
@@ -69,10 +68,15 @@ class Profile(NamedTuple):
 
 
 def measure(
-    settings: Mapping[Setting, Enhancer], forms: Sequence[str], loss: Loss, optimizer: MakeOptimizer, rounds: int
+    settings: Mapping[Setting, Callable[[], Enhancer]],
+    forms: Sequence[str],
+    loss: Loss,
+    optimizer: MakeOptimizer,
+    rounds: int,
 ) -> Profile:
     """Time steps of all forms in all settings for so many rounds, after one that is left out, and return the times.
 
+    settings: with functions that build their models, since one with weight norm can't be sent to another process.
     In the first setting of a model, whole files are timed too, and the memory of a step is taken in a fresh process.
     """
     threads = torch.get_num_threads()
@@ -80,17 +84,17 @@ def measure(
     steps, files = [], []
     work = len(settings) + len({setting.model for setting in settings})
     with tqdm(total=work * (1 + rounds), desc="timing", unit="round", disable=None) as bar:
-        for setting, enhancer in settings.items():
+        for setting, make in settings.items():
             bar.set_postfix_str(" ".join(map(str, asdict(setting).values())))
             torch.set_num_threads(setting.threads)
-            models = {form: model for form in forms if (model := _formed(enhancer, form))}
+            models = {form: model for form in forms if (model := _formed(make(), form))}
             calls = {form: Step(model, form, setting, loss, optimizer) for form, model in models.items()}
             times = _in_turns(list(calls.values()), rounds, bar)
             for row, step, parts in zip(_rows(list(calls), times), calls.values(), np.median(times, axis=0)[:, 0]):
                 row |= {"real_time": setting.batch * setting.seconds / row["cpu"], **dict(zip(PARTS, parts))}
                 row |= {"kernels": step.kernels(), "operators": step.operators.total(), "memory_bytes": nan}
                 if setting.model not in measured:
-                    row["memory_bytes"] = _in_fresh_process(_peak, step.model, step.form, setting, loss, optimizer)
+                    row["memory_bytes"] = _in_fresh_process(_peak, make, step.form, setting, loss, optimizer)
                 steps.append(asdict(setting) | row)
             if setting.model not in measured:
                 measured.add(setting.model)
@@ -100,7 +104,7 @@ def measure(
 
 
 def _formed(enhancer: Enhancer, form: str) -> Enhancer | None:
-    return plain.of(enhancer) if form == PLAIN else copy.deepcopy(enhancer)
+    return plain.of(enhancer) if form == PLAIN else enhancer
 
 
 def _use(form: str) -> kernels.use:
@@ -224,9 +228,10 @@ def _in_fresh_process(function: Callable[..., float], *arguments) -> float:
         return process.submit(function, *arguments).result()
 
 
-def _peak(model: Enhancer, form: str, setting: Setting, loss: Loss, optimizer: MakeOptimizer) -> float:
+def _peak(make: Callable[[], Enhancer], form: str, setting: Setting, loss: Loss, optimizer: MakeOptimizer) -> float:
     """Return the bytes by which this process grows at most in two steps, after a small one that loads all code."""
     torch.set_num_threads(setting.threads)
+    model = _formed(make(), form)
     Step(model, form, replace(setting, batch=1), loss, optimizer)()
     before = _own_memory("VmRSS")
     step = Step(model, form, setting, loss, optimizer)

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from math import isnan
 from pathlib import Path
 from typing import Annotated, Literal
@@ -230,7 +231,8 @@ def profile_training(
             wider = OmegaConf.create(OmegaConf.to_container(model, resolve=True))
             if key:
                 wider[key] = type(wider[key])(values["width"] * wider[key])
-            settings[training.Setting(name, **values)] = build_enhancer(wider)
+            make = settings[training.Setting(name, **values)] = partial(build_enhancer, wider)
+            make()  # refuses what is out of range before anything is timed
     try:
         measured = training.measure(settings, list(dict.fromkeys(forms)), build(cfg.loss), build(cfg.optimizer), rounds)
     except KeyboardInterrupt as stop:

@@ -13,7 +13,7 @@ from rich.console import Console
 from tqdm import tqdm
 
 from gtcrn.losses import SISDR, CompressedMagnitude, Loss
-from gtcrn.models import dtln, light_v3
+from gtcrn.models import dtln, fastenhancer, light_v3
 from gtcrn.profiling import training, training_report
 from gtcrn.profiling.training import PARTS, Profile, Setting, Step
 
@@ -66,15 +66,18 @@ def test_a_step_trains_and_tells_what_ran():
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the memory in use")
 def test_memory_is_that_of_a_process_of_its_own():
     setting = Setting("light_v3", 1, 1, batch=8, seconds=1)
-    peak = training._in_fresh_process(training._peak, light_v3.build(), "numba", setting, LOSS, SGD)
+    peak = training._in_fresh_process(training._peak, fastenhancer.build, "numba", setting, LOSS, SGD)
     wave = 8 * 16000 * 4  # bytes
     assert 100 * wave < peak < 1000 * wave
 
 
 @pytest.fixture(scope="module")
 def profile():
-    settings = {SMALL: light_v3.build(causal=False), Setting("light_v3", 2, 1, 1, 0.5): light_v3.build(2, causal=False)}
-    settings[Setting("dtln", 1, 1, 1, 0.5)] = dtln.build()
+    settings = {
+        SMALL: partial(light_v3.build, causal=False),
+        Setting("light_v3", 2, 1, 1, 0.5): partial(light_v3.build, 2, causal=False),
+        Setting("dtln", 1, 1, 1, 0.5): dtln.build,
+    }
     threads = torch.get_num_threads()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "_in_fresh_process", lambda *arguments: 2.0**20)

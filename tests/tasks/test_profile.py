@@ -354,7 +354,7 @@ def test_speed_of_training_in_every_setting(profiled, settings, tmp_path):
     with pytest.raises(Interrupted, match="interrupted: nothing is written; a smaller profile.rounds="):
         profiled("profile=training", "model=gtcrn", "loss=hybrid", "profile.forms=[numba,plain,numba]", *lists)
     found = {
-        tuple(vars(key).values()): model.core.encoder[0].bn.num_features for key, model in settings["settings"].items()
+        tuple(vars(key).values()): make().core.encoder[0].bn.num_features for key, make in settings["settings"].items()
     }
     base = {("gtcrn", 1, 1, 8, 4): 16, ("gtcrn", 1, 2, 8, 4): 16, ("gtcrn", 1, 1, 2, 4): 16}
     assert found == base | {("gtcrn", 1.5, 1, 8, 4): 24} and next(iter(found)) == ("gtcrn", 1, 1, 8, 4)
