@@ -80,10 +80,10 @@ def test_blocks_that_do_not_fit_together_are_named(knobs, message):
 
 
 def test_what_a_search_may_find_streams():
-    """With residuals, groups of four, other strides, and a last block of every kind."""
-    for last in ("conv", "dws", "mb"):
-        build = ulunas.build(
-            blocks=[last, "mb", "mb"],
+    """With residuals, groups of four, other strides, and every kind as the first block, which the decoder ends with."""
+    for first in ("conv", "dws", "mb"):
+        enhancer = ulunas.build(
+            blocks=[first, "mb", "mb"],
             channels=[8, 8, 8],
             kernels=[[1, 3], [4, 1], [2, 5]],
             strides=[1, 2, 1],
@@ -94,13 +94,14 @@ def test_what_a_search_may_find_streams():
             n_fft=64,
             hop_length=32,
         )
-        enhancer, wave = build.eval(), torch.randn(1, 32 * 12, generator=torch.Generator().manual_seed(0))
+        enhancer.eval()
+        wave = torch.randn(1, 32 * 12, generator=torch.Generator().manual_seed(0))
         with torch.no_grad():
             whole, state, streamed = enhancer(wave)[0], enhancer.initial_state(1), []
             for hop in wave.split(32, dim=1):
                 output, state = enhancer(hop, state)
                 streamed.append(output)
-        assert build.core.encoder[2].residual and not build.core.encoder[1].residual
+        assert enhancer.core.encoder[2].residual and not enhancer.core.encoder[1].residual
         torch.testing.assert_close(torch.cat(streamed, dim=1)[:, 32:], whole[:, :-32], atol=1e-5, rtol=0)
 
 

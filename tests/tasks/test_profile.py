@@ -6,6 +6,7 @@ from math import ceil
 
 import pytest
 import soundfile
+import torch
 from fixtures.commands import CONF, compose
 
 from gtcrn.errors import Interrupted, UserError
@@ -30,16 +31,9 @@ COSTS = {
     "fastenhancer_b": (93_087, 93_087, 263.620, 267.557),
     "fastenhancer_s": (196_819, 196_819, 669.215, 661.510),
 }
-FASTENHANCER = {  # trained and folded parameters, MMACs of a second's 62.5, 100 or 160 frames; costly, and not run here
-    "fastenhancer_m": (495_987, 491_594, 2909.798),
-    "fastenhancer_l": (1_111_907, 1_104_610, 11964.252),
-    "fastenhancer_48k_t": (28_755, 28_078, 177.264),
-    "fastenhancer_48k_b": (102_735, 101_078, 749.538),
-    "fastenhancer_48k_s": (209_683, 207_282, 1822.080),
-    "fastenhancer_48k_m": (516_147, 511_754, 8010.547),
-}
 TIMBRE = {"timbre": 8_929_987, "timbre_balanced": 5_026_323, "timbre_light": 380_011}  # tens of GMACs: not run here
-WITHOUT_COSTLY = [f"~model.rows.{name}" for name in (*TIMBRE, *FASTENHANCER)]
+LARGE = [f"fastenhancer_{size}" for size in ("m", "l", "48k_t", "48k_b", "48k_s", "48k_m")]  # nor these GMACs
+WITHOUT_COSTLY = [f"~model.rows.{name}" for name in (*TIMBRE, *LARGE)]
 
 
 composed = partial(compose, "task=profile")
@@ -140,6 +134,14 @@ def test_the_table_of_all_models(profiled, untimed, tmp_path, capsys, caplog):
     assert all((tmp_path / name).stat().st_size > 1000 for name in files)
 
 
+def folded_cost(model):
+    """Return the parameters of a model as it is folded for inference, and its exact MACs per second."""
+    enhancer = build(composed(model, "model.weight_norm=false", "model.batch_norm=false").model).eval()
+    frame = enhancer.core_input(torch.zeros(1, enhancer.sample_rate))[:, :, :1]
+    macs = sum(cost.count_macs(enhancer.core, frame).values())
+    return sum(p.numel() for p in enhancer.parameters()), macs * enhancer.sample_rate / enhancer.hop_length
+
+
 def test_published_figures_are_ours_or_explained():
     """Published figures equal the counted ones in their authors' rounding, or the note says why not."""
     rows = composed("model=all").model.rows
@@ -154,15 +156,12 @@ def test_published_figures_are_ours_or_explained():
     assert published.pop("ulunas") == (f"{COSTS['ulunas'][1] // 1000} K", "35 M")
     assert f"{COSTS['ulunas'][1]:,}" in rows.ulunas.note and f"{COSTS['ulunas'][3]:.3f} M" in rows.ulunas.note
     assert published.pop("dtln") == ("< 1 M", None) and COSTS["dtln"][0] < 1e6
-    folded = {"t": 21_774, "b": 91_430, "s": 194_418, "m": FASTENHANCER["fastenhancer_m"][1]}
-    folded["l"] = FASTENHANCER["fastenhancer_l"][1]  # asserted in tests/models/test_fastenhancer.py
-    macs = {size: COSTS[f"fastenhancer_{size}"][2] * 62.5 / 63 for size in "tbs"}
-    macs |= {size: FASTENHANCER[f"fastenhancer_{size}"][2] for size in "ml"}
-    one_block = 62.5 * (16 * 11 * 20**2 + 2 * 16**2 * 20) / 1e6  # of T: GRU, linear layers and attention
-    counted = [f"{macs['t'] - one_block:.0f} M", *(f"{ceil(macs[size])} M" for size in "bs")]
-    counted += [f"{macs['m'] / 1e3:.1f} G", f"{macs['l'] // 1e3:.0f} G"]
-    for size, figure in zip("tbsml", counted):
-        assert published.pop(f"fastenhancer_{size}") == (f"{ceil(folded[size] / 1e3)} K", figure)
+    parameters, macs = zip(*(folded_cost(f"model=fastenhancer_{size}") for size in "tbsml"))
+    one_block = 62.5 * (16 * 11 * 20**2 + 2 * 16**2 * 20)  # of T: GRU, linear layers and attention
+    counted = [f"{(macs[0] - one_block) / 1e6:.0f} M", *(f"{ceil(count / 1e6)} M" for count in macs[1:3])]
+    counted += [f"{macs[3] / 1e9:.1f} G", f"{macs[4] // 1e9:.0f} G"]
+    for size, count, figure in zip("tbsml", parameters, counted):
+        assert published.pop(f"fastenhancer_{size}") == (f"{ceil(count / 1e3)} K", figure)
     assert published.pop("timbre") == ("3.5 M", None) and "README" in rows.timbre.note
     assert set(published.values()) == {(None, None)}
 
@@ -172,7 +171,7 @@ def test_every_model_has_a_row():
     parameters = {name: sum(p.numel() for p in build(composed(f"model={name}").model).parameters()) for name in TIMBRE}
     plain = build(composed("model=timbre", "model.weight_norm=false").model)
     assert {path.stem for path in (CONF / "model").glob("*.yaml")} - {"all"} <= set(rows)
-    assert [name for name in rows if name not in FASTENHANCER] == [*COSTS, *TIMBRE] and parameters == TIMBRE
+    assert [name for name in rows if name not in LARGE] == [*COSTS, *TIMBRE] and parameters == TIMBRE
     assert TIMBRE["timbre"] - sum(p.numel() for p in plain.parameters()) == 4_993 and "4,993" in rows.timbre.note
 
 
@@ -191,7 +190,7 @@ def test_every_model_has_a_row():
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_mistakes_in_the_table_of_all_models_are_named(profiled, untimed, tmp_path, overrides, message):
-    no_others = [f"~model.rows.{name}" for name in (*COSTS, *TIMBRE, *FASTENHANCER)]
+    no_others = [f"~model.rows.{name}" for name in (*COSTS, *TIMBRE, *LARGE)]
     with pytest.raises(UserError) as error:
         profiled("model=all", f"run_dir={tmp_path}", *no_others, *overrides)
     assert str(error.value).startswith(message) and "\n" not in str(error.value)
