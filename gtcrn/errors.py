@@ -20,10 +20,10 @@ def counted(number: int, one: str, many: str | None = None) -> str:
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """Return how a line about a misspelt name ends: with the one of the names that is nearest, or with all of them."""
+    """Return how a line about a misspelt name ends: with those that begin with it, the nearest one, or all of them."""
     names = list(names)
-    near = get_close_matches(name, names, n=1)
-    return f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
+    near = [other for other in names if other.startswith(name)] or get_close_matches(name, names, n=1)
+    return f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(names)}"
 
 
 class UserError(ValueError):

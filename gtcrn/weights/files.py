@@ -82,8 +82,8 @@ def _fetch(entry: Entry) -> Path:
     source = f"{entry.member} of {entry.url}" if entry.member else entry.url or "the file"
     if not entry.sha256:
         raise UserError(
-            f"{entry.name}: nobody has set its SHA-256 yet, without which it could be any file; if you trust {source}, "
-            "fetch it and name the file instead"
+            f"{entry.name}: its SHA-256 is not known yet, so no file can be checked; if you trust {source}, fetch it "
+            "and name the file instead"
         )
     if folder := os.environ.get(FOLDER):
         raise UserError(

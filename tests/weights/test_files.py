@@ -168,7 +168,7 @@ def test_a_folder_of_weights_needs_no_network_and_no_names(tmp_path, server, mon
 
 def test_weights_without_checksum_or_address_are_refused(register, monkeypatch):
     register(open={"url": "https://somewhere/a.pth"}, found=stated(b"1"))
-    told = "nobody has set its SHA-256 yet, without which it could be any file; if you trust https://somewhere/a.pth, "
+    told = "its SHA-256 is not known yet, so no file can be checked; if you trust https://somewhere/a.pth, "
     assert refusal("open") == f"open: {told}fetch it and name the file instead"
     assert refusal("found").startswith("found: no address of it is known; put the file into a folder, under any name, ")
 
@@ -197,14 +197,15 @@ def test_weights_in_the_package(tmp_path, register):
 
 def test_names_and_paths_are_told_apart(tmp_path, register, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    register(gtcrn_dns3=stated(b"1"), dtln=stated(b"2"))
+    register(dtln=stated(b"2"), gtcrn_dns3=stated(b"1"), gtcrn_vctk=stated(b"3"))
     for path in ("nowhere.tar", "folder/gtcrn-dns3", "./dtln", "gtcrn-dns3.tar", Path("dtln")):
         assert resolve(path) == Path(path)
     (tmp_path / "run").mkdir()
     assert resolve("run") == Path("run")
     assert refusal("gtcrn-dns4") == "gtcrn-dns4: no such file, and no weights of that name; did you mean gtcrn-dns3?"
     assert refusal("GTCRN-DNS3").endswith("did you mean gtcrn-dns3?")
-    assert refusal("zebra").endswith("no weights of that name; there are dtln, gtcrn-dns3")
+    assert refusal("gtcrn").endswith("did you mean gtcrn-dns3 or gtcrn-vctk?")
+    assert refusal("zebra").endswith("no weights of that name; there are dtln, gtcrn-dns3, gtcrn-vctk")
     (tmp_path / "dtln").mkdir()
     assert refusal("dtln").startswith("dtln: names weights, and here is a file or folder of that name too; ")
 
