@@ -6,7 +6,7 @@ import torch
 from gtcrn.errors import UserError
 from gtcrn.export.graph import Graph, kinds
 from gtcrn.export.writers.sherpa_onnx import CACHES, PackedGraph
-from gtcrn.models import light_v3
+from gtcrn.models import light_v3, ulunas
 
 
 @torch.inference_mode()
@@ -61,3 +61,5 @@ def test_what_has_no_graph_is_named(system):
         Graph(light_v3.build(causal=False), "wave")
     with pytest.raises(UserError, match="hop_length=128, n_fft=512: sherpa-onnx streams only frames that overlap by"):
         PackedGraph(light_v3.build(hop_length=128), "spectrum")
+    with pytest.raises(UserError, match="window=hann: sherpa-onnx restores signals only under the square root"):
+        PackedGraph(ulunas.build(), "spectrum")

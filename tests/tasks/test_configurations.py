@@ -61,6 +61,7 @@ SCHEDULES = {
     "experiment=gtcrn_dns3": (11, "Adam", 1e-3, (0.9, 0.999), 0, 25000, 1e-6),
     "experiment=gtcrn_vctk_demand": (200, "Adam", 1e-3, (0.9, 0.999), 0, 25000, 1e-6),
     "experiment=micro_dns3": (7, "Adam", 1e-3, (0.9, 0.999), 0, 25000, 1e-6),
+    "experiment=ulunas_vctk_demand": (90, "Adam", 1e-3, (0.9, 0.999), 0, 25000, 1e-6),
     "experiment=light_v3_vctk_demand": (100, "AdamW", 1e-3, (0.9, 0.999), 0.01, 2500, 1e-5),
     "experiment=timbre_48k": (60, "AdamW", 1e-4, (0.8, 0.99), 0.01, 2500, 1e-6),
 }
