@@ -182,7 +182,7 @@ def count_macs_thop(core: nn.Module, x: Tensor) -> int:
     """Count the MACs of a pass over `x` by thop, as `THOP` defines them: without the ERB product of Light v3, too."""
     import thop
     from thop.rnn_hooks import count_gru, count_lstm
-    from thop.vision.basic_hooks import count_convNd, count_linear
+    from thop.vision.basic_hooks import count_convNd, count_linear, count_normalization
 
     def count(module, inputs, output):  # thop knows torch's own classes only, not those derived from them
         x = inputs[0]
@@ -195,6 +195,7 @@ def count_macs_thop(core: nn.Module, x: Tensor) -> int:
             count_linear(module, inputs, output)
 
     rules = {type(module): count for module in core.modules() if isinstance(module, _WEIGHTED)}
+    rules[kernels.LayerNorm] = count_normalization  # as of torch's, which GTCRN's family has in the authors' code
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # thop warns about its own interface
         macs, _ = thop.profile(core, inputs=(x,), custom_ops=rules, verbose=False)
