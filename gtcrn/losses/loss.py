@@ -16,7 +16,7 @@ class Signals(NamedTuple):
 
     wave: (B, N). spec: (B, 2, T, F), real and imaginary parts: the output of the core of a spectral model,
     which need not be the STFT of `wave`. None for models without a spectrum. analysis: makes such spectra of waves, for
-    terms that compare the two; None of a target.
+    terms that compare the two; None for a target.
     """
 
     wave: Tensor

@@ -64,7 +64,7 @@ class CompressedComplex(SpectralTerm):
 
 
 class Consistency(CompressedComplex):
-    """The distance of the model's spectrum from that of its own waveform, in the terms of `CompressedComplex`.
+    """The distance of the model's spectrum from that of its own waveform, measured as `CompressedComplex` does.
 
     They differ since overlapping frames of a spectrum need not agree (Wisdom et al., Differentiable consistency
     constraints, 2019). 0 for models without a spectrum.

@@ -171,7 +171,7 @@ def build(
     channels, layers, kernel: of the convolutions in encoder and decoder, an odd kernel in bins. stride: in bins, of
     the layers before and behind them, which see twice as many. blocks, block_channels, heads: of the RNNFormer blocks;
     block_channels a multiple of 2 and of heads. bands: that they see, at least 3. trained_bands: learn the product
-    between bins and bands, which else is fixed. compression: of magnitudes, above 0 and at most 1. weight_norm:
+    between bins and bands, which is otherwise fixed. compression: of magnitudes, above 0 and at most 1. weight_norm:
     normalise the weights of GRUs, attention and the last kernel. batch_norm: without it, every layer has a bias in its
     place; both are off in weights that were folded for inference. causal: must be True. Raises `UserError` naming the
     key that is out of range.
@@ -196,7 +196,7 @@ def build(
     edge = dict(kernel_size=(1, 2 * stride), stride=(1, stride), padding=(0, stride // 2))
     first = kernels.Conv2d(2, channels, **edge, bias=not batch_norm)
     last = kernels.ConvTranspose2d(channels, 2, **edge)
-    mirrored = [
+    decoder = [
         nn.Sequential(
             *normed(conv(2 * channels, channels), channels),
             nn.SiLU(),
@@ -219,7 +219,7 @@ def build(
             for block in range(blocks)
         ),
         between(filters.T, block_channels, channels),
-        nn.ModuleList(mirrored),
+        nn.ModuleList(decoder),
         nn.Sequential(*normed(conv(2 * channels, channels), channels), nn.SiLU(), last),
         compression,
     )

@@ -32,7 +32,7 @@ BAND_GROUP = 4  # neighbouring bands that the gate over frequency takes together
 
 
 class AffinePReLU(nn.Module):
-    """APReLU, a PReLU beside which an affine function of every channel and band stands: a · x + b + PReLU(x)."""
+    """APReLU: a · x + b + PReLU(x), with a and b of their own for every channel and band."""
 
     def __init__(self, channels: int, n_freqs: int):
         super().__init__()

@@ -73,7 +73,7 @@ class Denoiser(Stream):
         self.path = resolve(path)
         if self.path != Path(path) and self.path.suffix.lower() not in SUFFIXES:
             raise UserError(
-                f"{path}: weights for PyTorch; make a file for this: gtcrn task=export ckpt={path} format=onnx_wave"
+                f"{path}: weights for PyTorch; export them first: gtcrn task=export ckpt={path} format=onnx_wave"
             )
         if not self.path.is_file():
             raise UserError(f"{path}: no such file; an ONNX or LiteRT model is needed")

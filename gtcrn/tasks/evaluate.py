@@ -247,7 +247,8 @@ def draw_examples(pairs: list[WavePair], scores: pd.DataFrame, sample_rate: int,
     ranked = METRICS[metric].goodness(scores[column]).dropna().sort_values().index
     if not len(ranked):
         return
-    chosen = {ranked[len(ranked) // 2]: "median", ranked[-1]: "best", ranked[0]: "worst"}  # of two, no median
+    # of one or two files, the later name stands
+    chosen = {ranked[len(ranked) // 2]: "median", ranked[-1]: "best", ranked[0]: "worst"}
     for index, rank in chosen.items():
         pair = pairs[index]
         signals = pair.signals()

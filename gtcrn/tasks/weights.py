@@ -13,7 +13,7 @@ from gtcrn.weights import Entry, entries, held
 WIDTH = 200  # more than the table takes, so that it is not cut where a terminal is narrower
 TEST_SET = "vctk_demand_test"
 MEASURES = ("pesq_wb", "stoi", "si_snr")
-NAMES = {TEST_SET: "the test set of VCTK-DEMAND", "six_pairs": "six pairs of p287, whom VCTK-DEMAND trains with"}
+TEST_SETS = {TEST_SET: "the test set of VCTK-DEMAND", "six_pairs": "six pairs of p287, whom VCTK-DEMAND trains with"}
 NOTE = "Scores: measured on the test set of VCTK-DEMAND. here: whether this machine has the file."
 
 
@@ -44,5 +44,5 @@ def details(entry: Entry) -> list[str]:
         values = ", ".join(
             f"{METRICS[metric].label} {value:.{METRICS[metric].digits}f}" for metric, value in scores.items()
         )
-        lines.append(f"measured   {values} on {NAMES[name]}, padding={entry.padding}")
+        lines.append(f"measured   {values} on {TEST_SETS[name]}, padding={entry.padding}")
     return [*lines, f"from       {entry.url or entry.file or 'GTCRN_WEIGHTS alone, since no address is known'}"]
