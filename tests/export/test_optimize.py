@@ -12,7 +12,7 @@ from gtcrn.export.optimize.fourier import RealDFT
 from gtcrn.export.optimize.rules import replacement
 from gtcrn.export.writers.onnx import write
 from gtcrn.models import dtln, fastenhancer, gtcrn, light_v3, micro, timbre, ulunas
-from gtcrn.models.enhancer import SpectralEnhancer, StreamingModel
+from gtcrn.models.enhancer import FrameEnhancer, SpectralEnhancer, StreamingModel
 from gtcrn.models.pretrained import load
 
 RECURRENCES = "operator", "unrolled"
@@ -93,6 +93,8 @@ def test_lean_copies_stream_as_the_original(name):
         copy = optimized(original, recurrence)
         torch.testing.assert_close(streamed(copy, waves), expected, rtol=0, atol=1e-5)
         assert (copy.hop_length, copy.latency) == (original.hop_length, original.latency)
+        if isinstance(original, FrameEnhancer):
+            assert copy.framing.window_name == original.framing.window_name
     assert (streamed(copy, waves[-8:]) - expected[:, -8 * copy.hop_length :]).abs().max() > 1e-4, "its state is idle"
     after = original.state_dict()
     assert after.keys() == before.keys() and all(torch.equal(after[key], before[key]) for key in before)

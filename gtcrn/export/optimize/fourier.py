@@ -80,7 +80,7 @@ class OneFrame(Frames):
     """Frames for one hop of one stream."""
 
     def __init__(self, framing: Frames):
-        super().__init__(framing.n_fft, framing.hop_length)
+        super().__init__(framing.n_fft, framing.hop_length, framing.window_name)
         self.window, self.synthesis_window = framing.window, framing.synthesis_window
 
     def analysis(self, wave: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from gtcrn.dsp.stft import STFT
 from gtcrn.errors import UserError
+from gtcrn.export.optimize import optimized
 from gtcrn.export.writers.sherpa_onnx import PackedGraph
 from gtcrn.models import fastenhancer
 from gtcrn.runtime.sherpa_onnx import SherpaDenoiser
@@ -60,6 +62,10 @@ def test_a_runner_begins_anew(exported, noisy):
     np.testing.assert_array_equal(runner.process(noisy[:5120]), first)
 
 
-def test_a_model_without_the_three_states_is_refused():
+def test_models_that_sherpa_onnx_cannot_run_are_refused():
+    enhancer = fastenhancer.build().eval()
+    with pytest.raises(UserError, match="^window=hann: sherpa-onnx restores signals only under .*; use format=onnx$"):
+        PackedGraph(optimized(enhancer), "spectrum")
+    enhancer.framing = STFT()
     with pytest.raises(UserError, match="FastEnhancer: has no states for tra_cache and inter_cache.*; use format=onnx"):
-        PackedGraph(fastenhancer.build().eval(), "spectrum")
+        PackedGraph(enhancer, "spectrum")
