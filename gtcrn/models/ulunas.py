@@ -219,6 +219,7 @@ def build(
     n_fft: int = 512,
     hop_length: int = 256,
     sample_rate: int = 16000,
+    causal: bool = True,
     padding: str | None = None,
 ) -> SpectralEnhancer:
     """Build UL-UNAS, with the published sizes as defaults.
@@ -227,7 +228,7 @@ def build(
     mb. channels: of its output, the last a multiple of 4. kernels: frames and an odd number of bands. strides: over
     bands, 1 or 2. groups: of convolutions that are not depthwise, divisors of the channels on both sides, 1 for the
     first. dpgrnn_count: dual-path blocks, 1 to 32. erb_low_bins + erb_bands: odd, and so after every stride of 2.
-    Raises `UserError` naming the key that is out of range.
+    causal: must be True. Raises `UserError` naming the key that is out of range.
     """
     lists = dict(blocks=blocks, channels=channels, kernels=kernels, strides=strides, groups=groups)
     for key, values in lists.items():
@@ -258,6 +259,8 @@ def build(
         freqs.append(-(-freqs[-1] // stride))
     if channels[-1] % 4:
         raise UserError(f"model.channels[{len(channels) - 1}]={channels[-1]}: the last must be a multiple of 4 (GRUs)")
+    if not causal:
+        raise UserError("model.causal=False: UL-UNAS's blocks look back only; set streaming=causal")
     encoder, decoder = [], []
     for i, kind in enumerate(blocks):
         there, back = ((*sides[i : i + 2][::step], *freqs[i : i + 2][::step]) for step in (1, -1))

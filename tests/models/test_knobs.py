@@ -71,6 +71,7 @@ def test_out_of_range_value_of_a_block_is_named(key, block, value):
         ({key: [] for key in PUBLISHED}, "model.blocks: 0 values for 0 blocks"),
         ({"strides": [2] * 5, "erb_low_bins": 67}, r"model.strides\[1\]=2: halves 66 bands"),
         ({"dpgrnn_count": 0}, "model.dpgrnn_count=0"),
+        ({"causal": False}, "model.causal=False: .*; set streaming=causal$"),
     ],
     ids=str,
 )
