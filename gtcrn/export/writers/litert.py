@@ -59,10 +59,10 @@ class _Convertible(nn.Module):
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Give a product a bias, if need be one too small to change anything: without one it can't become 4-dimensional."""
-    if bias is None:  # zeros would be optimised away
-        bias = weight.new_full((len(weight),), torch.finfo(weight.dtype).tiny)
-    return F.linear(x, weight, bias)
+    """Compute a product with four dimensions as a pointwise convolution, since it often can't be converted itself."""
+    if x.dim() != 4:
+        return F.linear(x, weight, bias)
+    return F.conv2d(x.transpose(1, 3), weight[:, :, None, None], bias).transpose(1, 3)
 
 
 def _conv_transpose1d(x: Tensor, weight: Tensor, bias: Tensor, stride: tuple[int], padding: tuple[int], *_) -> Tensor:
