@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from torch import nn
 
 from gtcrn.errors import UserError
 from gtcrn.export.graph import Graph
 from gtcrn.export.metadata import Weights, describe
+from gtcrn.export.writers import litert
 from gtcrn.export.writers.litert import write
 from gtcrn.models import micro
 from gtcrn.runtime.denoiser import Denoiser
@@ -42,6 +44,17 @@ def test_streams_as_pytorch_does(file, enhancer, recordings):
     noisy = soundfile.read(recordings / "vctk_demand_mini" / "noisy" / "p287_001.wav", dtype="float32")[0][: 60 * 256]
     expected = enhancer(torch.from_numpy(noisy)[None], enhancer.initial_state(1))[0][0].numpy()
     np.testing.assert_allclose(Denoiser(file).process(noisy), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_products_of_four_dimensions_are_converted(channels, bias):
+    """UL-UNAS's bands are those of one spectrum, GTCRN's of three."""
+    import litert_torch
+
+    layer, x = nn.Linear(20, 9, bias=bias), torch.randn(1, channels, 1, 20)
+    converted = litert_torch.convert(litert._Convertible(layer), (x,))
+    np.testing.assert_allclose(converted(x), layer(x).detach().numpy(), atol=1e-5)
 
 
 def test_names_and_order_are_the_graphs(file, graph):
