@@ -41,6 +41,8 @@ class Frames(nn.Module):
         self.delay = n_fft - hop_length
         self.window_name = window
         before = analysis_window(window, n_fft)
+        if window == "hann":  # to the last bit as published models had it, since one that takes logarithms hears it
+            before = torch.hann_window(n_fft, device="cpu").double().numpy()
         after = synthesis_window(before, hop_length)
         self.register_buffer("window", torch.from_numpy(before).float(), persistent=False)
         self.register_buffer("synthesis_window", torch.from_numpy(after).float(), persistent=False)

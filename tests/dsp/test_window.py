@@ -18,7 +18,9 @@ def test_torchs_periodic_windows(length):
         window = torch.from_numpy(analysis_window(name, length))
         assert window.dtype == torch.float64
         torch.testing.assert_close(window.float(), expected.float(), atol=2e-8, rtol=1e-7)
-        assert torch.equal(STFT(length, length // 2, name).window, window.float())
+        rounded = torch.hann_window(length) if name == "hann" else window.float()  # as published models were trained
+        assert torch.equal(STFT(length, length // 2, name).window, rounded)
+        torch.testing.assert_close(rounded, window.float(), atol=4e-7, rtol=0)
 
 
 @pytest.mark.parametrize("name", WINDOWS)
