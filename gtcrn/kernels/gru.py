@@ -78,7 +78,7 @@ def _run(x: Tensor, first: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_h
 
     directions, sequences, units = first.shape
     length = x.shape[-2]
-    inputs = _sequences_last(x).reshape(-1, length, sequences)  # (C, L, N)
+    inputs = _sequences_last(x).reshape(x.shape[-1], length, sequences)  # (C, L, N)
     reset_update, new = b_hh.split((2 * units, units), dim=1)
     bias = torch.cat([b_ih[:, : 2 * units] + reset_update, b_ih[:, 2 * units :], new], dim=1)
     states = x.new_empty(directions, units, length + 2, sequences)

@@ -28,8 +28,11 @@ class StreamingModel(Stateful):
         return super().initial_state(batch_size)
 
     def start(self, batch_size: int, state: State | None) -> State:
-        """Return `state`, or zeros if it is None, with which a model that looks ahead begins too."""
-        return super().initial_state(batch_size) if state is None else state
+        """Return `state`, or zeros if it is None: a model that looks ahead takes whole utterances alone."""
+        if state is None:
+            return super().initial_state(batch_size)
+        self.require_causal()
+        return state
 
 
 def checked_rate(sample_rate: int) -> int:

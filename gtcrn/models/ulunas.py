@@ -210,7 +210,7 @@ class ULUNAS(ERBMaskNetwork):
 def build(
     blocks: Sequence[str] = ("conv", "mb", "dws", "mb", "dws"),
     channels: Sequence[int] = (12, 24, 24, 32, 16),
-    kernels: Sequence[Sequence[int]] = ((3, 3), (2, 3), (2, 3), (1, 5), (1, 5)),
+    kernel_sizes: Sequence[Sequence[int]] = ((3, 3), (2, 3), (2, 3), (1, 5), (1, 5)),
     strides: Sequence[int] = (2, 2, 1, 1, 1),
     groups: Sequence[int] = (1, 2, 2, 2, 2),
     dpgrnn_count: int = 2,
@@ -225,28 +225,28 @@ def build(
     """Build UL-UNAS, with the published sizes as defaults.
 
     The first five have one value for each block of the encoder, which the decoder mirrors. blocks: kinds, conv, dws or
-    mb. channels: of its output, the last a multiple of 4. kernels: frames and an odd number of bands. strides: over
-    bands, 1 or 2. groups: of convolutions that are not depthwise, divisors of the channels on both sides, 1 for the
-    first. dpgrnn_count: dual-path blocks, 1 to 32. erb_low_bins + erb_bands: odd, and so after every stride of 2.
+    mb. channels: of its output, the last a multiple of 4. kernel_sizes: frames and an odd number of bands. strides:
+    over bands, 1 or 2. groups: of convolutions that are not depthwise, divisors of the channels on both sides, 1 for
+    the first. dpgrnn_count: dual-path blocks, 1 to 32. erb_low_bins + erb_bands: odd, and so after every stride of 2.
     causal: must be True. Raises `UserError` naming the key that is out of range.
     """
-    lists = dict(blocks=blocks, channels=channels, kernels=kernels, strides=strides, groups=groups)
+    lists = dict(blocks=blocks, channels=channels, kernel_sizes=kernel_sizes, strides=strides, groups=groups)
     for key, values in lists.items():
         if not len(values) == len(blocks) <= MAX_LAYERS or not blocks:
             raise UserError(
-                f"model.{key}: {len(values)} values for {len(blocks)} blocks; blocks, channels, kernels, strides and "
-                f"groups have as many values, 1 to {MAX_LAYERS}"
+                f"model.{key}: {len(values)} values for {len(blocks)} blocks; blocks, channels, kernel_sizes, strides "
+                f"and groups have as many values, 1 to {MAX_LAYERS}"
             )
     if not 1 <= dpgrnn_count <= MAX_LAYERS:
         raise UserError(f"model.dpgrnn_count={dpgrnn_count}: must lie between 1 and {MAX_LAYERS}")
     sides, freqs = [1, *channels], [erb_low_bins + erb_bands]
-    for i, (kind, (time, freq), stride, count) in enumerate(zip(blocks, kernels, strides, groups)):
+    for i, (kind, (time, freq), stride, count) in enumerate(zip(blocks, kernel_sizes, strides, groups)):
         if kind not in BLOCKS:
             raise UserError(f"model.blocks[{i}]={kind}: must be one of {', '.join(BLOCKS)}")
         if channels[i] < 1:
             raise UserError(f"model.channels[{i}]={channels[i]}: must be at least 1")
         if time < 1 or freq < 1 or freq % 2 == 0:
-            raise UserError(f"model.kernels[{i}]=[{time}, {freq}]: must be frames, and an odd number of bands")
+            raise UserError(f"model.kernel_sizes[{i}]=[{time}, {freq}]: must be frames, and an odd number of bands")
         if stride not in (1, 2):
             raise UserError(f"model.strides[{i}]={stride}: must be 1 or 2")
         if stride == 2 and freqs[-1] % 2 == 0:
@@ -264,7 +264,7 @@ def build(
     encoder, decoder = [], []
     for i, kind in enumerate(blocks):
         there, back = ((*sides[i : i + 2][::step], *freqs[i : i + 2][::step]) for step in (1, -1))
-        rest = dict(kernel=kernels[i], stride=strides[i], groups=groups[i])
+        rest = dict(kernel=kernel_sizes[i], stride=strides[i], groups=groups[i])
         encoder.append(BLOCKS[kind](BlockSizes(*there, **rest, transposed=False, last=False)))
         decoder.append(BLOCKS[kind](BlockSizes(*back, **rest, transposed=True, last=i == 0)))
     core = ULUNAS(

@@ -68,6 +68,12 @@ def test_gradients_are_those_of_the_function():
     assert torch.autograd.gradcheck(lambda x, p: module._LayerNorm.apply(x, *p, 1e-5), (x, parameters))
 
 
+@pytest.mark.parametrize("settings", [{"elementwise_affine": False}, {"bias": False}])
+def test_unusual_normalisations_run_themselves(settings):
+    x = torch.randn(2, 7, 50).transpose(1, 2)
+    torch.testing.assert_close(kernels.LayerNorm(7, **settings)(x), nn.LayerNorm(7, **settings)(x))
+
+
 @pytest.mark.parametrize("layer", ["linear", "layer norm"])
 def test_what_torch_refuses_is_refused(layer):
     layer = LAYERS[layer]()

@@ -38,7 +38,7 @@ def test_out_of_range_knob_is_named(build, knob):
 PUBLISHED = dict(
     blocks=["conv", "mb", "dws", "mb", "dws"],
     channels=[12, 24, 24, 32, 16],
-    kernels=[[3, 3], [2, 3], [2, 3], [1, 5], [1, 5]],
+    kernel_sizes=[[3, 3], [2, 3], [2, 3], [1, 5], [1, 5]],
     strides=[2, 2, 1, 1, 1],
     groups=[1, 2, 2, 2, 2],
 )
@@ -50,8 +50,8 @@ PUBLISHED = dict(
         ("blocks", 1, "xconv"),
         ("channels", 2, 0),
         ("channels", 4, 18),  # not divided by 4
-        ("kernels", 0, [0, 3]),
-        ("kernels", 3, [1, 4]),
+        ("kernel_sizes", 0, [0, 3]),
+        ("kernel_sizes", 3, [1, 4]),
         ("strides", 1, 3),
         ("groups", 0, 2),  # the input has one channel
         ("groups", 2, 5),
@@ -86,7 +86,7 @@ def test_what_a_search_may_find_streams():
         enhancer = ulunas.build(
             blocks=[first, "mb", "mb"],
             channels=[8, 8, 8],
-            kernels=[[1, 3], [4, 1], [2, 5]],
+            kernel_sizes=[[1, 3], [4, 1], [2, 5]],
             strides=[1, 2, 1],
             groups=[1, 4, 2],
             dpgrnn_count=1,

@@ -207,8 +207,9 @@ def test_offline_variant_refuses_to_stream(name):
     enhancer = instantiate(compose(f"model={name}", "streaming=offline").model).eval()
     with pytest.raises(UserError, match=r"layer 'encoder.2.\w+' looks 1 frame ahead"):
         enhancer.initial_state(1)
-    with pytest.raises(UserError, match="cannot stream"):
-        enhancer(torch.zeros(1, 256), {})
+    for model, x in ((enhancer, torch.zeros(1, 256)), (enhancer.core, torch.zeros(1, 2, 1, 257))):
+        with pytest.raises(UserError, match="cannot stream"):
+            model(x, {})
 
 
 def test_lookahead_of_light_v3_offline_is_22_frames():

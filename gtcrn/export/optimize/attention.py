@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from gtcrn.export.optimize.fourier import ComplexMask
 from gtcrn.export.optimize.recurrent import GRUStep, gru_weights
 from gtcrn.export.optimize.rules import replacement
 from gtcrn.export.optimize.weights import convolution, linear
@@ -49,7 +50,7 @@ def replace_rnnformer(block: RNNFormer, recurrence: str) -> RNNFormerStep:
     return RNNFormerStep(block)
 
 
-class OneFrame(StreamingModel):
+class FastEnhancerStep(StreamingModel):
     """FastEnhancer for one frame: what follows one another without an activation between them is one product."""
 
     def __init__(self, network: FastEnhancer):
@@ -67,7 +68,7 @@ class OneFrame(StreamingModel):
         before = before.flatten(1)
         weight = torch.cat([before @ from_channels.weight.flatten(1), skip.flatten(1)], dim=1)
         first[0] = convolution(weight[..., None, None], first[0].bias + before @ from_channels.bias)
-        self.turn = convolution(torch.tensor([[0.0, -1.0], [1.0, 0.0]])[..., None, None])  # i · (re + i · im)
+        self.masked = ComplexMask()
         self.register_buffer("highest", torch.zeros(1, 2, 1, 1), persistent=False)
 
     def forward(self, spec: Tensor, state: State | None = None) -> tuple[Tensor, State]:
@@ -84,13 +85,12 @@ class OneFrame(StreamingModel):
         x = self.bins(x.T)[None, :, None]  # (1, C', 1, F / stride)
         for block in (*self.decoder, self.upsample):
             x = block(torch.cat([x, skips.pop()], dim=1))
-        real, imaginary = x.split(1, dim=1)
-        spec = real * spec + imaginary * self.turn(spec)
+        spec = self.masked(x, spec)
         energy = (spec * spec).sum(dim=1, keepdim=True) + 1e-12
         spec = spec * energy ** ((1 / self.compression - 1) / 2)
         return torch.cat([spec, self.highest], dim=3), {"blocks": blocks}
 
 
 @replacement.register
-def replace_fastenhancer(network: FastEnhancer, recurrence: str) -> OneFrame:
-    return OneFrame(network)
+def replace_fastenhancer(network: FastEnhancer, recurrence: str) -> FastEnhancerStep:
+    return FastEnhancerStep(network)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from gtcrn.export.optimize.fourier import magnitude
+from gtcrn.export.optimize.fourier import ComplexMask, magnitude
 from gtcrn.export.optimize.recurrent import SCANS, STEPS, GRUStep, GRUWeights, gru_weights, side_by_side
 from gtcrn.export.optimize.rules import replacement, rewrite
 from gtcrn.export.optimize.weights import convolution, linear, spread
@@ -238,8 +238,7 @@ class MaskNetwork(StreamingModel):
         stacked = isinstance(network.features, gtcrn.SubbandFeatures)
         self.features = convolution(torch.eye(9).view(9, 3, 1, 3), padding=(0, 1)) if stacked else network.features
         self.encoder, self.dual_path, self.decoder = network.encoder, network.dual_path, network.decoder
-        # i · (re + i · im) = -im + i · re
-        self.turn = convolution(torch.tensor([[0.0, -1.0], [1.0, 0.0]])[..., None, None])
+        self.masked = ComplexMask()
 
     def forward(self, spec: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """Return the enhanced spectrum (1, 2, 1, bins) of a frame, and the next state."""
@@ -248,8 +247,7 @@ class MaskNetwork(StreamingModel):
         skips, encoder = self.encoder(self.features(bands), state["encoder"])
         x, dual_path = self.dual_path(skips[-1], state["dual_path"])
         mask, decoder = self.decoder(x, skips, state["decoder"])
-        real, imaginary = self.erb.synthesis(mask).split(1, dim=1)
-        enhanced = real * spec + imaginary * self.turn(spec)
+        enhanced = self.masked(self.erb.synthesis(mask), spec)
         return enhanced, {"encoder": encoder, "dual_path": dual_path, "decoder": decoder}
 
 

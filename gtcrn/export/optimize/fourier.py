@@ -12,7 +12,7 @@ from gtcrn.dsp.spectra import irfft
 from gtcrn.dsp.stft import STFT, Frames
 from gtcrn.export.optimize.recurrent import LSTMStep
 from gtcrn.export.optimize.rules import replacement
-from gtcrn.export.optimize.weights import linear
+from gtcrn.export.optimize.weights import convolution, linear
 from gtcrn.models.dtln import DTLN, Separation
 from gtcrn.models.enhancer import StreamingModel
 from gtcrn.streaming.state import State
@@ -21,6 +21,19 @@ from gtcrn.streaming.state import State
 def magnitude(spec: Tensor, eps: float = 1e-12) -> Tensor:
     """Return the magnitude (1, 1, 1, F) of (1, 2, 1, F), as `gtcrn.dsp.spectra.magnitude` does."""
     return torch.sqrt(spec.square().sum(dim=1, keepdim=True) + eps)
+
+
+class ComplexMask(nn.Module):
+    """The product of a complex mask and a spectrum of one frame; all are (1, 2, 1, F)."""
+
+    def __init__(self):
+        super().__init__()
+        # i · (re + i · im) = -im + i · re
+        self.turn = convolution(torch.tensor([[0.0, -1.0], [1.0, 0.0]])[..., None, None])
+
+    def forward(self, mask: Tensor, spec: Tensor) -> Tensor:
+        real, imaginary = mask.split(1, dim=1)
+        return real * spec + imaginary * self.turn(spec)
 
 
 class RealDFT(nn.Module):

@@ -25,8 +25,8 @@ class PackedGraph(Graph):
     gates (1, N') and what runs along time between encoder and decoder (1, N'').
 
     Raises UserError if the frames don't overlap by half, the only overlap that sherpa-onnx adds up rightly, for another
-    window than square-root Hann, under which its output is 0.003 from the model's, and for a
-    model without states of one of the three kinds.
+    window than square-root Hann, under which its output is 0.003 from the model's, and for a model without states of
+    one of the three kinds.
     """
 
     def __init__(self, enhancer: Enhancer, kind: str):
