@@ -5,6 +5,7 @@ total, parts = loss(Signals(estimate_wave, estimate_spec), Signals(target_wave, 
 """
 
 from gtcrn.losses.loss import Loss, Signals, Term
+from gtcrn.losses.perceptual import PESQ, STOI
 from gtcrn.losses.spectral import CompressedComplex, CompressedMagnitude, Consistency, MultiResolutionSTFT
 from gtcrn.losses.waveform import L1, SISDR, SNR, OutputSNR
 
@@ -16,8 +17,10 @@ __all__ = [
     "Loss",
     "MultiResolutionSTFT",
     "OutputSNR",
+    "PESQ",
     "SISDR",
     "SNR",
+    "STOI",
     "Signals",
     "Term",
 ]

@@ -34,6 +34,7 @@ def test_these_losses_ship():
     assert set(NAMES) - {"custom"} == {
         "fastenhancer",
         "hybrid",
+        "hybrid_perceptual",
         "mag",
         "multires_stft",
         "output_snr",
