@@ -7,11 +7,13 @@ A recording without a clean half has no `clean`. A key is `(epoch, index)`, or t
 """
 
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import soxr
 import torch
 
 from gtcrn.data import audio
@@ -185,14 +187,14 @@ class MixedDataset:
         if kind >= self.recipe.noise_only:
             corpus, _, row = self._order(epoch, index)
             file = self.speech[corpus].files[row]
-            speech, source = self._audible_crop(rng, lambda: file, self.short)
+            speech, source = self._audible_crop(rng, lambda: file, self.short, self.segment)
             facts |= {"name": f"{index:06d}_{file.path.stem}", "speaker": file.speaker, "speech": source}
         if self.rir and speech is not None and rng.random() < self.recipe.reverb:
             file = self._draw(self.rir, rng)
             rir = self._mono(audio.load(file.path, self.sample_rate), rng)
             facts["rir"] = str(file.path)
         count = int(rng.integers(self.recipe.noises[0], self.recipe.noises[1] + 1)) if with_noise else 0
-        drawn = [self._audible_crop(rng, lambda: self._draw(self.noise, rng), "wrap") for _ in range(count)]
+        drawn = [self._noise(rng) for _ in range(count)]
         noises = [wave for wave, _ in drawn if wave is not None]
         facts["noise"] = "; ".join(source for wave, source in drawn if wave is not None)
         if speech is None and not noises:
@@ -214,18 +216,29 @@ class MixedDataset:
     def speakers(self) -> set[str]:
         return {speaker for corpus in self.speech for speaker in corpus.files.speakers()} - {""}
 
+    def _noise(self, rng: np.random.Generator) -> tuple[np.ndarray | None, str]:
+        """Return a crop (segment,) of noise at a speed of the recipe, and its file and time; None if all are silent."""
+        slowest, fastest = self.recipe.noise_speed
+        speed = float(rng.uniform(slowest, fastest)) if slowest < fastest else slowest
+        length = math.ceil(self.segment * speed)
+        noise, source = self._audible_crop(rng, lambda: self._draw(self.noise, rng), "wrap", length)
+        if noise is None or speed == 1:
+            return noise, source
+        noise = soxr.resample(noise, self.sample_rate * speed, self.sample_rate, "LQ")[: self.segment]
+        return _fitted(noise, self.segment, "wrap"), f"{source} at {speed:.2f} times its speed"
+
     def _audible_crop(
-        self, rng: np.random.Generator, choose: Callable[[], AudioFile], short: str
+        self, rng: np.random.Generator, choose: Callable[[], AudioFile], short: str, length: int
     ) -> tuple[np.ndarray | None, str]:
-        """Return a crop (segment,) that is not silent, and its file and time; None if all draws are silent."""
+        """Return a crop (length,) that is not silent, and its file and time; None if all draws are silent."""
         for _ in range(1 + _REDRAWS):
             file = choose()
-            spare = audio.resampled_length(file.frames, file.rate, self.sample_rate) - self.segment
+            spare = audio.resampled_length(file.frames, file.rate, self.sample_rate) - length
             start = int(rng.integers(spare + 1)) if spare > 0 else 0
-            wave = self._mono(audio.load(file.path, self.sample_rate, start, self.segment), rng)
+            wave = self._mono(audio.load(file.path, self.sample_rate, start, length), rng)
             wave = without_offset(wave) if len(wave) else wave
             if np.abs(wave).max(initial=0) >= audio.SILENCE:
-                return _fitted(wave, self.segment, short), f"{file.path} from {start / self.sample_rate:.2f} s"
+                return _fitted(wave, length, short), f"{file.path} from {start / self.sample_rate:.2f} s"
         return None, f"{file.path}: silent where it was cut"
 
     @staticmethod

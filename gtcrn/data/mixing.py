@@ -12,6 +12,7 @@ from math import inf, log10, nan
 
 import numpy as np
 import scipy.fft
+import scipy.signal
 
 from gtcrn.errors import UserError
 
@@ -30,6 +31,8 @@ class Recipe:
     target: `dry` (the speech as it arrives on the direct path), `early` (with the first `early_ms` of the
         impulse response after it), `reverberant`, or a mix, e.g. `{dry: 0.5, early: 0.5}`.
     noises: range of the number of noises that are summed.
+    noise_speed: range of the factor by which each noise is played faster, and higher.
+    coloration: probability that the speech passes a random filter, and the same for each noise; see `coloured`.
     noise_only, clean_only: shares of the items without speech and without noise.
     band_limit: probability that everything above a frequency drawn from `band_limit_hz` is removed.
 
@@ -42,17 +45,19 @@ class Recipe:
     target: str | Mapping[str, float] = "early"
     early_ms: float = 100.0
     noises: Sequence[int] = (1, 1)
+    noise_speed: Sequence[float] = (1.0, 1.0)
+    coloration: float = 0.0
     noise_only: float = 0.0
     clean_only: float = 0.0
     band_limit: float = 0.0
     band_limit_hz: Sequence[float] = (2500.0, 7500.0)
 
     def __post_init__(self):
-        for name in ("snr", "level", "noises", "band_limit_hz"):
+        for name in ("snr", "level", "noises", "noise_speed", "band_limit_hz"):
             values = getattr(self, name)
             if not isinstance(values, Sequence) or len(values) != 2 or values[0] > values[1]:
                 raise UserError(f"data.recipe.{name}={values}: give [lowest,highest]")
-        for name in ("reverb", "noise_only", "clean_only", "band_limit"):
+        for name in ("reverb", "coloration", "noise_only", "clean_only", "band_limit"):
             value = getattr(self, name)
             if not isinstance(value, float | int) or not 0 <= value <= 1:
                 raise UserError(f"data.recipe.{name}={value}: a probability lies between 0 and 1")
@@ -60,6 +65,8 @@ class Recipe:
             raise UserError(f"data.recipe: noise_only={self.noise_only} and clean_only={self.clean_only} exceed 1")
         if self.noises[0] < 1:
             raise UserError(f"data.recipe.noises={self.noises}: at least 1; for items without noise, clean_only")
+        if not 0.1 <= self.noise_speed[0] <= self.noise_speed[1] <= 10:
+            raise UserError(f"data.recipe.noise_speed={self.noise_speed}: factors must lie between 0.1 and 10")
         if self.level[1] > 0:
             raise UserError(f"data.recipe.level={self.level}: dBFS, so at most 0")
         if self.early_ms < 0:
@@ -111,6 +118,9 @@ def mix(
     snr, level = rng.uniform(*recipe.snr), rng.uniform(*recipe.level)
     target = recipe.draw_target(rng)
     limit = rng.uniform(*recipe.band_limit_hz) if rng.random() < recipe.band_limit else nan
+    if recipe.coloration:
+        speech = speech if speech is None or rng.random() >= recipe.coloration else coloured(speech, rng)
+        noises = [noise if rng.random() >= recipe.coloration else coloured(noise, rng) for noise in noises]
 
     shape = np.shape(noises[0] if speech is None else speech)
     clean = reverberation = np.zeros(shape, np.float32)
@@ -170,6 +180,16 @@ def low_pass(wave: np.ndarray, limit: float, sample_rate: int) -> np.ndarray:
     frequency = np.arange(len(spectrum), dtype=np.float32) * (sample_rate / len(wave))
     spectrum *= np.clip((1.05 * limit - frequency) / (0.05 * limit), 0, 1)
     return scipy.fft.irfft(spectrum, len(wave))
+
+
+def coloured(wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return a wave (N,) after a random filter of second order, as another microphone or voice would have coloured it.
+
+    Its four coefficients are drawn from ±3/8 (Valin, A hybrid DSP/deep learning approach to real-time full-band speech
+    enhancement, 2018, section 4).
+    """
+    numerator, denominator = rng.uniform(-3 / 8, 3 / 8, (2, 2))
+    return scipy.signal.lfilter([1, *numerator], [1, *denominator], wave).astype(np.float32)
 
 
 def without_offset(wave: np.ndarray) -> np.ndarray:

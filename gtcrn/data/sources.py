@@ -100,7 +100,7 @@ class MixSource:
         validation alone is used for test too. None if the configuration has no keys for it.
     epoch_hours: length of an epoch; None for one crop of each speech file.
     fixed_items, fixed_seconds: number and length of the mixtures for validation, and again for test. All hold speech
-        and noise, whatever the recipe's shares of items without.
+        and noise as they were recorded, whatever the recipe's shares of items without, its speeds and its coloration.
     denoise: see `MixedDataset`; its delay is measured on the speech and removed.
     prefix: of the configuration's keys for speech, noise and rir, for the errors.
 
@@ -146,7 +146,7 @@ class MixSource:
         parts = corpora[split]
         recipe, seconds, seed = self.recipe, loading.segment_seconds, loading.seed
         if split != "train":
-            recipe = replace(recipe, noise_only=0.0, clean_only=0.0)
+            recipe = replace(recipe, noise_only=0.0, clean_only=0.0, noise_speed=(1.0, 1.0), coloration=0.0)
             seconds, seed = self.fixed_seconds, {"validation": 0, "test": 1}[split]
         items = self.fixed_items
         if split == "train":

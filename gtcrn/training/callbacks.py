@@ -193,13 +193,15 @@ class StepSeeds(pl.Callback):
 class MovingAverage(WeightAveraging):
     """An exponential moving average of the weights, which validation and checkpoints use in place of the weights.
 
-    decay: share of the old average at every step. Frozen weights stay equal to the bit, which Lightning's own
+    decay: share of the old average at every step; (1 + n) / (10 + n) after n steps where that is less, so that the
+    weights before the training are soon forgotten. Frozen weights stay equal to the bit, which Lightning's own
     d · x + (1 - d) · x does not guarantee; integers, which are counters, are copied.
     """
 
     def __init__(self, decay: float):
         def average(old: Tensor, new: Tensor, count: Tensor) -> Tensor:
-            return old.lerp(new.to(old.device), 1 - decay) if old.is_floating_point() else new
+            share = min(decay, (1 + int(count)) / (10 + int(count)))
+            return old.lerp(new.to(old.device), 1 - share) if old.is_floating_point() else new
 
         super().__init__(use_buffers=True, avg_fn=average)
 

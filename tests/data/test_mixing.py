@@ -151,6 +151,21 @@ def test_band_limiting_takes_the_band_from_mixture_and_target(speech, noise):
     assert isnan(mix(speech, [noise], None, RATE, Recipe(), np.random.default_rng(0)).band_limit)
 
 
+def test_coloration_filters_speech_and_noise_each_in_its_own_way(speech, noise):
+    """Where neither is silent, the ratio of the spectra is that of a filter of second order, smooth and never 0."""
+    plain, made = (
+        mix(speech, [noise], None, RATE, Recipe(coloration=share, snr=(5, 5)), np.random.default_rng(1))
+        for share in (0.0, 1.0)
+    )
+    responses = []
+    for name in ("clean", "noise"):
+        before, after = (scipy.signal.welch(getattr(item, name).astype(float), RATE)[1] for item in (plain, made))
+        responses.append(10 * np.log10(after / before)[4:-4])
+        assert np.ptp(responses[-1]) > 1 and np.abs(np.diff(responses[-1])).max() < 1
+    assert np.abs(responses[0] - responses[1] - (responses[0] - responses[1]).mean()).max() > 1
+    assert np.abs(made.noisy - made.clean - made.noise).max() <= 1e-6 and made.snr == 5
+
+
 def test_targets_are_drawn_by_their_shares():
     recipe = Recipe(target={"dry": 1, "early": 3})
     rng = np.random.default_rng(0)
@@ -168,6 +183,8 @@ def test_targets_are_drawn_by_their_shares():
         dict(target="wet"),
         dict(target={"dry": 0}),
         dict(noises=(0, 1)),
+        dict(noise_speed=(0, 1)),
+        dict(coloration=2),
         dict(early_ms=-1),
         dict(noise_only=0.6, clean_only=0.6),
     ],

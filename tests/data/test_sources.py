@@ -164,6 +164,24 @@ def test_shares_without_speech_and_without_noise(recordings, tmp_path):
     assert np.isfinite([data.dataset("validation")[index]["snr"] for index in range(3)]).all()
 
 
+def test_noise_at_another_speed_has_another_pitch_and_validation_has_what_was_recorded(recordings, tmp_path):
+    """A tone of 1000 Hz becomes one of 1500 Hz, and nothing else."""
+    folder = tmp_path / "tone"
+    folder.mkdir()
+    tone = 0.1 * np.sin(2 * np.pi * 1000 / 16000 * np.arange(64000, dtype=np.float32))
+    audio.write(folder / "tone.wav", tone, 16000)
+    recipe = dict(noise_speed=(1.5, 1.5), coloration=1.0, noise_only=1.0)
+    data = mixed(recordings, tmp_path, recipe, noise=folder, validation_noise=folder)
+    item = data.dataset("train").explain((0, 0))
+    spectrum = np.abs(np.fft.rfft(item.waves["noisy"] * np.hanning(16000))) ** 2
+    assert spectrum[1490:1511].sum() > 0.999 * spectrum.sum()
+    assert item.facts["noise"].endswith("at 1.50 times its speed")
+
+    plain = mixed(recordings, tmp_path, noise=folder, validation_noise=folder)
+    for index in range(3):
+        assert same(*(each.dataset("validation")[index] for each in (data, plain)))
+
+
 @pytest.mark.parametrize("rate", [16000, 32000, 48000])
 def test_all_rates_from_all_rates(recordings, tmp_path, rate):
     paths = dict(

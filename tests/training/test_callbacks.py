@@ -191,18 +191,30 @@ def test_random_numbers_of_a_step_depend_on_nothing_before():
 
 def test_average_moves_towards_the_weights_and_leaves_what_stays():
     model = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.BatchNorm1d(3))
-    average = torch.optim.swa_utils.AveragedModel(model, use_buffers=True, **MovingAverage(0.9)._kwargs)
+    average = torch.optim.swa_utils.AveragedModel(model, use_buffers=True, **MovingAverage(0.1)._kwargs)
     average.update_parameters(model)  # begins as the model
     before = copy.deepcopy(model)
     with torch.no_grad():
         model[0].weight += 1
         model[1].num_batches_tracked += 3
     average.update_parameters(model)
-    torch.testing.assert_close(average.module[0].weight, before[0].weight + 0.1)
+    torch.testing.assert_close(average.module[0].weight, before[0].weight + 0.9)
     assert average.module[1].num_batches_tracked == 3
     for _ in range(50):
         average.update_parameters(model)
     assert torch.equal(average.module[0].bias, before[0].bias)
+
+
+def test_average_soon_forgets_the_weights_before_the_training():
+    """After 99 steps with a decay of 0.999 they would still be 9 tenths of the average."""
+    model = torch.nn.Linear(1, 1, bias=False)
+    average = torch.optim.swa_utils.AveragedModel(model, use_buffers=True, **MovingAverage(0.999)._kwargs)
+    torch.nn.init.constant_(model.weight, 1e6)
+    average.update_parameters(model)
+    torch.nn.init.constant_(model.weight, 1.0)
+    for _ in range(99):
+        average.update_parameters(model)
+    assert average.module.weight.item() < 1.1
 
 
 def test_no_figure_of_a_clip_stays_in_memory(tmp_path):
