@@ -115,14 +115,14 @@ class Network(nn.Module):
             return x
         return FakeQuantize.apply(x, *self.scale_zero(owner), *CODES[self.program.bits[owner]])
 
-    def run(self, op: Op, x: Tensor, y: Tensor | None = None) -> Tensor:
+    def run(self, op: Op, *inputs: Tensor) -> Tensor:
         """Run one operator, (B, C, T, F) in and out, before its output is rounded.
 
         Operators whose kernels do not round to the nearest are rounded here, as the kernel does it.
         """
-        z = self._run_float(op, x, y)
+        z = self._run_float(op, *inputs)
         if op.kind in ("leaky", "mean") and self.program.scale_of[op.output] in self.quantized:
-            z = z + (self._run_as_kernel(op, x) - z).detach()
+            z = z + (self._run_as_kernel(op, *inputs) - z).detach()
         return z
 
     @torch.no_grad()
@@ -134,7 +134,7 @@ class Network(nn.Module):
         slope = before * self.slopes[key(op.output)] / after  # in this order the kernel computes it, to the bit
         return torch.where(x < 0, after * rescaled(steps, slope.item()), x)
 
-    def _run_float(self, op: Op, x: Tensor, y: Tensor | None) -> Tensor:
+    def _run_float(self, op: Op, x: Tensor, *others: Tensor) -> Tensor:
         o = op.options
         match op.kind:
             case "conv":
@@ -147,9 +147,10 @@ class Network(nn.Module):
             case "past":
                 return F.pad(x, (0, 0, o["memory"], 0))
             case "add":
+                (y,) = others
                 return F.relu(x + y) if o["relu"] else x + y
             case "mul":
-                return x * y
+                return x * others[0]
             case "square":
                 return x * x
             case "mean":
@@ -159,9 +160,12 @@ class Network(nn.Module):
             case "tanh":
                 return torch.tanh(x)
             case "slice":
-                return x[:, o["start"] : o["start"] + self.program.shapes[op.output][0]]
+                channels, bands = self.program.shapes[op.output]
+                return x.narrow(1, o["channel"], channels).narrow(3, o["band"], bands)
+            case "join":
+                return torch.cat([x, *others], dim=3)
             case "interleave":
-                return torch.stack([x, y], dim=2).flatten(1, 2)
+                return torch.stack([x, *others], dim=2).flatten(1, 2)
             case "unfold":
                 return x.unflatten(1, (2, -1)).movedim(1, 4).flatten(3, 4)[..., :-1]
             case "requantize":

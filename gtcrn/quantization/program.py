@@ -30,7 +30,8 @@ class Op:
     conv         stride, pad (both of frequency), dilation (of time), groups, relu
     leaky        slope; output codes have the scale of the input, so that positive ones stay the same
     past         memory: prepends so many past frames of the input, (memory + 1, C, F)
-    slice        start: the first channel
+    slice        channel, band: the first ones
+    join         puts the bands of its inputs one after the other
     interleave   alternates the channels of two inputs: x0, y0, x1, y1, …
     unfold       (2C, F) -> (C, 2F - 1): channel c + C is the band after that of channel c
     add          relu
@@ -187,8 +188,8 @@ def require_integer_form(core: nn.Module) -> None:
 def lower(core: nn.Module, rho: int = RHO, fold: bool = True, bits: Mapping[str, int] = ALL_INT8) -> Program:
     """Lower the `mask` of Micro to a program whose output is equal up to float rounding.
 
-    fold: fold the features into the first convolution, which saves a rounding; the first and last band then differ,
-    since there is no zero padding between the two. bits: see `Program`.
+    fold: fold the features into the first convolution, which saves a rounding of activations, and makes that of the
+    weights coarser. bits: see `Program`.
 
     Raises UserError as `require_integer_form` does.
     """
@@ -210,22 +211,43 @@ def lower(core: nn.Module, rho: int = RHO, fold: bool = True, bits: Mapping[str,
 
 
 def _features(p: Program, core: Micro) -> str:
-    features, first = core.features.weight.detach(), core.encoder[0]
+    features, block = core.features.weight.detach(), core.encoder[0]
     x = p.conv("features", "bands", torch.cat([features, features]), features.new_zeros(6), pad=(1, 1), groups=6)
-    weight, bias = _folded(first.conv, first.bn)
-    return _first_block(p, x, weight, bias, first)
+    weight, bias = _folded(block.conv, block.bn)
+    weight = torch.cat([weight, weight / p.rho], 1)
+    x = p.conv("encoder.0.conv", x, weight, bias, block.conv.stride[1], (block.conv.padding[1],) * 2)
+    return p.activation("encoder.0.act", x, block.act)
 
 
 def _folded_features(p: Program, core: Micro) -> str:
-    first = core.encoder[0]
-    weight, bias = _folded(first.conv, first.bn)
-    return _first_block(p, "bands", _composed(core.features.weight.detach(), weight), bias, first)
+    """Append the features and the first block with one convolution in place of two.
 
+    Between the two are zeros beyond the outer bands, so the first and the last output have kernels of their own.
+    """
+    block, name = core.encoder[0], "encoder.0"
+    features, (weight, bias) = core.features.weight.detach(), _folded(block.conv, block.bn)
+    beside, half, stride = features.shape[3] // 2, weight.shape[3] // 2, block.conv.stride[1]
+    first = _composed(features, weight[..., half:])[..., beside:]
+    last = _composed(features, weight[..., : half + 1])[..., : first.shape[3]]
+    middle, pad = _composed(features, weight), half + beside - stride
 
-def _first_block(p: Program, x: str, weight: Tensor, bias: Tensor, block: ConvBlock) -> str:
-    pad = weight.shape[3] // 2
-    x = p.conv("encoder.0.conv", x, torch.cat([weight, weight / p.rho], 1), bias, block.conv.stride[1], (pad, pad))
-    return p.activation("encoder.0.act", x, block.act)
+    def convolved(part: str, x: str, kernel: Tensor, **options) -> str:
+        y = p.conv(f"{name}.{part}", x, torch.cat([kernel, kernel / p.rho], 1), bias, **options)
+        return p.activation(y, y, block.act) if isinstance(block.act, nn.ReLU) else y
+
+    def outer(part: str, band: int) -> str:
+        shape = p.shapes["bands"][0], first.shape[3]
+        return p.emit("slice", ("bands",), f"{name}.{part}.bands", shape, same=True, channel=0, band=band)
+
+    parts = (
+        convolved("first", outer("first", 0), first),
+        convolved("conv", "bands", middle, stride=stride, pad=(pad, pad)),
+        convolved("last", outer("last", core.erb.n_bands - last.shape[3]), last),
+    )
+    shape = len(weight), sum(p.shapes[part][1] for part in parts)
+    x = p.emit("join", parts, f"{name}.joined", shape)
+    p.scale_of |= dict.fromkeys(parts, x)
+    return x if isinstance(block.act, nn.ReLU) else p.activation(f"{name}.act", x, block.act)
 
 
 def _conv_block(p: Program, name: str, x: str, block: ConvBlock) -> str:
@@ -250,8 +272,8 @@ def _conv_block(p: Program, name: str, x: str, block: ConvBlock) -> str:
 def _gt_block(p: Program, name: str, x: str, block: GTConvBlock) -> str:
     channels, freqs = p.shapes[x]
     half = channels // 2
-    active = p.emit("slice", (x,), f"{name}.active", (half, freqs), same=True, start=0)
-    passing = p.emit("slice", (x,), f"{name}.passing", (half, freqs), same=True, start=half)
+    active = p.emit("slice", (x,), f"{name}.active", (half, freqs), same=True, channel=0, band=0)
+    passing = p.emit("slice", (x,), f"{name}.passing", (half, freqs), same=True, channel=half, band=0)
     y = p.conv(f"{name}.point1", active, *_folded(block.point_conv1, block.point_bn1))
     y = p.activation(f"{name}.act1", y, block.point_act)
     y = p.past(f"{name}.past", y, block.depth_conv.memory)

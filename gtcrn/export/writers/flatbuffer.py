@@ -255,7 +255,9 @@ class Writer:
             case "logistic" | "tanh":
                 self._operator(op.kind.upper(), x, y)
             case "slice":
-                self._slice(*x, y, [0, 0, 0, op.options["start"]])
+                self._slice(*x, y, [0, 0, op.options["band"], op.options["channel"]])
+            case "join":
+                self._concatenate(x, y, axis=2)
             case "requantize":
                 self._operator("QUANTIZE", x, y, "QuantizeOptions")
             case _:
@@ -297,8 +299,8 @@ class Writer:
     def _conv(self, op: Op, x: int, y: int) -> None:
         options, depthwise = op.options, op.options["groups"] > 1
         weight, bias = self._constants_of(op)
-        padded = any(options["pad"])
-        if padded and self.network.weight(op.output).shape[2] > 1:  # in frequency, but not in time
+        padded, (_, _, frames, taps) = any(options["pad"]), self.network.weight(op.output).shape
+        if padded and (frames > 1 or sum(options["pad"]) < taps - 1):  # padding like the kernels' own SAME is theirs
             shape = self.tensors[x].shape + [0, 0, sum(options["pad"]), 0]
             wide = self._activation(f"{op.output}.padded", shape, op.inputs[0])
             self._operator("PAD", [x, self._integers([[0, 0], [0, 0], options["pad"], [0, 0]])], wide, "PadOptions")
