@@ -24,10 +24,12 @@ class Group(NamedTuple):
 
     runs: rows of `read_runs`, whose test results are means over the files that all of them have in common.
     remarks: lines on the files that they were tested on, and on what else distinguishes the group.
+    scores: of each finished run whose files are known, a row for each file that all have in common.
     """
 
     runs: pd.DataFrame
     remarks: list[str]
+    scores: Mapping[str, pd.DataFrame]
 
 
 def comparable(runs: pd.DataFrame) -> list[Group]:
@@ -46,13 +48,13 @@ def comparable(runs: pd.DataFrame) -> list[Group]:
     groups = []
     for values, some in kinds:
         limited = [f"{limit}={value}" for limit, value in zip(limits, values) if pd.notna(value)]
-        groups += [Group(group.runs, [*group.remarks, *limited]) for group in _by_files(some, tables)]
+        groups += [group._replace(remarks=[*group.remarks, *limited]) for group in _by_files(some, tables)]
     groups.sort(key=lambda group: len(group.runs), reverse=True)
     if not groups:
-        return [Group(runs, [])]
+        return [Group(runs, [], {})]
     first = pd.concat([groups[0].runs, runs[runs["state"] != "finished"]])
     in_order = [index for index in runs.index if index in first.index]
-    return [Group(first.loc[in_order], groups[0].remarks), *groups[1:]]
+    return [groups[0]._replace(runs=first.loc[in_order]), *groups[1:]]
 
 
 def _by_files(runs: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> list[Group]:
@@ -74,7 +76,7 @@ def _by_files(runs: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> list[Gr
         (runs[~known & ~measured], "not tested"),
     ):
         if len(rest):
-            groups.append(Group(rest, [remark]))
+            groups.append(Group(rest, [remark], {}))
     return groups
 
 
@@ -113,4 +115,4 @@ def _on_common_files(runs: pd.DataFrame, files: pd.Index, tables: Mapping[str, p
         gain = conditions["enhanced"] - conditions["noisy"].reindex(columns=conditions["enhanced"].columns)
         means[f"{_TEST}improvement_{metric}"] = known.goodness(gain.loc[scored.index].mean())
     kept = {column: runs["run"].map(mean) for column, mean in means.items() if column in runs and len(mean)}
-    return Group(runs.assign(**kept), remarks)
+    return Group(runs.assign(**kept), remarks, {run: tables[run].loc[files] for run in runs["run"]})

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -57,14 +58,20 @@ class _Run:
 
 
 def write_page(
-    runs: Mapping[str, Path], path: Path, files: int = 12, metric: str | None = None, title: str | None = None
+    runs: Mapping[str, Path],
+    path: Path,
+    files: int = 12,
+    metric: str | None = None,
+    title: str | None = None,
+    compared: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write a self-contained HTML page about the test files that all of `runs`, {name: run folder}, have in common.
 
     It shows `files` of them: the worst, the best, and some from the middle by `metric` (by default the first one
     scored), averaged over the runs. The noisy and clean signals come from the folders `noisy` and `clean` beside
     `enhanced`, if any run has them. Runs that failed, or have no enhanced audio, are left out; the page says so. The
-    title is the question that the page answers, unless one is given.
+    title is the question that the page answers, unless one is given. compared: a comparison to show, as from
+    `gtcrn.reports.paired_report.content`.
 
     Raises UserError if no run is left, they have no file in common, the metric is not scored, or audio is unreadable.
     """
@@ -99,6 +106,7 @@ def write_page(
         ],
         "files": len(names),
         "longest": _LONGEST,
+        "compared": compared,
         "notes": notes + _notes(finished, names, scores, metric),
         "utterances": utterances,
     }

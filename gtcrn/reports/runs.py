@@ -160,9 +160,15 @@ def differing(runs: pd.DataFrame) -> list[str]:
     The seed is one of them. Columns that merely follow from an override are left out: where models differ, `model` is
     returned, and not all their knobs. Runs without a configuration don't count, nor do paths such as `run_dir`, or
     limits and numbers of test files, by which `comparable` groups runs. If no run is finished, all runs count.
+
+    Runs of different tasks have other keys, so that those count in which runs of one task differ, and task and ckpt.
     """
     finished = runs["state"] == "finished"
     runs = runs[finished] if finished.any() else runs
+    by_task = [own for _, own in runs[configured(runs)].groupby("task", sort=False)] if "task" in runs else []
+    if len(by_task) > 1:
+        own = [column for runs_of_task in by_task for column in differing(runs_of_task)]
+        return list(dict.fromkeys([*own, "task", *(["ckpt"] if "ckpt" in runs else [])]))
     known = runs.loc[configured(runs), config_columns(runs)]
     known = known[[column for column in known if _may_differ(column)]]
     keys = {

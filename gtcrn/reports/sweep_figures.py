@@ -20,8 +20,21 @@ from pandas.api.types import is_numeric_dtype
 
 from gtcrn.plots.labels import label_points
 from gtcrn.plots.palette import BLUE, GREY, GRID, PALE, SCORE, SERIES, VERMILLION, series
+from gtcrn.reports.paired import NOISY, RESAMPLES
 from gtcrn.reports.runs import curves
-from gtcrn.reports.sweeps import Measure, Sweep, clipped, name, pareto, short_names, shown_measures, shown_value
+from gtcrn.reports.sweeps import (
+    Measure,
+    Sweep,
+    clipped,
+    compared_measures,
+    comparisons,
+    name,
+    pareto,
+    short_names,
+    shown_measures,
+    shown_value,
+    system_name,
+)
 
 _LEVELS = 12  # a knob of more values than this is drawn as a continuous one
 _LEAST_VALUES = 3  # of a number that quality is drawn against
@@ -30,7 +43,49 @@ _COLOURED = len(SERIES)  # most learning curves with a colour of their own
 _KEYED = 20  # most points in the legend
 _MANY_TIMES = 30  # ratio of largest to smallest value from which an axis is logarithmic
 _BINS = 100  # of steps, since the training loss of single steps is noisy
+_COMPARED = 30  # most configurations in a forest plot
+_VERDICTS = {  # of a paired comparison: its sign, and how it is drawn
+    1: {"color": BLUE, "marker": "o", "label": "better"},
+    0: {"color": GREY, "marker": "D", "markerfacecolor": "white", "label": "open"},
+    -1: {"color": VERMILLION, "marker": "s", "label": "worse"},
+}
 _NO_RESULT = "no finished run has a result"
+
+
+def forest_figure(sweep: Sweep) -> tuple[Figure, str] | str:
+    """Draw the paired differences from the reference with their intervals, with a caption; or return why it can't.
+
+    There is a panel for each measure, and a row for each configuration from the best one on.
+    """
+    systems = [system for system in sweep.means.index if system != sweep.reference][:_COMPARED]
+    panels_of = {measure: comparisons(sweep, measure).reindex(systems) for measure in compared_measures(sweep)}
+    panels_of = {measure: rows for measure, rows in panels_of.items() if rows["low"].notna().any()}
+    if not panels_of:
+        return "no two configurations were scored on the same two files or more"
+
+    columns = len(panels_of)
+    figure = Figure(figsize=(9, 1.5 + 0.3 * len(systems)), dpi=150, layout="constrained")
+    panels = figure.subplots(1, columns, sharey=True, squeeze=False).ravel()
+    places = np.arange(len(systems))
+    for panel, (measure, rows) in zip(panels, panels_of.items()):
+        panel.axvline(0, color=GREY, linewidth=1, linestyle="--", zorder=0)
+        better = measure.goodness(np.sign(rows["difference"])) * ((rows["low"] > 0) | (rows["high"] < 0))
+        for sign, style in _VERDICTS.items():
+            of = (better == sign).to_numpy()
+            difference, low, high = rows.loc[of, ["difference", "low", "high"]].to_numpy(dtype=float).T
+            arms = np.maximum([difference - low, high - difference], 0)
+            panel.errorbar(difference, places[of], xerr=arms, linestyle="none", markersize=5, capsize=2, **style)
+        _label(panel, f"{measure.label} {'→' if measure.more_is_better else '←'} better", "")
+        panel.xaxis.set_major_locator(MaxNLocator(4))
+    panels[0].set_yticks(places, [_wrapped(sweep.names[system]) for system in systems])
+    panels[0].set_ylim(len(systems) - 0.5, -0.5)
+    handles = [Line2D([], [], linestyle="none", markersize=5, **style) for style in _VERDICTS.values()]
+    figure.legend(handles=handles, loc="outside lower right", ncols=3, frameon=False)
+    reference = system_name(sweep, sweep.reference)
+    caption = f"Mean difference from {reference} on the same files, with 95 % intervals of {RESAMPLES:,} resamples."
+    if left_out := len(sweep.means) - len(systems) - (sweep.reference != NOISY):
+        caption += f" The best {len(systems)} configurations; {left_out} more are in the table."
+    return figure, caption
 
 
 def cost_figure(sweep: Sweep, column: str, label: str) -> tuple[Figure, str] | str:

@@ -22,9 +22,11 @@ from rich.text import Text
 from gtcrn.files import write_text
 from gtcrn.plots.figures import STYLE, save
 from gtcrn.plots.tables import markdown_table, plain, write_csv
+from gtcrn.reports import paired_report
+from gtcrn.reports.paired import NOISY
 from gtcrn.reports.runs import RESULTS, config_columns, configured
-from gtcrn.reports.sweep_figures import cost_figure, curve_figure, knob_figure, map_figure
-from gtcrn.reports.sweeps import HEADLINE, Sweep, name, short_names, shown_measures, shown_value
+from gtcrn.reports.sweep_figures import cost_figure, curve_figure, forest_figure, knob_figure, map_figure
+from gtcrn.reports.sweeps import HEADLINE, Sweep, name, short_names, shown_measures, shown_value, system_name
 
 _COSTS = {
     "parameters": ("cost.parameters_trainable", "{:,.0f}"),
@@ -32,7 +34,6 @@ _COSTS = {
     "latency ms": ("cost.latency_ms", "{:.1f}"),
 }
 _ROWS, _ERRORS = 20, 5  # most of each shown in a terminal
-_NOISY = -1  # the noisy input's row, in place of a configuration's number
 _APART = "The runs were not all tested on the same files or trained on as much. What may not be compared stands apart."
 
 _SHARED = {  # groups that a note names if all runs chose the same; evaluated checkpoints bring their own model
@@ -40,6 +41,7 @@ _SHARED = {  # groups that a note names if all runs chose the same; evaluated ch
     "evaluate": ("task", "data"),
 }
 _FIGURES = {
+    "paired.png": forest_figure,
     "quality_macs.png": partial(cost_figure, column="cost.mmacs_exact", label="MMACs/s, exact"),
     "quality_latency.png": partial(cost_figure, column="cost.latency_ms", label="latency [ms]"),
     "quality_knob.png": knob_figure,
@@ -49,20 +51,35 @@ _FIGURES = {
 
 
 def write(sweeps: Sequence[Sweep], folder: Path) -> list[Path]:
-    """Write sweep.csv, sweep.md and all figures that can be drawn, and return their paths.
+    """Write sweep.csv, sweep.md, paired.csv and all figures that can be drawn, and return their paths.
 
-    sweep.csv has every run, failed ones with their error, and every column of `read_runs`, the knobs first. The
-    figures of a second sweep, whose runs may not be compared with the first one's, are called quality_macs_2.png ….
+    sweep.csv has every run, failed ones with their error, and every column of `read_runs`, the knobs first. paired.csv
+    has the paired comparison by every metric, and is missing if no files can be compared. The figures of a second
+    sweep, whose runs may not be compared with the first one's, are called quality_macs_2.png ….
     """
     folder.mkdir(parents=True, exist_ok=True)
     write_csv(_all_runs(sweeps), folder / "sweep.csv")
+    (folder / "paired.csv").unlink(missing_ok=True)
+    if len(compared := _all_comparisons(sweeps)):
+        write_csv(compared, folder / "paired.csv", float_format="%.6g")
     for file in _FIGURES:  # of an earlier report
         for earlier in (folder / file, *folder.glob(f"{Path(file).stem}_[0-9]*.png")):
             earlier.unlink(missing_ok=True)
     drawn = [_draw(sweep, folder, f"_{number}" if number > 1 else "") for number, sweep in enumerate(sweeps, 1)]
     write_text(folder / "sweep.md", markdown(sweeps, folder.resolve().name, drawn))
     pictures = [file for captions, _ in drawn for file in captions]
-    return [folder / file for file in ("sweep.csv", "sweep.md", *pictures)]
+    compared_file = ["paired.csv"] if len(compared) else []
+    return [folder / file for file in ("sweep.csv", "sweep.md", *compared_file, *pictures)]
+
+
+def _all_comparisons(sweeps: Sequence[Sweep]) -> pd.DataFrame:
+    parts = []
+    for sweep in (sweep for sweep in sweeps if len(sweep.paired)):
+        names = sweep.paired["system"].map(partial(system_name, sweep))
+        part = sweep.paired.assign(configuration=names, reference=system_name(sweep, sweep.reference))
+        first = ["reference", "configuration", "metric"]
+        parts.append(part[[*first, *part.columns.difference([*first, "system"], sort=False)]])
+    return pd.concat(parts) if parts else pd.DataFrame()
 
 
 def _all_runs(sweeps: Sequence[Sweep]) -> pd.DataFrame:
@@ -108,6 +125,11 @@ def markdown(
             parts.append(f"## {plain(_heading(sweep))}")
         if len(sweep.means):
             parts += [markdown_table(*_texts(sweep)), "\n".join(f"- {plain(note)}" for note in notes(sweep))]
+        if len(sweep.paired):
+            parts.append(f"##{'#' * (len(sweeps) > 1)} {plain(paired_report.title(sweep))}")
+            parts += [plain(sentence) for sentence in paired_report.sentences(sweep)]
+            parts += [markdown_table(*table) for table in paired_report.tables(sweep)]
+            parts.append("\n".join(f"- {plain(note)}" for note in paired_report.notes(sweep)))
         parts += [f"![{plain(caption)}]({file})" for file, caption in captions.items()]
     if lines := [f"{file}: {reason}" for _, missing in drawn for file, reason in missing.items()]:
         parts += ["## Not drawn", "\n".join(f"- {plain(line)}" for line in lines)]
@@ -125,11 +147,11 @@ def _texts(sweep: Sweep) -> tuple[list[str], list[list[str]]]:
     """Return the header and rows of the table in Markdown, with the noisy input first."""
     results = _results(sweep, bold="**{}**", deviating=1 + len(HEADLINE))
     knobs = list(short_names(sweep.knobs).values())
-    if _NOISY in results.index:
+    if NOISY in results.index:
         knobs = knobs or ["configuration"]
     named = {kind: [shown_value(row[knob]) for knob in sweep.knobs] for kind, row in sweep.means.iterrows()}
     named = {kind: cells or [sweep.names[kind]][: len(knobs)] for kind, cells in named.items()}
-    named[_NOISY] = ["noisy", *[""] * (len(knobs) - 1)]
+    named[NOISY] = ["noisy", *[""] * (len(knobs) - 1)]
     return [*knobs, *results], [[*named[kind], *row] for kind, row in zip(results.index, results.to_numpy())]
 
 
@@ -147,17 +169,32 @@ def terminal(sweeps: Sequence[Sweep]) -> list[Table | Text]:
         shown.columns[0].overflow = "fold"
         for heading in results:
             shown.add_column(heading, justify="right")
-        rows = _ROWS + (_NOISY in results.index)
+        rows = _ROWS + (NOISY in results.index)
         for kind, row in results.head(rows).iterrows():
-            shown.add_row("noisy" if kind == _NOISY else escape(sweep.names[kind]), *row)
+            shown.add_row("noisy" if kind == NOISY else escape(sweep.names[kind]), *row)
         below = notes(sweep)
         if (left_out := len(results) - rows) > 0:
             below.append(f"… and {left_out} more configurations in sweep.md")
         parts += [*([shown] if len(results) else []), Text("\n".join(below))]
+        if len(sweep.paired):
+            parts += [_compared(sweep), Text("\n".join(paired_report.notes(sweep)))]
     failures = not_finished(sweeps[0])
     if (left_out := len(failures) - _ERRORS) > 0:
         failures[_ERRORS:] = [f"… and {left_out} more runs not finished in sweep.md"]
     return [*parts, Text("\n".join(failures) + "\n")]
+
+
+def _compared(sweep: Sweep) -> Table:
+    """Return the paired comparison by the first measure for `rich.print`."""
+    header, rows = paired_report.tables(sweep)[0]
+    heading = f"{paired_report.title(sweep)}, by {header[0]}"
+    shown = Table("configuration", title=escape(heading), title_justify="left", box=rich.box.SIMPLE_HEAD)
+    shown.columns[0].overflow = "fold"
+    for column in header[4:]:
+        shown.add_column(column.replace("[", r"\["), justify="right")
+    for configuration, _, _, _, difference, share in rows[: _ROWS + 1]:
+        shown.add_row(escape(configuration), escape(difference), share)
+    return shown
 
 
 def counts(sweeps: Sequence[Sweep]) -> str:
@@ -227,6 +264,6 @@ def _results(sweep: Sweep, bold: str, deviating: int) -> pd.DataFrame:
             texts[heading] = sweep.means[column].map(form.format, na_action="ignore").fillna("–")
     results = pd.DataFrame(texts, index=sweep.means.index)
     if any(np.isfinite(measure.noisy(sweep.runs)) for measure in shown_measures(sweep)):
-        first = pd.DataFrame([noisy], index=[_NOISY]).reindex(columns=list(texts)).fillna("")
+        first = pd.DataFrame([noisy], index=[NOISY]).reindex(columns=list(texts)).fillna("")
         results = pd.concat([first, results])
     return results

@@ -6,19 +6,22 @@ sweep, *others = compare(read_runs("outputs/2025-01-31/12-00-00_sweep"))
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from gtcrn.errors import UserError
+from gtcrn.errors import UserError, nearest
 from gtcrn.metrics import METRICS, more_is_better
+from gtcrn.reports import paired
 from gtcrn.reports.comparable import comparable
+from gtcrn.reports.paired import NOISY
 from gtcrn.reports.runs import RESULTS, configured, differing
 
 log = logging.getLogger(__name__)
 
+_NAMES = ("run", "ckpt")  # columns whose values are names themselves
 HEADLINE = ("pesq_wb", "estoi", "si_sdr")  # metrics shown beside the chosen measure
 
 
@@ -59,6 +62,8 @@ class Sweep(NamedTuple):
                     finished runs) and the means of all results over these
     deviations:     the same rows, standard deviations (ddof = 1) of the results; nan where n = 1
     remarks:        lines on the files that they were tested on
+    reference:      the number of the configuration with which `paired` compares the others, or NOISY
+    paired:         as `gtcrn.reports.paired.compare` returns it; empty where no files can be compared
     """
 
     runs: pd.DataFrame
@@ -69,6 +74,8 @@ class Sweep(NamedTuple):
     means: pd.DataFrame
     deviations: pd.DataFrame
     remarks: list[str]
+    reference: int = NOISY
+    paired: pd.DataFrame = pd.DataFrame()
 
 
 def measures(runs: pd.DataFrame) -> dict[str, Measure]:
@@ -98,11 +105,14 @@ def unregistered(runs: pd.DataFrame) -> set[str]:
     return (scored | tested) - METRICS.keys()
 
 
-def compare(runs: pd.DataFrame, metric: str | None = None) -> list[Sweep]:
+def compare(runs: pd.DataFrame, metric: str | None = None, reference: str | None = None) -> list[Sweep]:
     """Compare the runs of `read_runs`: one sweep for each group that may be compared, the largest first.
 
     metric: a name of `measures`; by default pesq_wb of the test, or its first metric, or the monitored one of the
-    validation. Raises UserError for one that no run has, unless there are no results at all.
+    validation. reference: what the others are compared with file by file, one of `references`; by default, and in a
+    group that does not have it, the best configuration, or the noisy input if there is only one.
+
+    Raises UserError for a metric that no run has, unless there are no results at all, and for an unknown reference.
     """
     found = measures(runs)
     if unknown := sorted(unregistered(runs)):
@@ -111,7 +121,15 @@ def compare(runs: pd.DataFrame, metric: str | None = None) -> list[Sweep]:
         )
     if metric is not None and found and metric not in found:
         raise UserError(f"metric={metric}: no run has it; choose from {', '.join(found)}")
-    return [arrange(group.runs, metric, group.remarks) for group in comparable(runs)]
+    groups = comparable(runs)
+    arranged = [arrange(group.runs, metric, group.remarks) for group in groups]
+    called = [references(sweep) for sweep in arranged]
+    if reference is not None and not any(reference in names for names in called):
+        names = dict.fromkeys(["noisy", *(sweep.names[kind] for sweep in arranged for kind in sweep.means.index)])
+        raise UserError(f"reference={reference}: no finished configuration of this name; {nearest(reference, names)}")
+    return [
+        _compared(sweep, group.scores, names.get(reference)) for sweep, group, names in zip(arranged, groups, called)
+    ]
 
 
 def arrange(runs: pd.DataFrame, metric: str | None = None, remarks: Sequence[str] = ()) -> Sweep:
@@ -122,7 +140,7 @@ def arrange(runs: pd.DataFrame, metric: str | None = None, remarks: Sequence[str
         knobs = ["run", *knobs]
     kinds = runs.groupby(knobs, dropna=False, sort=False).ngroup() if knobs else pd.Series(0, runs.index)
     values = runs[knobs][~kinds.duplicated()].set_axis(kinds.unique())
-    names = pd.Series({kind: name(row, knobs) for kind, row in values.iterrows()}, dtype=object)
+    names = pd.Series({kind: name(row, of) for kind, row, of in _named_by(values, knobs)}, dtype=object)
 
     results = [column for column in runs if column.startswith(RESULTS)]
     grouped = finished[results].groupby(kinds[finished.index])
@@ -134,6 +152,66 @@ def arrange(runs: pd.DataFrame, metric: str | None = None, remarks: Sequence[str
     return Sweep(runs, kinds, names, knobs, measure, means, grouped.std(ddof=1).loc[means.index], list(remarks))
 
 
+def references(sweep: Sweep) -> dict[str, int]:
+    """Return the configurations by the names they may be called by: the value of the only knob, that of the table, or
+    the folder of a run; and the noisy input."""
+    finished = sweep.runs[sweep.runs["state"] == "finished"]
+    called = dict(zip(finished["run"], sweep.configurations[finished.index]))
+    called |= {sweep.names[kind]: kind for kind in sweep.means.index}
+    if len(sweep.knobs) == 1:
+        called |= {shown_value(value): kind for kind, value in sweep.means[sweep.knobs[0]].items()}
+    return called | {"noisy": NOISY}
+
+
+def _compared(sweep: Sweep, scores: Mapping[str, pd.DataFrame], reference: int | None) -> Sweep:
+    """Return the sweep with the paired comparison. scores: by run, with the same files in all of them."""
+    if reference is None:
+        reference = sweep.means.index[0] if len(sweep.means) > 1 else NOISY
+    systems = {
+        kind: [scores[run] for run in sweep.runs["run"][sweep.configurations == kind] if run in scores]
+        for kind in sweep.means.index
+    }
+    return sweep._replace(reference=reference, paired=paired.compare(systems, reference))
+
+
+def system_name(sweep: Sweep, system: int) -> str:
+    """Return the name of a configuration, or of the noisy input."""
+    return "noisy" if system == NOISY else sweep.names[system]
+
+
+def _named_by(values: pd.DataFrame, knobs: list[str]) -> Iterator[tuple[int, pd.Series, list[str]]]:
+    """Yield each configuration's number and knobs, and those of them that name it.
+
+    Beside runs of another task, configurations are named by what differs between those of their own, since no other
+    knob is theirs; by their checkpoint, if they have one; and by the task, if nothing else is left.
+    """
+    tasks = values.groupby("task", dropna=False, sort=False) if "task" in knobs else [("", values)]
+    for _, own in tasks:
+        differ = [
+            knob
+            for knob in knobs
+            if own[knob].nunique(dropna=False) > 1 or (knob in _NAMES and own[knob].notna().all())
+        ]
+        for kind, row in own.iterrows():
+            yield kind, row, (differ or ["task"]) if "task" in knobs else knobs
+
+
+def compared_measures(sweep: Sweep) -> list[Measure]:
+    """Return the measures whose paired comparison tables and figures show: the chosen one and the usual ones."""
+    if not sweep.measure or sweep.paired.empty:
+        return []
+    compared = sweep.paired["metric"].unique()
+    chosen = dict.fromkeys([sweep.measure.name.removeprefix("improvement_"), *HEADLINE])
+    found = measures(sweep.runs)
+    return [found[name] for name in chosen if name in compared] or [found[compared[0]]]
+
+
+def comparisons(sweep: Sweep, measure: Measure) -> pd.DataFrame:
+    """Return the rows of `paired` of a measure by system, the noisy input first and then the best configuration."""
+    rows = sweep.paired[sweep.paired["metric"] == measure.name].set_index("system")
+    return rows.loc[[system for system in (NOISY, *sweep.means.index) if system in rows.index]]
+
+
 def shown_measures(sweep: Sweep) -> list[Measure]:
     """Return the measures that tables and figures show: the chosen one and the usual ones of the test."""
     if not sweep.measure:
@@ -143,8 +221,11 @@ def shown_measures(sweep: Sweep) -> list[Measure]:
 
 
 def name(row: pd.Series, knobs: Sequence[str]) -> str:
-    """Return the name of a run or configuration in one line, such as `width_mult=0.5 r=8`."""
-    parts = [f"{short}={clipped(shown_value(row[knob]), 40)}" for knob, short in short_names(knobs).items()]
+    """Return the name of a run or configuration in one line: `width_mult=0.5 r=8`, or `gtcrn-dns3` for a ckpt."""
+    parts = [
+        f"{'' if knob in _NAMES else f'{short}='}{clipped(shown_value(row[knob]), 40)}"
+        for knob, short in short_names(knobs).items()
+    ]
     return " ".join(parts) or "all alike"
 
 

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, ListConfig
 from rich.console import Console
 
 from gtcrn.errors import UserError
-from gtcrn.reports import sweep_report, sweeps
+from gtcrn.reports import paired_report, sweep_report, sweeps
 from gtcrn.reports.runs import read_runs
 
 log = logging.getLogger(__name__)
@@ -22,20 +22,28 @@ def run(cfg: DictConfig) -> None:
     if not cfg.runs:
         raise UserError("task=report needs runs=…, a folder of runs or several: 'runs=[a,b]'")
     folders = [Path(str(folder)) for folder in (cfg.runs if isinstance(cfg.runs, ListConfig) else [cfg.runs])]
-    report(folders, Path(cfg.output or (folders[0] if len(folders) == 1 else cfg.run_dir)), cfg.metric, cfg.page)
+    output = Path(cfg.output or (folders[0] if len(folders) == 1 else cfg.run_dir))
+    report(folders, output, cfg.metric, cfg.page, None if cfg.reference is None else str(cfg.reference))
 
 
-def report(folders: Sequence[Path], output: Path, metric: str | None = None, page: bool = True) -> list[Path]:
+def report(
+    folders: Sequence[Path],
+    output: Path,
+    metric: str | None = None,
+    page: bool = True,
+    reference: str | None = None,
+) -> list[Path]:
     """Compare all runs below the folders, write the report to `output`, print its table, and return the paths written.
 
     Runs that failed are reported like others, also if all of them did. Raises UserError for a folder that is not
-    there or holds no runs, a metric that none of the finished runs has, and an output that can't be written to.
+    there or holds no runs, a metric that none of the finished runs has, an unknown reference, and an output that can't
+    be written to.
     """
     runs = read_runs(*folders)
     if runs.empty:
         names = ", ".join(map(str, folders))
         raise UserError(f"runs={names}: no training or evaluation run in or below it; name a folder of outputs/")
-    compared = sweeps.compare(runs, metric)
+    compared = sweeps.compare(runs, metric, reference)
     try:
         written = sweep_report.write(compared, output)
     except OSError as error:
@@ -63,7 +71,7 @@ def listening_page(sweep: sweeps.Sweep, path: Path) -> list[Path]:
     if not chosen:
         return []
     try:
-        return [write_page(chosen, path)]
+        return [write_page(chosen, path, compared=paired_report.content(sweep))]
     except UserError as error:
         log.warning("no page to listen to: %s", error)
         return []

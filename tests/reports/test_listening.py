@@ -279,9 +279,23 @@ def test_in_a_browser(tmp_path, browser):
         "one": make_run(tmp_path / "one", {evil: 2.0, "b": 3.0}, seconds=4),
         "two": make_run(tmp_path / "two", {evil: 2.5, "b": 1.0}, 48000, seconds=4, roles=()),
     }
-    page = write_page(runs, tmp_path / "page.html")
+    rows = [["noisy", "-1.00 [-1.1, -0.9]"], [evil, ""]]
+    compared = {
+        "title": "Compared",
+        "sentences": [evil],
+        "tables": [[["PESQ-wb", "difference"], rows]],
+        "notes": [evil],
+    }
+    page = write_page(runs, tmp_path / "page.html", compared=compared)
     browser.get(page.as_uri())
     script = browser.execute_script
+    cells = (
+        "return [...document.querySelectorAll('#comparisons tr')].map(row => [...row.children].map(c => c.textContent))"
+    )
+    assert script(cells) == [["PESQ-wb", "difference"], *rows]
+    assert (
+        script("return byId('sentences').textContent") == evil and browser.find_element("id", "compared").is_displayed()
+    )
     press = browser.find_element("tag name", "body").send_keys
 
     titles = "return [...document.querySelectorAll('article:not([hidden]) h3')].map(title => title.textContent)"

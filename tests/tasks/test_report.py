@@ -42,8 +42,8 @@ def sweep(tmp_path) -> Path:
 def test_a_sweep_is_reported_in_its_own_folder(sweep, capsys):
     reported(f"runs={sweep}")
     screen = capsys.readouterr().out
-    names = ["sweep.csv", "sweep.md", "quality_macs.png", "listening.html"]
-    assert screen.splitlines()[-4:] == [str(sweep / name) for name in names]
+    names = ["sweep.csv", "sweep.md", "paired.csv", "quality_macs.png", "listening.html"]
+    assert screen.splitlines()[-5:] == [str(sweep / name) for name in names]
     assert all((sweep / name).stat().st_size for name in names)
     assert "r=12" in screen and "2.500" in screen and "-1 (r=-1): failed, out of memory" in screen
     page = (sweep / "listening.html").read_text()
@@ -54,7 +54,7 @@ def test_several_folders_are_reported_in_the_folder_of_the_run(sweep, tmp_path):
     write_run(tmp_path / "other", 16, 2.0)
     reported(f"runs=[{sweep},{tmp_path / 'other'}]", f"run_dir={tmp_path / 'report'}", "page=false")
     written = {path.name for path in (tmp_path / "report").iterdir()}
-    assert written == {"sweep.csv", "sweep.md", "quality_macs.png", "quality_knob.png"}
+    assert written == {"sweep.csv", "sweep.md", "paired.csv", "quality_macs.png", "quality_knob.png"}
     assert "4 runs: 3 finished, 1 failed" in (tmp_path / "report/sweep.md").read_text()
     assert not (sweep / "sweep.md").exists()
 
@@ -80,6 +80,10 @@ def test_audio_that_cannot_be_compared_is_no_error(sweep):
         (("runs=nowhere",), "nowhere: no such folder"),
         (("runs=EMPTY",), "no training or evaluation run in or below it"),
         (("runs=SWEEP", "metric=pesk"), "metric=pesk: no run has it; choose from pesq_wb"),
+        (
+            ("runs=SWEEP", "reference=13"),
+            "reference=13: no finished configuration of this name; there are noisy, r=12, r=8",
+        ),
         (("runs=SWEEP", "output=SWEEP/12/summary.json"), "summary.json: can't be written to"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
