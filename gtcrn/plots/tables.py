@@ -94,7 +94,7 @@ def notes(scores: pd.DataFrame) -> list[str]:
     lines = [f"{counted(len(scores), 'file')}; mean ± 95 % confidence interval over files"]
     for metric, count in summary["failures"].items():
         known = METRICS[metric]
-        if "pesq" in metric or not known.more_is_better:
+        if "pesq" in metric or known.extra or known.noisy or not known.more_is_better:
             lines.append(f"{known.label}: {known.described}")
         if count:
             lines.append(f"{known.label}: {count} of {len(scores)} files have no score and are left out")
@@ -161,7 +161,7 @@ def _overall(scores: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
 def _by_snr(summaries: dict[str, pd.DataFrame]) -> tuple[list[str], list[list[str]]]:
     """Return the header and rows of a table with a row per SNR and a column "noisy → enhanced" per main metric."""
     scored = next(iter(summaries.values())).index
-    metrics = _headline(scored)
+    metrics = _headline(scored) + [metric for metric in ("speech_att", "noise_att") if metric in scored]
     rows = []
     for label, summary in summaries.items():
         conditions = [condition for condition in ("noisy", "enhanced") if condition in summary]

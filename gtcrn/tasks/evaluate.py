@@ -51,8 +51,11 @@ def run(cfg: DictConfig) -> None:
                 f"attenuation_limit_db={cfg.attenuation_limit_db}: limits what ckpt= takes away; leave it out with "
                 "enhanced= and pairs=, which name finished audio"
             )
-        metrics = computable(cfg.metrics.test, reference=bool(cfg.clean or cfg.pairs))
-        scores = score_pairs(finished_pairs(cfg), metrics, workers=cfg.metrics.workers)
+        check_metrics(cfg.metrics.test)
+        pairs = finished_pairs(cfg)
+        noisy = any(pair.noisy is not None for pair in pairs)
+        metrics = computable(cfg.metrics.test, reference=bool(cfg.clean or cfg.pairs), noisy=noisy)
+        scores = score_pairs(pairs, metrics, workers=cfg.metrics.workers)
         report(scores, folder, title="finished audio")
     else:
         if cfg.forget_every and cfg.device != "cpu":
@@ -80,12 +83,19 @@ def run(cfg: DictConfig) -> None:
     log.info("scores.csv, scores.md and summary.json are in %s", folder)
 
 
-def computable(metrics: Sequence[str], reference: bool) -> list[str]:
-    """Return the metrics to compute: without a clean reference, those that need none, or all such if none is named.
+def computable(metrics: Sequence[str], reference: bool, noisy: bool = True) -> list[str]:
+    """Return the metrics to compute, without those that need signals that are missing.
 
-    Raises UserError for an unknown metric, or one whose package is missing.
+    Without a clean reference, these are DNSMOS's if none that is named can do without one.
+
+    Raises UserError for an unknown metric, one whose package is missing, or if all need noisy signals.
     """
     check_metrics(metrics)
+    if not noisy and (left_out := [name for name in metrics if METRICS[name].noisy]):
+        if len(left_out) == len(metrics):
+            raise UserError(f"metrics.test: {', '.join(left_out)} need the noisy signals too; give noisy=…")
+        log.info("no noisy signals: left out %s", ", ".join(left_out))
+        metrics = [name for name in metrics if not METRICS[name].noisy]
     if reference:
         return list(metrics)
     if left_out := [name for name in metrics if METRICS[name].reference]:

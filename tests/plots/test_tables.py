@@ -1,6 +1,7 @@
 """Means, intervals and missing scores in the tables of an evaluation."""
 
 import math
+from importlib.metadata import version
 
 import numpy as np
 import pandas as pd
@@ -120,6 +121,15 @@ def test_measures_without_reference():
     text = tables.markdown(scores)
     assert "| DNSMOS OVRL | 1.15 ± 0.21 | 2.30 ± 0.41 | +1.15 ± 0.21 |" in text
     assert "| 21 dB | 2 | 1.20 → 2.40 | 7.00 → 11.00 |" in text and "PESQ" not in text
+
+
+def test_what_is_taken_from_speech_and_noise_stands_by_snr_with_a_note():
+    scores = make_scores()
+    scores = scores.assign(noisy_speech_att=0.0, enhanced_speech_att=1.0, noisy_noise_att=0.0, enhanced_noise_att=8.0)
+    text = tables.markdown(scores)
+    assert "| speech taken dB | noise taken dB |" in text and "| 0.00 → 1.00 | 0.00 → 8.00 |" in text
+    assert "| speech taken dB | 0.00 ± 0.00 | 1.00 ± 0.00 | -1.00 ± 0.00 |" in text
+    assert "- noise taken dB: mean attenuation" in text and f"pesq {version('pesq')} (MIT)" in text
 
 
 def test_csv_round_trip(tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -121,8 +122,16 @@ def test_without_a_reference_dnsmos_is_computed_and_the_rest_named(caplog):
     assert caplog.messages == ["no clean reference: left out pesq_wb, stoi", "no clean reference: left out si_sdr"]
 
 
+def test_without_noisy_signals_what_needs_them_is_named(caplog):
+    caplog.set_level(logging.INFO)
+    assert computable(["stoi", "speech_att", "noise_att"], reference=True, noisy=False) == ["stoi"]
+    assert caplog.messages == ["no noisy signals: left out speech_att, noise_att"]
+    with pytest.raises(UserError, match="metrics.test: noise_att need the noisy signals too; give noisy="):
+        computable(["noise_att"], reference=True, noisy=False)
+
+
 def test_a_missing_package_is_told_before_anything_is_enhanced(monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "speechmos", None)
     assert computable(["pesq_wb"], reference=True) == ["pesq_wb"]
     with pytest.raises(UserError, match=r"'dnsmos_sig' needs the package speechmos: pip install.*dnsmos"):
         computable(["pesq_wb"], reference=False)
