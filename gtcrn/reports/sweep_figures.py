@@ -150,13 +150,15 @@ def knob_figure(sweep: Sweep) -> tuple[Figure, str] | str:
     points = _scored(sweep)
     if points.empty:
         return _NO_RESULT
+    if "task" in sweep.knobs:  # keys that another task lacks are not null
+        points = points[points["task"] == points["task"].mode()[0]]
     names = short_names(sweep.knobs)
     axes = {knob: _axis(names[knob], points[knob]) for knob in sweep.knobs if is_numeric_dtype(points[knob])}
     values = {knob: points[knob].nunique(dropna=False) for knob, axis in axes.items() if axis}
     knob = max(values, key=lambda knob: values[knob], default=None)
     if knob is None or values[knob] < _LEAST_VALUES:
         return f"no number was swept over {_LEAST_VALUES} values"
-    others = [other for other in sweep.knobs if other != knob]
+    others = [other for other in sweep.knobs if other != knob and points[other].nunique(dropna=False) > 1]
     groups = points.groupby(others or (lambda _: "all"), dropna=False)
     lines = [(name(line.iloc[0], others), line) for _, line in groups]
     if len(lines) > _COLOURED:
