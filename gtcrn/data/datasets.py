@@ -2,7 +2,8 @@
 
 Each item is a pure function of (seed, epoch, index): it depends neither on workers and devices nor on earlier items.
 
-An item is `dict(noisy=(N,), clean=(N,), name, snr, index)`: waves float32 at the dataset's sample rate, snr in dB.
+An item is `dict(noisy=(N,), clean=(N,), name, snr, noise, index)`: waves float32 at the dataset's sample rate, snr in
+dB, noise a word for its kind or "".
 A recording without a clean half has no `clean`. A key is `(epoch, index)`, or the index alone for epoch 0.
 """
 
@@ -10,6 +11,7 @@ import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -100,7 +102,7 @@ class PairedDataset:
         pair = self.pairs[index]
         waves = self._waves(pair, self._start(pair, epoch, index))
         tensors = {role: torch.from_numpy(wave) for role, wave in waves.items()}
-        return {**tensors, "name": pair.name, "snr": pair.snr, "index": index}
+        return {**tensors, "name": pair.name, "snr": pair.snr, "noise": pair.noise, "index": index}
 
     def explain(self, key: Key) -> ExplainedItem:
         epoch, index = _epoch_and_index(key)
@@ -176,7 +178,8 @@ class MixedDataset:
         _, index = _epoch_and_index(key)
         item = self.explain(key)
         waves = {role: torch.from_numpy(item.waves[role]) for role in ("noisy", "clean")}
-        return {**waves, "name": item.facts["name"], "snr": item.facts["snr"], "index": index}
+        noise = _folders(item.facts["noise"])
+        return {**waves, "name": item.facts["name"], "snr": item.facts["snr"], "noise": noise, "index": index}
 
     def explain(self, key: Key) -> ExplainedItem:
         epoch, index = _epoch_and_index(key)
@@ -250,6 +253,12 @@ class MixedDataset:
     @staticmethod
     def _mono(wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         return wave if wave.ndim == 1 else np.ascontiguousarray(wave[:, int(rng.integers(wave.shape[1]))])
+
+
+def _folders(sources: str) -> str:
+    """Return the names of the folders that noise comes from, which tell its kind, from the facts of an item."""
+    files = (source.rsplit(" from ", 1)[0] for source in sources.split("; ") if source)
+    return " and ".join(sorted({Path(file).parent.name for file in files}))
 
 
 def _sizes(corpora: Sequence[WeightedCorpus]) -> str:

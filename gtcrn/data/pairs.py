@@ -26,6 +26,7 @@ class FilePair:
     frames: int = 0  # length and rate (Hz) of the files as they are on disk; 0 until scanned
     rate: int = 0
     problem: str = ""  # why it can't be used
+    noise: str = ""  # its kind, e.g. bus, if it is known
 
     @property
     def seconds(self) -> float:
@@ -55,6 +56,7 @@ _SCHEMA = pa.schema(
         ("frames", pa.int64()),
         ("rate", pa.int32()),
         ("problem", pa.string()),
+        ("noise", pa.string()),
     ]
 )
 
@@ -77,11 +79,12 @@ def speaker_of(name: str) -> str:
     return known[0] if known else prefix_of(name)
 
 
-def pair_folders(noisy: Path, clean: Path, snr: Mapping[str, float] | None = None) -> list[FilePair]:
+def pair_folders(noisy: Path, clean: Path, facts: Mapping[str, Mapping] | None = None) -> list[FilePair]:
     """Pair the audio files of two folder trees by their names, and return the pairs in the order of the names.
 
-    `snr` gives the dB of the files for which it is known. A name found on one side only makes a pair as well,
-    with the path at which the other half ought to be: the scan then reports it as missing.
+    `facts` are what is known of a name, fields of its `FilePair`, e.g. `{"p232_001": {"snr": 17.5}}`. A name found on
+    one side only makes a pair as well, with the path at which the other half ought to be: the scan then reports it as
+    missing.
 
     Raises UserError if two files of a tree have one name.
     """
@@ -92,7 +95,7 @@ def pair_folders(noisy: Path, clean: Path, snr: Mapping[str, float] | None = Non
             noisy_files[name][1] if name in noisy_files else noisy / clean_files[name][0],
             clean_files[name][1] if name in clean_files else clean / noisy_files[name][0],
             speaker_of(name),
-            (snr or {}).get(name, nan),
+            **(facts or {}).get(name, {}),
         )
         for name in sorted(noisy_files.keys() | clean_files.keys())
     ]

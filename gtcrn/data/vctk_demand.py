@@ -127,14 +127,14 @@ class VctkDemand:
 
     def _training_pairs(self) -> list[FilePair]:
         if self.is_simple:
-            return self._pair(self.root / "noisy", self.root / "clean", snr={})
+            return self._pair(self.root / "noisy", self.root / "clean", {})
         return [pair for name in self.train_sets for pair in self._official(f"trainset_{name}")]
 
     def _official(self, name: str) -> list[FilePair]:
-        return self._pair(self._folder(f"noisy_{name}_wav"), self._folder(f"clean_{name}_wav"), self._logged_snr(name))
+        return self._pair(self._folder(f"noisy_{name}_wav"), self._folder(f"clean_{name}_wav"), self._logged(name))
 
-    def _pair(self, noisy: Path, clean: Path, snr: dict[str, float]) -> list[FilePair]:
-        pairs = pair_folders(noisy, clean, snr)
+    def _pair(self, noisy: Path, clean: Path, facts: dict[str, dict]) -> list[FilePair]:
+        pairs = pair_folders(noisy, clean, facts)
         if not pairs:
             raise UserError(f"{noisy} and {clean} hold no audio files ({', '.join(audio.SUFFIXES)})")
         return pairs
@@ -152,12 +152,13 @@ class VctkDemand:
             )
         return found[0]
 
-    def _logged_snr(self, name: str) -> dict[str, float]:
-        """Read the corpus's own log, with lines such as `p232_001 bus 17.5`, and return {file: SNR in dB}."""
+    def _logged(self, name: str) -> dict[str, dict]:
+        """Read the corpus's own log, with lines such as `p232_001 bus 17.5`, and return noise and SNR of every file."""
         for folder in (self.root, self.root / "logfiles"):
             if (log := folder / f"log_{name}.txt").is_file():
                 lines = (line.split() for line in log.read_text().splitlines())
-                return {fields[0]: _number(fields[-1]) for fields in lines if len(fields) >= 3}
+                entries = (fields for fields in lines if len(fields) >= 3)
+                return {file: {"noise": noise, "snr": _number(snr)} for file, noise, *_, snr in entries}
         return {}
 
 

@@ -69,11 +69,17 @@ def summarise_by_snr(scores: pd.DataFrame) -> dict[str, pd.DataFrame]:
     return {label: summarise(scores[groups == label]) for label in labels}
 
 
+def summarise_by_noise(scores: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Summarise scores for each kind of noise, the column `noise`. Returns {} unless there are two or more kinds."""
+    kinds = scores.get("noise", pd.Series(dtype=str)).fillna("")
+    known = sorted(set(kinds) - {""})
+    return {kind: summarise(scores[kinds == kind]) for kind in known} if len(known) > 1 else {}
+
+
 def markdown(scores: pd.DataFrame) -> str:
-    """Return the report in Markdown: all metrics, the main ones by SNR where it is known, and notes on the numbers."""
+    """Return the report in Markdown: all metrics, the main ones by SNR and noise where known, and notes on them."""
     parts = [markdown_table(*_overall(scores))]
-    if by_snr := summarise_by_snr(scores):
-        parts.append(markdown_table(*_by_snr(by_snr)))
+    parts += [markdown_table(*_by(heading, summaries)) for heading, summaries in _groups(scores)]
     parts.append("\n".join(f"- {note}" for note in notes(scores)))
     return "\n\n".join(parts) + "\n"
 
@@ -81,8 +87,7 @@ def markdown(scores: pd.DataFrame) -> str:
 def terminal(scores: pd.DataFrame, title: str = "") -> list[rich.table.Table]:
     """Return the tables of the report for `rich.print`, with the notes below the last one."""
     tables = [rich_table(title, *_overall(scores))]
-    if by_snr := summarise_by_snr(scores):
-        tables.append(rich_table("by input SNR", *_by_snr(by_snr)))
+    tables += [rich_table(f"by {heading}", *_by(heading, summaries)) for heading, summaries in _groups(scores)]
     tables[-1].caption = "\n".join(notes(scores))
     tables[-1].caption_justify = "left"
     return tables
@@ -158,8 +163,14 @@ def _overall(scores: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     return ["metric", *conditions], rows
 
 
-def _by_snr(summaries: dict[str, pd.DataFrame]) -> tuple[list[str], list[list[str]]]:
-    """Return the header and rows of a table with a row per SNR and a column "noisy → enhanced" per main metric."""
+def _groups(scores: pd.DataFrame) -> list[tuple[str, dict[str, pd.DataFrame]]]:
+    """Return by what the scores can be grouped, and their summaries in each group."""
+    groups = [("input SNR", summarise_by_snr(scores)), ("noise", summarise_by_noise(scores))]
+    return [(heading, summaries) for heading, summaries in groups if summaries]
+
+
+def _by(heading: str, summaries: dict[str, pd.DataFrame]) -> tuple[list[str], list[list[str]]]:
+    """Return the header and rows of a table with a row per group and a column "noisy → enhanced" per main metric."""
     scored = next(iter(summaries.values())).index
     metrics = _headline(scored) + [metric for metric in ("speech_att", "noise_att") if metric in scored]
     rows = []
@@ -170,11 +181,11 @@ def _by_snr(summaries: dict[str, pd.DataFrame]) -> tuple[list[str], list[list[st
             for metric in metrics
         ]
         rows.append([label, str(summary["files"].max()), *cells])
-    return ["input SNR", "files", *(METRICS[metric].label for metric in metrics)], rows
+    return [heading, "files", *(METRICS[metric].label for metric in metrics)], rows
 
 
 def _number(metric: str, value: float, sign: str = "") -> str:
-    return "–" if np.isnan(value) else f"{value:{sign}.{METRICS[metric].digits}f}"
+    return "–" if np.isnan(value) else f"{value:{sign}z.{METRICS[metric].digits}f}"  # z: no -0.00
 
 
 def _interval(metric: str, row: pd.Series, condition: str) -> str:

@@ -167,7 +167,10 @@ def enhanced_pairs(
         audio.write(folder / f"{name}.wav", enhanced, enhancer.sample_rate, subtype="FLOAT")
         for role, wave in inputs.items():  # to listen to: mixtures made on the fly are in no file
             audio.write(folder.parent / role / f"{name}.flac", wave, enhancer.sample_rate)
-        yield WavePair(name, inputs.get("clean"), enhanced, inputs["noisy"], info={"snr": float(item["snr"])})
+        info: dict[str, object] = {"snr": float(item["snr"])}
+        if kind := item.get("noise", [""])[0]:
+            info["noise"] = kind
+        yield WavePair(name, inputs.get("clean"), enhanced, inputs["noisy"], info=info)
 
 
 def finished_pairs(cfg: DictConfig) -> list[WavePair]:

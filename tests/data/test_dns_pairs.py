@@ -268,7 +268,7 @@ def test_blind_recordings_have_no_clean_half(tmp_path, recordings):
     assert data.describe()[0].startswith("test: 6 files, 0.5 min")
     batches = list(data.test_loader())
     assert [batch["name"] for batch in batches] == [[f"p287_00{n}"] for n in range(1, 7)]
-    assert all(batch.keys() == {"noisy", "name", "snr", "index"} for batch in batches)
+    assert all(batch.keys() == {"noisy", "name", "snr", "noise", "index"} for batch in batches)
 
 
 def test_blind_recordings_at_48_khz(tmp_path, recordings):

@@ -176,6 +176,7 @@ def test_noise_at_another_speed_has_another_pitch_and_validation_has_what_was_re
     spectrum = np.abs(np.fft.rfft(item.waves["noisy"] * np.hanning(16000))) ** 2
     assert spectrum[1490:1511].sum() > 0.999 * spectrum.sum()
     assert item.facts["noise"].endswith("at 1.50 times its speed")
+    assert data.dataset("train")[0, 0]["noise"] == "tone"  # the folder, by which scores are grouped
 
     plain = mixed(recordings, tmp_path, noise=folder, validation_noise=folder)
     for index in range(3):

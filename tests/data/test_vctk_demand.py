@@ -71,13 +71,13 @@ def test_testing_needs_no_training_data(tmp_path):
 
 
 @pytest.mark.parametrize("folder", [".", "logfiles"])
-def test_snr_comes_from_the_log(tmp_path, folder):
+def test_snr_and_noise_come_from_the_log(tmp_path, folder):
     make_official(tmp_path, ("testset_wav",))
     (tmp_path / folder).mkdir(exist_ok=True)
     (tmp_path / folder / "log_testset.txt").write_text("file noise snr\np232_001 bus 17.5\n\n")
     first, second = VctkDemand(tmp_path, ["28spk"], VALIDATION).pairs("test")
-    assert first.snr == 17.5
-    assert isnan(second.snr)
+    assert (first.snr, first.noise) == (17.5, "bus")
+    assert isnan(second.snr) and not second.noise
 
 
 def test_the_mini_corpus_is_split_by_files(recordings):

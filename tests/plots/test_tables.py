@@ -125,10 +125,14 @@ def test_measures_without_reference():
 
 def test_what_is_taken_from_speech_and_noise_stands_by_snr_with_a_note():
     scores = make_scores()
-    scores = scores.assign(noisy_speech_att=0.0, enhanced_speech_att=1.0, noisy_noise_att=0.0, enhanced_noise_att=8.0)
+    scores = scores.assign(noisy_speech_att=-1e-9, enhanced_speech_att=1.0, noisy_noise_att=0.0, enhanced_noise_att=8.0)
     text = tables.markdown(scores)
     assert "| speech taken dB | noise taken dB |" in text and "| 0.00 → 1.00 | 0.00 → 8.00 |" in text
     assert "| speech taken dB | 0.00 ± 0.00 | 1.00 ± 0.00 | -1.00 ± 0.00 |" in text
+    assert "| noise | files |" not in text
+    by_noise = tables.markdown(scores.assign(noise=["bus", "cafe"] * (len(scores) // 2)))
+    assert "| noise | files |" in by_noise and f"| cafe | {len(scores) // 2} |" in by_noise
+    assert "-0.00 ±" not in text
     assert "- noise taken dB: mean attenuation" in text and f"pesq {version('pesq')} (MIT)" in text
 
 

@@ -62,6 +62,7 @@ class Demo:
                 clean / f"{row['name']}.wav",
                 row["voice"],
                 float(row["snr"]),
+                noise=row["noise"],
             )
             for row in rows
         ]
