@@ -97,6 +97,8 @@ def write_run(folder: Path, pesq, seed=1, noisy=1.0, **config) -> None:
     (folder / ".hydra").mkdir(parents=True)
     known = {"task": "train", "run_dir": "${hydra:runtime.output_dir}", "seed": seed}
     (folder / ".hydra/config.yaml").write_text(yaml.safe_dump(known | config))
+    typed = [f"{group}.{key}={value}" for group in ("model", "trainer") for key, value in config.get(group, {}).items()]
+    (folder / ".hydra/overrides.yaml").write_text(yaml.safe_dump(typed))
     names = [f"f{number}" for number in range(len(pesq))]
     scores = {"name": names, "snr": 5.0, "noisy_pesq_wb": noisy, "enhanced_pesq_wb": pesq, "failures": ""}
     pd.DataFrame(scores).to_csv(folder / "scores.csv", index=False)
