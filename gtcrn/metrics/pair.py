@@ -83,6 +83,7 @@ def _reason(error: Exception, metric: Metric) -> str:
 
 def check_metrics(metrics: Sequence[str]) -> None:
     """Raise `UserError` for an unknown metric or one whose package is missing or can't be imported."""
+    missing: dict[str, tuple[str, str]] = {}
     for name in metrics:
         if name not in METRICS:
             known = ", ".join(METRICS)
@@ -91,9 +92,11 @@ def check_metrics(metrics: Sequence[str]) -> None:
             try:
                 importlib.import_module(package.lower().replace("-", "_"))
             except (ImportError, OSError) as error:  # OSError: a library that it loads is missing
-                reason = " ".join(str(error).split())
-                way = f"pip install -e '.[{METRICS[name].extra}]'"
-                raise UserError(f"metric {name!r} needs the package {package}: {way} ({reason})") from None
+                missing.setdefault(name, (package, " ".join(str(error).split())))
+    if missing:
+        name, (package, reason) = next(iter(missing.items()))
+        extras = ",".join(sorted({METRICS[each].extra for each in missing}))
+        raise UserError(f"metric {name!r} needs the package {package}: pip install -e '.[{extras}]' ({reason})")
 
 
 class _Measures:

@@ -45,6 +45,8 @@ def test_a_package_that_can_not_be_imported_is_one_line_that_names_the_extra(mon
         evaluate_pair(np.ones(RATE), np.ones(RATE), RATE, [name])
     reason = " ".join(str(error).split())
     assert str(told.value) == f"metric {name!r} needs the package {package}: pip install -e '.[{extra}]' ({reason})"
+    with pytest.raises(UserError, match=r"\.\[distillmos,dnsmos,metrics\]"):
+        evaluate_pair(np.ones(RATE), np.ones(RATE), RATE, ["dnsmos_sig", "wer", "distillmos"])
 
 
 def test_an_error_within_a_package_counts_as_a_failure(monkeypatch):
