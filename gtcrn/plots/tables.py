@@ -99,7 +99,7 @@ def notes(scores: pd.DataFrame) -> list[str]:
     lines = [f"{counted(len(scores), 'file')}; mean ± 95 % confidence interval over files"]
     for metric, count in summary["failures"].items():
         known = METRICS[metric]
-        if "pesq" in metric or known.extra or known.noisy or not known.more_is_better:
+        if known.packages or known.noisy or not known.more_is_better:
             lines.append(f"{known.label}: {known.described}")
         if count:
             lines.append(f"{known.label}: {count} of {len(scores)} files have no score and are left out")
