@@ -81,6 +81,7 @@ SETTINGS = {
     },
     "prepare manifest": "task=prepare prepare=manifest input=HERE/speech output=HERE/speech.arrow workers=1",
     "prepare degrade": f"task=prepare prepare=degrade {_DEMO} output=HERE/degrade workers=1",
+    "prepare rooms": "task=prepare prepare=rooms output=HERE/rooms prepare.items=1 workers=1",
     "inspect": f"task=inspect {_DEMO} n=1",
     "download": "task=download output=HERE/corpus download.url=http://127.0.0.1:9 download.retries=1 "
     "download.timeout=1",

@@ -62,6 +62,7 @@ _BITS = dict(
     PCM_S8=8, PCM_U8=8, PCM_16=16, PCM_24=24, PCM_32=32, FLOAT=32, DOUBLE=64, ULAW=8, ALAW=8,
     ALAC_16=16, ALAC_20=20, ALAC_24=24, VORBIS=0, OPUS=0,
 )  # fmt: skip
+_SET_ADD_PEAK_CHUNK = 0x1050  # command of libsndfile; the chunk holds the time, by which equal waves make other files
 _WAVS = ("WAV", "WAVEX", "RF64")  # all of them bear the suffix .wav
 _32_BITS = ("WAV", "WAVEX", "AIFF", "AU")  # formats that count their bytes in 32 bits
 _MOST_BYTES = 2**32 - 2**20  # limit of such a file, with room for its header and tags
@@ -234,6 +235,9 @@ def encoding(
         try:
             with _naming(path, _UNWRITABLE):
                 file = soundfile.SoundFile(disk, "w", sample_rate, channels, subtype, format=file_format)
+            if file_format != "RF64":  # which has no such chunk, and would get one
+                # soundfile has no word for this, so libsndfile is called itself
+                soundfile._snd.sf_command(file._file, _SET_ADD_PEAK_CHUNK, soundfile._ffi.NULL, False)
             with file:
                 for name, text in (tags or {}).items():
                     if text.isascii() or file_format not in _ASCII:

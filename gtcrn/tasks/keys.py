@@ -45,6 +45,7 @@ STRICTER = {
     ("gtcrn.training.callbacks.ValidationClips", "count"): Index,
     ("gtcrn.training.callbacks.ValidationClips", "every"): Count,
     ("gtcrn.data.speech.SpeechData", "seed"): Seed,
+    ("gtcrn.data.preparation.rooms.Rooms", "seed"): Seed,
     ("gtcrn.data.speech.SpeechData", "num_workers"): Annotated[int, Bound(0, most=MANY)] | Literal["auto"],
     ("gtcrn.data.speech.SpeechData", "prefetch"): Annotated[int, Bound(1, most=MANY)],
     ("torch.optim.Optimizer", "lr"): Positive,

@@ -1,4 +1,4 @@
-"""task=prepare: a corpus is made fit for training, from one folder into another."""
+"""task=prepare: a corpus is made fit for training, from one folder into another, or made anew."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from gtcrn.data.manifest import FILE, Manifest, open_manifest, usable
 from gtcrn.data.preparation.jobs import FAILURES, run_job
 from gtcrn.data.preparation.output import OutputFolder
+from gtcrn.data.preparation.rooms import TABLE as ROOMS
 from gtcrn.data.preparation.selection import TABLE
 from gtcrn.data.scan import BadFile
 from gtcrn.errors import Interrupted, UserError, counted
 from gtcrn.files import expanded
-from gtcrn.reports import quality_report
+from gtcrn.reports import quality_report, rooms_report
 from gtcrn.tasks.building import build
 
 log = logging.getLogger(__name__)
@@ -28,6 +29,7 @@ NEEDS = {
     "filter": ("input", "output"),
     "pack": ("input", "output"),
     "degrade": ("output",),
+    "rooms": ("output",),
     "manifest": ("input",),
 }
 WITHOUT_EFFECT = ("data.batch_size", "data.num_workers", "data.on_bad_file", "data.cache_dir")
@@ -56,6 +58,8 @@ def check(cfg: DictConfig, name: str) -> None:
             f"task=prepare prepare={name} needs {' and '.join(missing)} (other steps are prepare={others}); "
             "see gtcrn --help"
         )
+    if cfg.input is not None and "input" not in NEEDS[name]:
+        raise UserError(f"input={cfg.input}: prepare={name} reads no folder; leave input= out")
     if cfg.input is not None and cfg.output is not None and name != "manifest":
         source, target = (expanded(cfg[key]).resolve() for key in ("input", "output"))
         if source.is_dir() and (source == target or source in target.parents or target in source.parents):
@@ -77,7 +81,7 @@ def carry_out_step(cfg: DictConfig, name: str) -> tuple[list[BadFile], str]:
     """Carry out a step that writes files. Return the bad files, and where they are listed."""
     output = OutputFolder(expanded(cfg.output), cfg.shard_index, cfg.shard_count)
     step = build(cfg.prepare, data=build(cfg.data)) if name == "degrade" else build(cfg.prepare)
-    if name == "degrade":
+    if cfg.input is None:
         items, bad = step.work_items()[: cfg.max_files], []
     else:
         _, good, bad = open_input(cfg)
@@ -89,6 +93,8 @@ def carry_out_step(cfg: DictConfig, name: str) -> tuple[list[BadFile], str]:
         outcome = run_job(step, items, output, bad, cfg.workers, again=not cfg.skip_existing)
         if outcome.complete and name == "filter":
             quality_report.write(pd.read_csv(output.root / TABLE), step.limits, output)
+        if outcome.complete and name == "rooms":
+            rooms_report.write(pd.read_csv(output.root / ROOMS), output)
     counts = "".join(f"; {count} {what}" for what, count in sorted(outcome.counts.items()) if count)
     if not outcome.complete:
         log.info("this share is done; the last of the %d runs writes the tables of all of them", cfg.shard_count)

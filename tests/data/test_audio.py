@@ -35,6 +35,12 @@ def test_a_part_is_that_part(tmp_path, tone):
     np.testing.assert_array_equal(part, stereo[100:150])
 
 
+@pytest.mark.parametrize("suffix", [".wav", ".rf64", ".aiff", ".caf"])
+def test_a_file_does_not_hold_the_time_at_which_it_was_written(tmp_path, tone, suffix):
+    audio.write(tmp_path / f"a{suffix}", tone, RATE, "FLOAT")
+    assert b"peak" not in (tmp_path / f"a{suffix}").read_bytes().lower()
+
+
 def test_subtype_is_kept_where_the_format_has_it(tmp_path, tone):
     audio.write(tmp_path / "a.wav", tone, RATE, "PCM_24")
     audio.write(tmp_path / "a.flac", tone, RATE, "MPEG_LAYER_III")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import matplotlib.image
 import numpy as np
+import pandas as pd
 import pytest
 import soundfile
 from fixtures.commands import run_command
@@ -35,7 +36,7 @@ def run(perform):
 
     def prepare(folder, step, *overrides):
         places = [f"cache_dir={folder}/cache", f"data.cache_dir={folder}/cache", "workers=1"]
-        if step != "degrade":
+        if step not in ("degrade", "rooms"):
             places += [f"input={folder}/corpus"]
         if step != "manifest":
             places += [f"output={folder}/{step}"]
@@ -89,6 +90,17 @@ def test_degrade_records_its_data(run, folder, recordings):
         run(folder, "degrade", *overrides, "data.recipe.snr=[0,20]")
 
 
+def test_rooms_are_impulse_responses_of_a_corpus(run, folder, recordings):
+    pytest.importorskip("pyroomacoustics", reason="needs the extra rooms")
+    run(folder, "rooms", "prepare.items=2", "prepare.rt60=[0.2,0.3]")
+    rooms = folder / "rooms"
+    assert matplotlib.image.imread(rooms / "rooms.png").shape[:2] == (450, 1350)
+    mini = recordings / "dns_mini"
+    places = [f"data.speech={mini}/extra_clean", f"data.noise={mini}/noise", f"data.rir={rooms}"]
+    run(folder, "degrade", "data=dns", "data.held_out_by=file", *places, "data.recipe.reverb=1", "prepare.items=2")
+    assert set(pd.read_csv(folder / "degrade" / "table.csv")["rir"]) <= {str(path) for path in rooms.glob("*.wav")}
+
+
 def test_max_files_tries_it_out(run, folder):
     (folder / "corpus" / "garbage.wav").unlink()
     run(folder, "resample", "max_files=1")
@@ -108,8 +120,17 @@ def test_a_share_tells_that_it_is_one(run, folder, caplog):
 @pytest.mark.parametrize(
     ("step", "override", "message"),
     [
-        ("manifest", "input=null", "needs input=… (other steps are prepare=resample|segment|filter|pack|degrade)"),
+        (
+            "manifest",
+            "input=null",
+            "needs input=… (other steps are prepare=resample|segment|filter|pack|degrade|rooms)",
+        ),
         ("pack", "output=null", "needs output=…"),
+        ("rooms", "output=null", "needs output=…"),
+        ("rooms", "input=corpus", "input=corpus: prepare=rooms reads no folder"),
+        ("rooms", "prepare.rt60=0.5", "prepare.rt60=0.5: must be a list of 2 numbers"),
+        ("rooms", "prepare.distance=[3,1]", "prepare.distance=[3,1]: give [lowest,highest], above 0"),
+        ("degrade", "input=corpus", "input=corpus: prepare=degrade reads no folder"),
         ("resample", "input=nowhere", "input=nowhere: no such file or folder"),
         ("resample", "prepare.sample_rate=fast", "prepare.sample_rate=fast: must be a whole number"),
         ("resample", "prepare.format=mp3", "prepare.format=mp3 is not one of flac, wav, float"),

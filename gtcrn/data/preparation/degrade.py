@@ -3,38 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
 
 from gtcrn.data import audio
 from gtcrn.data.preparation.files import audio_format, manifest_row, write_manifest
-from gtcrn.data.preparation.jobs import Product, WorkItem
+from gtcrn.data.preparation.jobs import NumberedItems, Product, WorkItem
 from gtcrn.data.preparation.output import OutputFolder
 from gtcrn.data.speech import SPLITS, SpeechData
 from gtcrn.errors import UserError
 
 TABLE = "table.csv"
-
-
-class DatasetItems:
-    """The first items of a dataset, epoch after epoch, as work items (see `jobs.WorkItems`)."""
-
-    def __init__(self, numbers: range):
-        self.numbers = numbers
-
-    def __len__(self) -> int:
-        return len(self.numbers)
-
-    def __getitem__(self, part: slice) -> DatasetItems:
-        return DatasetItems(self.numbers[part])
-
-    def __iter__(self) -> Iterator[WorkItem]:
-        return (WorkItem(name, f"item {name}", number) for number, name in zip(self.numbers, self.names()))
-
-    def names(self) -> list[str]:
-        return [f"{number:07d}" for number in self.numbers]
 
 
 class Degrade:
@@ -56,8 +36,8 @@ class Degrade:
         self.dataset, self.sample_rate = data.dataset(split), data.sample_rate
         self.items = items or len(self.dataset)
 
-    def work_items(self) -> DatasetItems:
-        return DatasetItems(range(self.items))
+    def work_items(self) -> NumberedItems:
+        return NumberedItems(range(self.items))
 
     def make(self, item: WorkItem, output: OutputFolder) -> Product:
         epoch, index = divmod(item.value, len(self.dataset))
@@ -85,7 +65,7 @@ class Degrade:
             counts={"turned down so as not to clip": int(gain < 1)},
         )
 
-    def finish(self, tables: dict[str, pa.Table], items: DatasetItems, output: OutputFolder) -> None:
+    def finish(self, tables: dict[str, pa.Table], items: NumberedItems, output: OutputFolder) -> None:
         write_manifest(tables["manifest"], output)
         output.write_csv(TABLE, tables["table"].to_pandas())
 

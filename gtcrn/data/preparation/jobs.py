@@ -65,6 +65,25 @@ class WorkItems(Protocol):
     def names(self) -> list[str]: ...
 
 
+class NumberedItems:
+    """Work items that are made of nothing but their numbers (see `WorkItems`)."""
+
+    def __init__(self, numbers: range):
+        self.numbers = numbers
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, part: slice) -> NumberedItems:
+        return NumberedItems(self.numbers[part])
+
+    def __iter__(self) -> Iterator[WorkItem]:
+        return (WorkItem(name, f"item {number}", number) for number, name in zip(self.numbers, self.names()))
+
+    def names(self) -> list[str]:
+        return [f"{number:07d}" for number in self.numbers]
+
+
 @dataclass(frozen=True)
 class Product:
     """The result of one work item.
