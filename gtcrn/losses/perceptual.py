@@ -71,6 +71,12 @@ class PESQ(_SpeechTerm):
     the weight of the end of long recordings. `mos` is what the measure makes of it.
     """
 
+    window: Tensor
+    bands: Tensor
+    bark: Tensor
+    threshold: Tensor
+    exponent: Tensor
+
     def __init__(self, weight: float, sample_rate: int = _RATE):
         super().__init__(weight, sample_rate)
         edges = torch.tensor((0.0, *_WIDTHS_HZ), dtype=torch.float64).cumsum(0)
@@ -170,6 +176,9 @@ class STOI(_SpeechTerm):
     """
 
     segment, step = 30, 4  # frames; the published measure takes every segment, of which neighbours are nearly equal
+
+    window: Tensor
+    bands: Tensor
 
     def __init__(self, weight: float, extended: bool = False, sample_rate: int = _RATE):
         super().__init__(weight, sample_rate)

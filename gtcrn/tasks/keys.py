@@ -72,6 +72,7 @@ class PathsKeys(Section):
     dns_speech: Any
     dns_noise: Any
     dns_rir: Any
+    real: Any
 
 
 class MetricsKeys(Section):
