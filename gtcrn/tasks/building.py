@@ -22,7 +22,7 @@ from gtcrn.quantization.checkpoint import holds_integers
 from gtcrn.runtime.denoiser import SUFFIXES
 from gtcrn.tasks import mendable
 from gtcrn.tasks.checking import check_object
-from gtcrn.weights import default, resolve
+from gtcrn.weights import resolve
 
 log = logging.getLogger(__name__)
 
@@ -69,18 +69,6 @@ def require(cfg: DictConfig, key: str) -> Any:
     if OmegaConf.is_missing(cfg, key):
         raise UserError(f"task={cfg.task} needs {key}=…; see gtcrn --help")
     return cfg[key]
-
-
-def require_ckpt(cfg: DictConfig) -> None:
-    """Put the weights of this package where `ckpt` is not given. Raises UserError if it has none."""
-    if OmegaConf.is_missing(cfg, "ckpt"):
-        if not (name := default()):
-            raise UserError(
-                f"task={cfg.task} needs ckpt=…: weights by name, e.g. ckpt=gtcrn-dns3 (task=weights lists them), a "
-                "checkpoint, or an exported file"
-            )
-        cfg.ckpt = name
-        log.info("ckpt=%s, since none is named", name)
 
 
 def is_exported(cfg: DictConfig) -> bool:

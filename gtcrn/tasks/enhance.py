@@ -23,7 +23,7 @@ from gtcrn.errors import Interrupted, UserError, counted, printable
 from gtcrn.models.enhancer import Enhancer
 from gtcrn.runtime.denoiser import Denoiser
 from gtcrn.runtime.eager import EnhancerStep
-from gtcrn.tasks.building import configure_torch, is_exported, load_float, placed, require, require_ckpt
+from gtcrn.tasks.building import configure_torch, is_exported, load_float, placed, require
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,6 @@ Process = Callable[[np.ndarray], np.ndarray]  # a stream, (N, C) -> (N', C), whi
 def run(cfg: DictConfig) -> None:
     configure_torch(cfg)
     source, target = Path(require(cfg, "input")), Path(require(cfg, "output"))
-    require_ckpt(cfg)
     model = open_model(cfg)
     normalise = wants_normalising(cfg, model)
     jobs, failures = find_jobs(source, target)

@@ -19,7 +19,7 @@ from gtcrn.quantization.checkpoint import holds_integers, trained_network
 from gtcrn.quantization.network import Network
 from gtcrn.reports.runs import choices_of
 from gtcrn.runtime.facts import BANDS
-from gtcrn.tasks.building import configure_torch, load_checkpoint, require_ckpt
+from gtcrn.tasks.building import configure_torch, load_checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,6 @@ NEARER = {True: "quantize=mixed or int16x8, or training=qat", False: "quantize=d
 
 def run(cfg: DictConfig) -> None:
     configure_torch(cfg)
-    require_ckpt(cfg)
     checkpoint, enhancer = load_checkpoint(cfg)
     try:
         kind = formats.choose_kind(enhancer, cfg.format, cfg.quantize)

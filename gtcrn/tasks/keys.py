@@ -211,7 +211,8 @@ class DownloadKeys(Keys):
 
 
 class WeightsKeys(Keys):
-    model: Unused
+    ckpt: str | None
+    output: str | None
 
 
 class ReportKeys(Keys):
@@ -224,7 +225,7 @@ class ReportKeys(Keys):
 
 class ServeKeys(Keys):
     model: Unused
-    models: str | list[str] | None
+    models: str | list[str]
     attenuation_limit_db: Limit
     port: Annotated[int, Bound(0, most=65535)]
     browser: bool

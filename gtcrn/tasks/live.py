@@ -21,7 +21,7 @@ from gtcrn.runtime import eager
 from gtcrn.runtime.denoiser import Denoiser
 from gtcrn.runtime.framing import Stream
 from gtcrn.runtime.resampling import Resampled
-from gtcrn.tasks.building import configure_torch, is_exported, load_float, require_ckpt
+from gtcrn.tasks.building import configure_torch, is_exported, load_float
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,6 @@ def import_sounddevice() -> Any:
 
 def open_model(cfg: DictConfig) -> Callable[..., Stream]:
     """Return a function, block_length -> a new stream, of the model of `ckpt=`."""
-    require_ckpt(cfg)
     if is_exported(cfg):
         return Denoiser(cfg.ckpt, attenuation_limit_db=cfg.attenuation_limit_db).stream
     return partial(eager.open_stream, optimized(load_float(cfg)), attenuation_limit_db=cfg.attenuation_limit_db)

@@ -25,11 +25,6 @@ log = logging.getLogger(__name__)
 
 
 def run(cfg: DictConfig) -> None:
-    if not cfg.models:
-        raise UserError(
-            "task=serve needs models=…: weights by name, e.g. models=gtcrn-dns3, or wave files of task=export "
-            "format=onnx_wave or a folder of them: 'models=[a.onnx,b.onnx]'"
-        )
     if cfg.port >= 2**16:
         raise UserError(f"port={cfg.port}: must be a whole number from 0, any free one, to 65535")
     paths = cfg.models if isinstance(cfg.models, ListConfig) else [cfg.models]

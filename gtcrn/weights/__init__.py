@@ -4,6 +4,6 @@ path = resolve("gtcrn-dns3")    # in the user's cache, fetched if this is the fi
 """
 
 from gtcrn.weights.files import held, resolve
-from gtcrn.weights.registry import Entry, default, entries, known
+from gtcrn.weights.registry import Entry, entries, known
 
-__all__ = ["Entry", "default", "entries", "held", "known", "resolve"]
+__all__ = ["Entry", "entries", "held", "known", "resolve"]

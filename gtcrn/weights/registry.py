@@ -25,7 +25,6 @@ class Entry:
     padding: str | None = None
     published: str = ""
     measured: dict[str, dict[str, float]] = field(default_factory=dict)
-    default: bool = False
 
     @property
     def packaged(self) -> Path | None:
@@ -43,8 +42,3 @@ def entries() -> dict[str, Entry]:
 def known(sha256: str) -> Entry | None:
     """Return the weights whose file has this SHA-256, None if it is of none."""
     return next((entry for entry in entries().values() if entry.sha256 == sha256), None)
-
-
-def default() -> str | None:
-    """Return the name of the weights that stand where none are named, None if the registry has none such."""
-    return next((entry.name for entry in entries().values() if entry.default), None)

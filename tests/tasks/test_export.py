@@ -275,7 +275,6 @@ def test_the_process_of_the_proof_ends_the_export(folder, tmp_path, monkeypatch,
         ("ckpt=ahead.ckpt format=onnx", "ckpt=ahead.ckpt: this model cannot stream: layer 'core.encoder.2.ds' looks 1"),
         ("ckpt=dtln.ckpt format=tensorrt", "format=tensorrt: must be one of onnx, onnx_wave, sherpa_onnx,"),
         ("ckpt=noise.wav", "checkpoint noise.wav: a WAV file"),
-        ("format=onnx", "task=export needs ckpt=…"),
         ("ckpt=dtln.ckpt format=onnx_wave audio=silence.wav", "audio=silence.wav: silent"),
         ("ckpt=dtln.ckpt format=onnx_wave audio=noise.wav output=file", "output=file: can't be written to"),
         (

@@ -351,7 +351,6 @@ def test_devices_are_listed(monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("card", "overrides", "complaint"),
     [
-        (Card(), [], "task=live needs ckpt="),
         (Card(), ["ckpt=nowhere.onnx"], "nowhere.onnx: no such file"),
         (
             Card(),

@@ -42,7 +42,7 @@ def test_from_the_command_to_ctrl_c(tmp_path, model):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ((), "task=serve needs models=…"),
+        (("models=null",), "models=null: must be"),
         (("models=[nowhere.onnx]",), "nowhere.onnx: no such file"),
         (("models=same.onnx", "port=http"), "port=http: must be a whole number"),
     ],

@@ -9,6 +9,7 @@ import soundfile
 import torch
 from fixtures.weights import stated
 
+import gtcrn
 from gtcrn.errors import UserError
 from gtcrn.models import light_v3
 from gtcrn.models.pretrained import CORE_PREFIX, RECORD
@@ -19,9 +20,9 @@ from gtcrn.weights import entries
 
 @pytest.fixture
 def packaged(tmp_path, references, register):
-    """Put an exported file into the package, as the weights that stand where none are named."""
+    """Put an exported file into the package, under a name."""
     content = (references / "gtcrn/gtcrn_simple.onnx").read_bytes()
-    register(ours={"file": "ours.onnx", "default": True, **stated(content)})
+    register(ours={"file": "ours.onnx", **stated(content)})
     (tmp_path / "package" / "ours.onnx").write_bytes(content)
     soundfile.write(tmp_path / "in.wav", np.random.default_rng(0).normal(0, 0.1, 4000), 16000)
 
@@ -47,12 +48,9 @@ def test_the_table_tells_all_that_is_known(capsys, perform, references, monkeypa
     assert "measured   PESQ-wb 2.15, STOI 0.877, ESTOI 0.726, SI-SNR dB 12.93 on six pairs of p287" in shown
 
 
-def test_the_weights_of_the_package_stand_where_none_are_named(tmp_path, perform, packaged):
-    files = [f"input={tmp_path}/in.wav", f"output={tmp_path}/out.wav"]
-    perform("task=enhance", *files)
-    enhanced, _ = soundfile.read(tmp_path / "out.wav")
-    perform("task=enhance", "ckpt=ours", *files)
-    np.testing.assert_array_equal(soundfile.read(tmp_path / "out.wav")[0], enhanced)
+def test_a_name_stands_for_a_file_of_the_package(tmp_path, perform, packaged):
+    perform("task=enhance", "ckpt=ours", f"input={tmp_path}/in.wav", f"output={tmp_path}/out.wav")
+    assert soundfile.info(tmp_path / "out.wav").frames == 4000
     assert Denoiser("ours").hop_length == 256
 
 
@@ -65,10 +63,34 @@ def test_none_is_never_a_name(tmp_path, perform, packaged, task):
         perform(f"task={task}", "ckpt=", *files)
 
 
-def test_a_line_tells_what_to_name_as_long_as_the_package_has_no_weights(perform):
-    told = r"^task=export needs ckpt=…: weights by name, e.g. ckpt=gtcrn-dns3 \(task=weights lists them\), "
-    with pytest.raises(UserError, match=told):
-        perform("task=export")
+def test_weights_alone_are_what_a_run_has_learnt(tmp_path, perform):
+    """They load as the run's checkpoint does, and nothing else of the run is in the file."""
+    model = light_v3.build(width_mult=0.5)
+    state = {CORE_PREFIX + key: value for key, value in model.core.state_dict().items()}
+    record = {"model": {"build": "gtcrn.models.light_v3.build", "knobs": {"width_mult": 0.5}}, "input_level": -25.0}
+    run = {RECORD: record, "state_dict": state | {"discriminator.weight": torch.ones(3)}, "optimizer_states": [1]}
+    torch.save(run | {"callbacks": {"dirpath": "/home/somebody"}}, tmp_path / "last.ckpt")
+    perform("task=weights", f"ckpt={tmp_path}/last.ckpt", f"output={tmp_path}/mine.ckpt")
+    alone = torch.load(tmp_path / "mine.ckpt", weights_only=True)
+    assert alone.keys() == {RECORD, "state_dict"} and alone["state_dict"].keys() == state.keys()
+    loaded = gtcrn.load(tmp_path / "mine.ckpt")
+    assert loaded.input_level == -25
+    torch.testing.assert_close(loaded.core.state_dict(), model.core.state_dict(), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("output=a.ckpt",), "task=weights needs ckpt= and output=, .* or neither"),
+        (("ckpt=gtcrn-dns3",), "task=weights needs ckpt= and output=, .* or neither"),
+        (("ckpt=gtcrn-dns3", "output=a.ckpt"), "ckpt=gtcrn-dns3: holds weights as GTCRN's authors publish them"),
+        (("ckpt=light-v3-real", "output=a"), "output=a: a checkpoint's name ends in .ckpt"),
+    ],
+)
+def test_weights_alone_are_refused_in_a_line(perform, references, monkeypatch, overrides, message):
+    monkeypatch.setenv("GTCRN_WEIGHTS", str(references))
+    with pytest.raises(UserError, match=f"^{message}"):
+        perform("task=weights", *overrides)
 
 
 def test_weights_for_pytorch_are_exported_where_a_file_is_served(tmp_path, command, register, monkeypatch):

@@ -2,13 +2,16 @@
 
 import hashlib
 import re
+from pathlib import Path
 from urllib.parse import urljoin
 
 import pytest
+import yaml
 
 from gtcrn.models.pretrained import open_checkpoint
-from gtcrn.weights import default, entries, known
+from gtcrn.weights import entries, held, known
 
+CONF = Path(__file__).parents[2] / "conf"
 FILES = {
     "gtcrn-dns3": "gtcrn/dns3_epoch87.tar",
     "gtcrn-dns3-epoch96": "gtcrn/dns3_epoch96.tar",
@@ -72,8 +75,9 @@ def test_the_system_is_the_one_in_the_file(references, name):
     assert open_checkpoint(references / FILES[name]).system == entries()[name].system
 
 
-def test_weights_for_where_none_are_named(register):
-    register(a={}, b={})
-    assert default() is None
-    register(a={}, b={"file": "b.ckpt", "default": True})
-    assert default() == "b"
+@pytest.mark.parametrize(
+    ("task", "key"), [("enhance", "ckpt"), ("export", "ckpt"), ("live", "ckpt"), ("serve", "models")]
+)
+def test_weights_that_stand_where_none_are_named_are_in_the_package(task, key):
+    name = yaml.safe_load((CONF / "task" / f"{task}.yaml").read_text())[key]
+    assert held(entries()[name]) == entries()[name].packaged
