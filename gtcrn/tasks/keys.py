@@ -219,6 +219,7 @@ class ReportKeys(Keys):
     model: Unused
     runs: str | list[str] | None
     metric: str | None
+    reference: str | None
     output: str | None
     page: bool
 
