@@ -7,6 +7,7 @@ from concurrent.futures import BrokenExecutor
 
 import numpy as np
 import pytest
+import soundfile
 
 from gtcrn.data import audio
 from gtcrn.data.demo.corpus import Demo
@@ -32,13 +33,19 @@ def table(corpus):
         return list(csv.DictReader(file))
 
 
-def test_the_same_bytes_again(corpus, tmp_path):
+def test_the_same_corpus_again(corpus, tmp_path):
+    """To one step of 16 bits, since espeak-ng rounds a sample otherwise once in many runs, even in a new process."""
     other = Demo(SIZES, 0, 16000, tmp_path)
     other.pairs("test")
     files = sorted(path.relative_to(corpus.folder) for path in corpus.folder.rglob("*.*"))
     assert len(files) == 2 * sum(SIZES.values()) + 1
     for file in files:
-        assert (other.folder / file).read_bytes() == (corpus.folder / file).read_bytes(), file
+        made, again = (folder / file for folder in (corpus.folder, other.folder))
+        if file.suffix == ".wav":
+            made, again = (soundfile.read(path, dtype="int16")[0].astype(int) for path in (made, again))
+            np.testing.assert_allclose(again, made, rtol=0, atol=1, err_msg=str(file))
+        else:
+            assert again.read_bytes() == made.read_bytes(), file
 
 
 def test_another_seed_another_corpus(corpus, tmp_path):
