@@ -63,6 +63,7 @@ SCHEDULES = {
     "experiment=micro_dns3": (7, "Adam", 1e-3, (0.9, 0.999), 0, 25000, 1e-6),
     "experiment=ulunas_vctk_demand": (90, "Adam", 1e-3, (0.9, 0.999), 0, 25000, 1e-6),
     "experiment=light_v3_vctk_demand": (100, "AdamW", 1e-3, (0.9, 0.999), 0.01, 2500, 1e-5),
+    "experiment=light_v3_real": (12000, "AdamW", 2e-3, (0.9, 0.999), 0.01, 200, 1e-5),
     "experiment=timbre_48k": (60, "AdamW", 1e-4, (0.8, 0.99), 0.01, 2500, 1e-6),
 }
 
@@ -91,6 +92,7 @@ def test_schedules_are_those_that_results_were_found_with(command, overrides):
 WEIGHTS = {
     "fastenhancer": {"magnitude": 0.3, "complex": 0.1, "consistency": 0.15, "l1": 0.2},
     "hybrid": {"complex": 30, "magnitude": 70, "sisdr": 0.1},
+    "hybrid_perceptual": {"complex": 30, "magnitude": 70, "sisdr": 0.1, "pesq": 1, "stoi": 5},
     "mag": {"magnitude": 70},
     "multires_stft": {"stft": 1},
     "output_snr": {"output_snr": 1},
