@@ -31,7 +31,10 @@ def write_device_files(tflite: Path, folder: Path) -> list[Path]:
     integers, of another make or has what a device lacks, and if the folder holds other things or can't be written to.
     """
     network = read_model_file(tflite)
-    facts = values(network, arena_size(network.content))
+    try:
+        facts = values(network, arena_size(network.content))
+    except UserError as error:
+        raise UserError(f"{tflite}: {error}") from error
     written = {
         path.name: Template(path.read_text(encoding="utf-8")).substitute(facts).encode() for path in TEMPLATES.iterdir()
     }

@@ -2,38 +2,20 @@
 
 from __future__ import annotations
 
-from math import prod
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from gtcrn.errors import UserError
+from gtcrn.export.device.float_part import erb_bank
+from gtcrn.export.device.quantized import QuantizedTensor
 from gtcrn.runtime.facts import Signal, read_number
 from gtcrn.runtime.integer_step import erb_matrices
 from gtcrn.runtime.integrity import Parts, read_parts
 
 PARTS = 6  # codes of a band: |S|, re, im, and what rounding left of them
 _HOW = "export it with task=export format=litert quantize=int8"
-
-
-class QuantizedTensor(NamedTuple):
-    """A tensor whose numbers are scale · (code - zero). bits: of a code, 8 or 16; of 16, zero is 0."""
-
-    name: str
-    shape: tuple[int, ...]
-    bits: int
-    scale: float
-    zero: int
-
-    @property
-    def size(self) -> int:
-        """Number of codes."""
-        return prod(self.shape)
-
-    @property
-    def bytes(self) -> int:
-        return self.bits // 8 * self.size
 
 
 class ModelFile(NamedTuple):
@@ -82,7 +64,10 @@ def read_model_file(path: Path) -> ModelFile:
         [_tensor(graph.tensors[i], bits[graph.tensors[i].type]) for i in side] for side in (graph.inputs, graph.outputs)
     )
     operators = sorted(schema.KINDS[code.builtinCode] for code in model.operatorCodes)
-    erb = _erb(*matrices, signal.n_fft // 2 + 1, path)
+    try:
+        erb = erb_bank(*matrices, signal.n_fft // 2 + 1)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
     facts = path.name, parts.content, parts.metadata, signal, residual_gain
     network = ModelFile(*facts, first, mask, states, operators, erb)
     _check(network, next_states, path)
@@ -119,22 +104,8 @@ def _tensor(tensor, bits: int) -> QuantizedTensor:
     return QuantizedTensor(tensor.name.decode(), tuple(tensor.shape.tolist()), bits, scale, zero)
 
 
-def _erb(analysis: np.ndarray, synthesis: np.ndarray, bins: int, path: Path) -> np.ndarray:
-    """Return (bands, bins) from the matrices of the bins above those that are bands of their own."""
-    bands, high = analysis.shape
-    if high >= bins or not np.allclose(analysis, synthesis.T, rtol=0, atol=1e-6):
-        raise UserError(f"{path}: its way from bands to bins is not that from bins to bands, as the C code has it")
-    low = bins - high
-    erb = np.zeros((low + bands, bins), np.float32)
-    erb[:low, :low] = np.eye(low)
-    erb[low:, low:] = analysis
-    return erb
-
-
 def _check(network: ModelFile, next_states: list[QuantizedTensor], path: Path) -> None:
-    n_fft, hop, bands = network.signal.n_fft, network.signal.hop_length, len(network.erb)
-    if n_fft & (n_fft - 1) or not 0 < hop < n_fft or n_fft % hop:
-        raise UserError(f"{path}: n_fft={n_fft}, hop_length={hop}: the C code needs a power of 2 and a divisor of it")
+    bands = len(network.erb)
     if network.input.shape != (1, 1, bands, PARTS) or network.mask.shape != (1, 1, bands, 2):
         shapes = f"{list(network.input.shape)} to {list(network.mask.shape)}"
         raise UserError(f"{path}: maps {shapes}; the C code needs [1, 1, {bands}, {PARTS}] to [1, 1, {bands}, 2]")

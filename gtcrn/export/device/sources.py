@@ -5,10 +5,8 @@ from __future__ import annotations
 from math import ceil
 from textwrap import wrap
 
-import numpy as np
-
-from gtcrn.dsp.window import analysis_window
 from gtcrn.errors import UserError
+from gtcrn.export.device.float_part import decimal, float_part, rows
 from gtcrn.export.device.model_file import ModelFile
 
 # of tflite::MicroMutableOpResolver, by the schema's name
@@ -44,47 +42,29 @@ def values(network: ModelFile, arena: int | None) -> dict[str, object]:
     Raises UserError for an operator that TensorFlow Lite Micro is not known to have, and for an ERB matrix with bins
     in bands that are no neighbours.
     """
-    bands, bins = network.erb.shape
-    sine = analysis_window("hann_sqrt", network.signal.n_fft)[: network.signal.n_fft // 2 + 1]
+    codes = network.residual_gain, network.input, network.mask
     return {
         **_facts(network),
         **_sizes(network),
-        "bands": bands,
-        "bins": bins,
+        **float_part(network.signal, *codes, network.erb, linkage=""),
         "arena": arena or 3 * len(network.content),
         "arena_meaning": _MEASURED if arena else _GUESSED,
         "arena_comment": "\n * ".join(wrap(_MEASURED if arena else _GUESSED, 110)),
         "tensors": "\n".join(_described(network)),
-        "state_rows": ",\n".join(f'    {{"{s.name}", {s.bytes}, {_float(s.scale)}, {s.zero}}}' for s in network.states),
-        "bin_rows": ",\n".join(_bins(network.erb)),
-        "sine_rows": _rows([_float(value) for value in sine], 8),
-        "model_rows": _rows([str(byte) for byte in network.content], 30),
+        "state_rows": ",\n".join(
+            f'    {{"{s.name}", {s.bytes}, {decimal(s.scale)}, {s.zero}}}' for s in network.states
+        ),
+        "model_rows": rows([str(byte) for byte in network.content], 30),
         "operator_count": len(network.operators),
         "operator_rows": "\n".join(_registered(network)),
     }
 
 
 def _facts(network: ModelFile) -> dict[str, object]:
-    """Return what the metadata state, as a comment in C may hold it, and the facts of the tensors."""
+    """Return what the metadata state, as a comment in C may hold it."""
     unknown = dict.fromkeys(("system", "origin", "licence", "revision"), "not stated")
     stated = {key: str(value).replace("*/", "* /") for key, value in network.metadata.items()}
-    limits = np.iinfo(f"int{network.input.bits}")
-    return (
-        unknown
-        | stated
-        | {
-            "name": network.name,
-            "input_bits": network.input.bits,
-            "input_min": limits.min,
-            "input_max": limits.max,
-            "mask_bits": network.mask.bits,
-            "latency": network.latency,
-            "input_scale": _float(network.input.scale),
-            "input_zero": network.input.zero,
-            "mask_scale": _float(network.mask.scale),
-            "mask_zero": network.mask.zero,
-        }
-    )
+    return unknown | stated | {"name": network.name}
 
 
 def _sizes(network: ModelFile) -> dict[str, int]:
@@ -93,8 +73,6 @@ def _sizes(network: ModelFile) -> dict[str, int]:
     floats = 2 * network.latency + 2 * bins + 3 * bands
     tables = 4 * (network.signal.n_fft // 2 + 1) + 12 * bins + sum(16 + len(s.name) + 1 for s in network.states)
     return {
-        "input_size": network.input.size,
-        "mask_size": network.mask.size,
         "states": len(network.states),
         "states_bytes": sum(state.bytes for state in network.states),
         "host_bytes": 4 * (floats + ceil((network.input.bytes + network.mask.bytes) / 4)),
@@ -113,29 +91,8 @@ def _described(network: ModelFile) -> list[str]:
     ]
 
 
-def _bins(erb: np.ndarray) -> list[str]:
-    """Return a line for every bin: its two weights and the band of the first."""
-    bands, bins = erb.shape
-    first = np.minimum(np.argmax(erb != 0, axis=0), bands - 2)
-    pairs = erb[first, range(bins)], erb[first + 1, range(bins)]
-    if np.count_nonzero(pairs) != np.count_nonzero(erb):
-        raise UserError("ERB bands of which more than two neighbours share a bin have no form in the C code")
-    return [f"    {{{_float(weight)}, {_float(following)}, {band}}}" for weight, following, band in zip(*pairs, first)]
-
-
 def _registered(network: ModelFile) -> list[str]:
     strange = [name for name in network.operators if name not in REGISTER]
     if strange:
-        raise UserError(f"{network.name}: holds {', '.join(strange)}, which TensorFlow Lite Micro is not known to have")
+        raise UserError(f"holds {', '.join(strange)}, which TensorFlow Lite Micro is not known to have")
     return [f"  TF_LITE_ENSURE_STATUS(resolver.{REGISTER[name]}());" for name in network.operators]
-
-
-def _float(value: float) -> str:
-    """Return the shortest decimal that is this number in 32 bits, as C writes it."""
-    digits = str(np.float32(value))
-    return digits + ("" if "." in digits or "e" in digits else ".0") + "f"
-
-
-def _rows(words: list[str], width: int) -> str:
-    lines = (words[begin : begin + width] for begin in range(0, len(words), width))
-    return ",\n".join("    " + ", ".join(line) for line in lines)

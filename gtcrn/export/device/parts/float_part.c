@@ -1,8 +1,3 @@
-#include "gtcrn_host.h"
-
-#include <math.h>
-#include <string.h>
-
 #define N GTCRN_N_FFT
 #define HALF (GTCRN_N_FFT / 2)
 
@@ -127,13 +122,13 @@ static void quantize(const float *bands, gtcrn_input_code *input)
         }
 }
 
-void gtcrn_reset(gtcrn_host *host)
+${linkage}void gtcrn_reset(gtcrn_host *host)
 {
     memset(host->past, 0, sizeof host->past);
     memset(host->overlap, 0, sizeof host->overlap);
 }
 
-void gtcrn_analyse(gtcrn_host *host, const float *samples)
+${linkage}void gtcrn_analyse(gtcrn_host *host, const float *samples)
 {
     float *frame = host->spectrum;
     memcpy(frame, host->past, sizeof host->past);
@@ -146,7 +141,7 @@ void gtcrn_analyse(gtcrn_host *host, const float *samples)
     quantize(host->bands, host->input);
 }
 
-void gtcrn_apply_mask(gtcrn_host *host)
+${linkage}void gtcrn_apply_mask(gtcrn_host *host)
 {
     for (int bin = 0; bin < GTCRN_BINS; bin++) {
         const gtcrn_mask_code *band = host->mask + 2 * gtcrn_erb[bin].band;
@@ -160,7 +155,7 @@ void gtcrn_apply_mask(gtcrn_host *host)
     }
 }
 
-void gtcrn_synthesise(gtcrn_host *host, float *enhanced)
+${linkage}void gtcrn_synthesise(gtcrn_host *host, float *enhanced)
 {
     /* of the inverse FFT, and of the squared windows, whose overlapping sum is N / (2 hop) */
     const float gain = (2.0f / N) * (2.0f * GTCRN_HOP / N);
@@ -172,14 +167,4 @@ void gtcrn_synthesise(gtcrn_host *host, float *enhanced)
         frame[n] += host->overlap[n];
     memcpy(enhanced, frame, GTCRN_HOP * sizeof *enhanced);
     memcpy(host->overlap, frame + GTCRN_HOP, sizeof host->overlap);
-}
-
-int gtcrn_process(gtcrn_host *host, gtcrn_network network, void *context, const float *samples, float *enhanced)
-{
-    gtcrn_analyse(host, samples);
-    const int failure = network ? network(context, host->input, host->mask) : 0;
-    if (network && !failure)
-        gtcrn_apply_mask(host);
-    gtcrn_synthesise(host, enhanced);
-    return failure;
 }
