@@ -37,7 +37,7 @@ $scores
 
 ## Inputs and outputs
 
-$types, fixed shapes. The states are $zeros at first; the next states that a call gives are the states of the next call.
+$types, fixed shapes.$states
 
 | input | output | shape | |
 |---|---|---|---|
@@ -58,6 +58,9 @@ WIDTHS = {
 
 CODES = {"int8": "int8", "int16x8": "int16", "mixed": "int8 or int16, as each tensor of the file says"}
 
+WHOLE = ("sherpa_onnx", "c")  # formats whose Python program has the frames around a step
+
+_STATES = " The states are {} at first; the next states that a call gives are the states of the next call."
 _MEANING = {
     "spectrum": "One frame: the real and imaginary parts of the FFT of the newest $n_fft samples under $window. "
     "The enhanced frame goes through the inverse FFT and the same window, divided by the sum of the squares of all "
@@ -94,7 +97,7 @@ def text(
     proved it, with its version. size: bytes. audio: what it was proved with. scores: as `scores_of` gives them.
     """
     signal = facts.signal
-    values = _values(file, facts)
+    values, words = _values(file, facts), _integers(facts)
     return _CARD.substitute(
         values,
         **{key: getattr(facts, key) for key in ("system", "origin", "licence", "revision")},
@@ -109,10 +112,11 @@ def text(
         runtime=runtime,
         machine=machine(),
         scores=scores if facts.integers is None else f"Of the float model, not of these integers: {scores}",
+        states=_STATES.format(words["zeros"]) if facts.states else "",
         tensors=_tensors(facts, values),
         meaning=Template(_MEANING[signal.kind]).substitute(values),
         calls=_calls(format, runner, signal.kind, values),
-        **_integers(facts),
+        **words,
     )
 
 
@@ -154,6 +158,7 @@ def _values(file: str, facts: ModelFacts) -> dict[str, object]:
     dims = (1, hop) if signal.kind == WAVE else (1, n_fft // 2 + 1, 1, 2)
     return {
         "file": file,
+        "function": file.removesuffix("_c"),  # as the functions of a C file are called
         "rate": signal.sample_rate,
         "n_fft": n_fft,
         "hop": hop,
@@ -203,7 +208,7 @@ def _calls(format: str, runner: str, kind: str, values: dict[str, object]) -> st
     values = values | {"module": module, "runner": name}
     parts = []
     for language, program in CALLS.get("integers" if kind == BANDS else format, {"Python": REGISTERED_PYTHON}).items():
-        if language == "Python" and format in CALLS and format != "sherpa_onnx":
+        if language == "Python" and format in CALLS and format not in WHOLE:
             program += FRAMING[WAVE if kind == WAVE else SPECTRUM]
         parts.append(
             f"\n### {language}\n\n```{language.lower()}\n{Template(program).substitute(values).strip()}\n```\n"

@@ -21,13 +21,13 @@ import torch
 
 from gtcrn.errors import UserError
 from gtcrn.export import card, proof
-from gtcrn.export.check import check
-from gtcrn.export.formats import FORMATS, file_name, load_quantizer, load_writer
+from gtcrn.export.formats import FORMATS, file_name, load_network_writer, load_quantizer, load_writer
 from gtcrn.export.metadata import Weights, describe
 from gtcrn.export.optimize import optimized
 from gtcrn.models.enhancer import Enhancer
 from gtcrn.quantization.calibration import network_input
 from gtcrn.quantization.network import Network
+from gtcrn.runtime.c_code import compiler, compiler_name
 from gtcrn.runtime.facts import Integers, ModelFacts
 from gtcrn.workers import begin
 
@@ -97,7 +97,7 @@ class Export:
                 facts, proved = write(path)
                 log.info("3/3 describing it …")
                 size = _size(path)
-                runtime = f"{chosen.package} {version(chosen.package)}"
+                runtime = f"{chosen.package} {version(chosen.package)}" if chosen.package else compiler_name()
                 words = card.text(
                     file, self.format, chosen.runner, facts, proved, size, runtime, self.recording.name, self.scores
                 )
@@ -147,27 +147,26 @@ class Export:
         """Compare every operator with the simulation, too, and state in the file how near they are."""
         network, enhancer = self.integers, self.enhancer
         try:
-            from gtcrn.export.writers import flatbuffer
+            writer = load_network_writer(self.format)
         except ImportError as error:
             raise UserError(f"{path.name}: writing it needs {error.name}: pip install -e '.[device]'") from error
         log.info("1/3 writing %s …", path.name)
-        graph = flatbuffer.IntegerGraph(network, enhancer.core)
+        graph = writer.IntegerGraph(network, enhancer.core)
         facts = describe(graph, enhancer, self.weights)
-        flatbuffer.write(graph, path, facts.metadata())
+        writer.write(graph, path, facts.metadata())
         proved = self._prove(path, exact=False)
         try:
-            agreement = check(network, graph.written, network_input(enhancer, self.recording.wave))
+            agreement = graph.check(path, network_input(enhancer, self.recording.wave))
         except UserError as error:
             raise UserError(f"quantize={network.name}: nothing was written, since {error}") from error
-        share = load_quantizer(self.format).work(path).share
-        integers = replace(facts.integers, share=share, snr=proved.snr, check=str(agreement))
+        integers = replace(facts.integers, share=graph.share(path), snr=proved.snr, check=str(agreement))
         facts = replace(facts, integers=integers)
-        flatbuffer.write(graph, path, facts.metadata())
+        writer.write(graph, path, facts.metadata())
         return facts, proved
 
     def _prove(self, path: Path, exact: bool = True) -> proof.Proof:
         """Prove the file in a process of its own: a runtime in C++ may end the process at a bad file."""
-        package = FORMATS[self.format].package
+        package = FORMATS[self.format].package or compiler()[0]
         log.info("2/3 running it in %s over %s …", package, self.recording.name)
         hops = proof.whole_hops(self.recording.wave, self.enhancer.hop_length)
         try:

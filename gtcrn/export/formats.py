@@ -22,10 +22,11 @@ DYNAMIC = "dynamic"  # of `quantize`: activations have the ranges of each frame,
 class ExportFormat(NamedTuple):
     """A format, and the modules that write and run its files, by names that are imported when they are needed.
 
-    writer: the module whose `write(graph, path, metadata)` makes the file. runner: "module:class" of the
-    `gtcrn.runtime.framing.Runner` that opens it. package: the runtime, as pip calls it. suffix: after the model's name.
-    kinds: of graph; the first that the model has is taken. recurrence: see `gtcrn.export.optimize`. quantizer: the
-    module that makes integers of its files, as one of `quantize`; "" for floats alone.
+    writer: the module whose `write(graph, path, metadata)` makes the file; "" of a format without floats. runner:
+    "module:class" of the `gtcrn.runtime.framing.Runner` that opens it. package: the runtime, as pip calls it; "" for
+    the C compiler. suffix: after the model's name. kinds: of graph; the first that the model has is taken. recurrence:
+    see `gtcrn.export.optimize`. quantizer: the module that makes integers of its files, as one of `quantize`. networks:
+    the module whose `IntegerGraph` and `write` make a file of a network in integers alone, see `gtcrn.quantization`.
     """
 
     writer: str
@@ -37,6 +38,7 @@ class ExportFormat(NamedTuple):
     graph: type[Graph] = Graph
     quantizer: str = ""
     quantize: tuple[str, ...] = ()
+    networks: str = ""
 
 
 _WRITERS, _DENOISER = "gtcrn.export.writers", "gtcrn.runtime.denoiser:Denoiser"
@@ -60,9 +62,19 @@ FORMATS = {
         recurrence="unrolled",
         quantizer="gtcrn.export.quantizers.litert",
         quantize=(*BITS, DYNAMIC),
+        networks=f"{_WRITERS}.flatbuffer",
     ),
     "ncnn": ExportFormat(f"{_WRITERS}.ncnn", "gtcrn.runtime.ncnn:NcnnDenoiser", "ncnn", "_ncnn"),
     "pt2": ExportFormat(f"{_WRITERS}.pt2", "gtcrn.runtime.pt2:Pt2Denoiser", "torch", ".pt2"),
+    "c": ExportFormat(
+        "",
+        "gtcrn.runtime.c_code:CDenoiser",
+        "",
+        "_c",
+        kinds=(),
+        quantize=("int8",),
+        networks="gtcrn.export.c.writer",
+    ),
 }
 
 
@@ -87,9 +99,11 @@ def choose_kind(enhancer: Enhancer, name: str, quantize: str | None = None) -> s
     chosen = FORMATS[name]
     if quantize is not None:
         _require_quantize(name, quantize)
-        if name == "litert" and quantize in BITS and has_integer_form(enhancer.core):
+        if chosen.networks and quantize in BITS and (has_integer_form(enhancer.core) or not chosen.kinds):
             require_integer_form(enhancer.core)
             return BANDS
+    if not chosen.kinds:
+        raise UserError(f"format={name}: is of integers alone; add quantize={chosen.quantize[0]}")
     fitting = [kind for kind in chosen.kinds if kind in kinds(enhancer)]
     if not fitting:
         raise UserError(
@@ -131,6 +145,11 @@ def file_name(stem: str, name: str, quantize: str | None) -> str:
 def load_writer(name: str) -> ModuleType:
     """Return the module that writes files of a format."""
     return importlib.import_module(FORMATS[name].writer)
+
+
+def load_network_writer(name: str) -> ModuleType:
+    """Return the module that writes networks in integers alone in a format."""
+    return importlib.import_module(FORMATS[name].networks)
 
 
 def load_quantizer(name: str) -> ModuleType:

@@ -259,6 +259,23 @@ def step(x):
     return y.numpy()
 """
 
+C_CODE = """
+#include "$function.h"  // compiled beside $function.c, and linked with the mathematical library
+
+static ${function}_state state;  // one for every stream
+static float samples[$hop];
+
+void enhance(void)
+{
+    ${function}_init(&state);
+    for (;;) {
+        /* samples = $hop from the microphone, in [-1, 1] */
+        ${function}_process(&state, samples, samples);
+        /* to the loudspeaker, $latency later than they came in */
+    }
+}
+"""
+
 # of a format that `gtcrn.export.formats.register` added
 REGISTERED_PYTHON = """
 from $module import $runner
@@ -276,4 +293,5 @@ CALLS = {
     "integers": {"Python": INTEGERS_PYTHON},
     "ncnn": {"Python": NCNN_PYTHON, "C++": NCNN_CPP},
     "pt2": {"Python": PT2_PYTHON},
+    "c": {"C": C_CODE, "Python": REGISTERED_PYTHON},
 }

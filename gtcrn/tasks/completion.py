@@ -16,7 +16,7 @@ from gtcrn.weights import entries
 
 # of keys that may take other words too, and whose own lists would have to import torch
 WORDS = {
-    "format": ("onnx", "onnx_wave", "sherpa_onnx", "litert", "ncnn", "pt2"),
+    "format": ("onnx", "onnx_wave", "sherpa_onnx", "litert", "ncnn", "pt2", "c"),
     "quantize": ("int8", "int16x8", "mixed", "dynamic"),
 }
 

@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 
 from gtcrn.errors import Interrupted, UserError
 from gtcrn.export import card, formats, proof
+from gtcrn.export.c.writer import require_identifier
 from gtcrn.export.device.folder import write_device_files
 from gtcrn.export.exporting import Calibrated, Export, Exported, in_float
 from gtcrn.export.metadata import weights_of
@@ -18,6 +19,7 @@ from gtcrn.quantization import calibration
 from gtcrn.quantization.checkpoint import holds_integers, trained_network
 from gtcrn.quantization.network import Network
 from gtcrn.reports.runs import choices_of
+from gtcrn.runtime.c_code import compiler
 from gtcrn.runtime.facts import BANDS
 from gtcrn.tasks.building import configure_torch, load_checkpoint
 
@@ -25,8 +27,11 @@ log = logging.getLogger(__name__)
 
 TRAINED = "int8"  # the integers that training=qat learns
 AUDIBLE = 20.0  # dB: below this output SNR the difference to the float model is audible
-# {whether it is kind=bands: which quantizations come nearer to the float model}
-NEARER = {True: "quantize=mixed or int16x8, or training=qat", False: "quantize=dynamic, or int16x8 of format=litert"}
+# {whether it is in integers alone: which quantizations come nearer to the float model}
+NEARER = {
+    True: "quantize=mixed or int16x8 of format=litert, or training=qat",
+    False: "quantize=dynamic, or int16x8 of format=litert",
+}
 
 
 def run(cfg: DictConfig) -> None:
@@ -45,6 +50,9 @@ def run(cfg: DictConfig) -> None:
     stem = str(cfg.name or choices.get("model") or checkpoint.build.__module__.rpartition(".")[2])
     if Path(stem).name != stem:
         raise UserError(f"name={stem}: a file's name, without folders; these go into output=")
+    if cfg.format == "c":
+        require_identifier(stem)
+        compiler()  # which the proof needs
     folder, file = destination(cfg)
     try:
         wanted = integers(cfg, checkpoint, enhancer, kind)
@@ -91,7 +99,7 @@ def require_integers(cfg: DictConfig, kind: str, trained: bool) -> None:
             if cfg[key]:
                 raise UserError(f"{key}={cfg[key]}: is of integers; add quantize=, or leave it out")
         return
-    if cfg.device_files and kind != BANDS:
+    if cfg.device_files and (kind != BANDS or cfg.format != "litert"):
         raise UserError("device_files=true: is for GTCRN-Micro, format=litert quantize=int8, mixed or int16x8")
     unneeded = ""
     if learnt:
@@ -143,7 +151,7 @@ def show(exported: Exported) -> None:
             "an output SNR below %g dB is audible: calibrate with noisy speech as the device will hear it, levels and "
             "noises too; or take %s",
             AUDIBLE,
-            NEARER[signal.kind == BANDS],
+            NEARER[not integers.left],
         )
     if integers and integers.left:
         log.warning("%s; strict=true refuses that", in_float(integers.share, integers.left))

@@ -16,6 +16,7 @@ from gtcrn.export.formats import FORMATS, ExportFormat, file_name, register
         ("micro", "litert", "int8", "micro_int8.tflite"),
         ("micro_int8", "litert", None, "micro_int8_float.tflite"),  # the model that is made for eight bits, in float
         ("micro_int8", "litert", "int8", "micro_int8_int8.tflite"),
+        ("micro", "c", "int8", "micro_int8_c"),
         ("micro_int8", "onnx_wave", "dynamic", "micro_int8_dynamic_wave.onnx"),
     ],
 )
@@ -25,7 +26,7 @@ def test_names(stem, format, quantize, name):
 
 def test_no_two_exports_share_a_name():
     """Not even of models that are named after the files of another."""
-    endings = ("", *(f"_{ending}" for ending in ("int8", "dynamic", "mixed", "float", "wave", "sherpa", "ncnn")))
+    endings = ("", *(f"_{ending}" for ending in ("int8", "dynamic", "mixed", "float", "wave", "sherpa", "ncnn", "c")))
     stems = {f"micro{first}{second}" for first, second in product(endings, repeat=2)}
     wanted = [
         (stem, name, quantize)

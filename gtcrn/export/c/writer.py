@@ -7,7 +7,10 @@ from math import prod
 from pathlib import Path
 from string import Template
 
+from torch import Tensor
+
 from gtcrn.errors import UserError
+from gtcrn.export.c.check import Equality, check
 from gtcrn.export.c.program import Program
 from gtcrn.export.device.float_part import erb_bank, float_part
 from gtcrn.export.device.quantized import QuantizedTensor
@@ -34,7 +37,15 @@ class IntegerGraph:
         self.network = network
         self.written = Program(network)
         self.erb = [matrix.weight.detach().numpy() for matrix in (core.erb.erb_fc, core.erb.ierb_fc)]
-        self.integers = Integers(quantize=network.name, share=1.0)
+        self.integers = Integers(quantize=network.name)
+
+    def check(self, path: Path, bands: Tensor) -> Equality:
+        """Compare the folder's codes with the simulation, see `gtcrn.export.c.check`."""
+        return check(self.network, path, bands)
+
+    def share(self, path: Path) -> float:
+        """Return the share of the network's multiplications that are in integers: there are no others."""
+        return 1.0
 
 
 def require_identifier(name: str) -> None:

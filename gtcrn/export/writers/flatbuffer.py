@@ -16,7 +16,10 @@ from typing import NamedTuple
 import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as tflite
+from torch import Tensor
 
+from gtcrn.export.check import Agreement, check
+from gtcrn.export.quantizers.litert import work
 from gtcrn.export.writers.tflite_schema import BIASES, TYPES, packed
 from gtcrn.models.masking import ERBMaskNetwork
 from gtcrn.quantization.network import Network, key
@@ -55,6 +58,14 @@ class IntegerGraph:
             operators=self.written.operators,
             int16_macs=program.wide_share(),
         )
+
+    def check(self, path: Path, bands: Tensor) -> Agreement:
+        """Compare the file's operators with the simulation, see `gtcrn.export.check`."""
+        return check(self.network, self.written, bands)
+
+    def share(self, path: Path) -> float:
+        """Return the share of the file's multiplications that are in integers."""
+        return work(path).share
 
 
 def write(graph: IntegerGraph, path: Path, metadata: dict[str, str]) -> None:
