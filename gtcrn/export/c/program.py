@@ -176,30 +176,37 @@ class Program:
         codes = (weight / scales[:, None, None, None]).round().long()  # (O, I / groups, frames, taps)
         _, inner, frames, taps = codes.shape
         depthwise = o["groups"] > 1
-        ordered = codes.permute(2, 3, 1, 0) if depthwise else codes.permute(0, 2, 3, 1)
+        offsets = [(k * frames + t) * channels for t in range(frames) for k in range(taps)]
+        if depthwise:
+            ordered, offsets = _filled(codes.flatten(1), 3), offsets + [0] * (-len(offsets) % 3)
+            words = f"static const uint16_t offsets_{name}[] = {{{', '.join(map(str, offsets))}}};\n"
+        else:
+            ordered = _filled(codes.permute(0, 3, 2, 1).flatten(1), 4).unflatten(1, (-1, 4))[..., [0, 2, 1, 3]]
+            words = ""
         (x_scale, x_zero), (y_scale, y_zero) = map(self.scale_zero, (source, op.output))
         ratios = x_scale * scales / y_scale
         unit = _unit(ratios.max().item())
         largest = codes.abs().sum(dim=(1, 2, 3)).max().item() * 255 * unit
         if largest >= 2**31:
             raise UserError(f"{op.output}: sums of {frames * taps * inner} products do not fit into 32 bits")
-        offsets = network.bias(op.output).detach() / y_scale + y_zero + 0.5
-        rescalings = [_rescaling([ratio], offset, unit) for ratio, offset in zip(ratios.tolist(), offsets.tolist())]
+        biases = network.bias(op.output).detach() / y_scale + y_zero + 0.5
+        rescalings = [_rescaling([ratio], bias, unit) for ratio, bias in zip(ratios.tolist(), biases.tolist())]
         stored = self._stored(op.output)
         _, activation, _ = stored
         table = self._activation(activation)
         comment = f"/* {op.output}: ({bands}, {channels}) -> ({out_bands}, {out}), weights {tuple(codes.shape)}"
         self._constants.append(
-            f"{comment}{', depthwise' if depthwise else ''} */\n"
+            f"{comment}{', depthwise' if depthwise else ''} */\n{words}"
             f"static const int8_t weights_{name}[] = {{\n{rows(_words(ordered.flatten()), 25)}\n}};\n"
             f"static const rescaling rescalings_{name}[] = {{\n"
             + ",\n".join(f"    {{{factor}, {shift}, INT64_C({offset})}}" for (factor,), shift, offset in rescalings)
             + f"\n}};\nstatic const layer {name} = {{\n"
-            f"    weights_{name}, rescalings_{name}, {table}, {unit},\n"
+            f"    weights_{name}, {f'offsets_{name}' if depthwise else 'NULL'}, rescalings_{name}, {table}, {unit},\n"
             f"    {bands}, {channels}, {self._place(source).step}, {frames}, {o['dilation']}, {taps}, {o['stride']}, "
-            f"{o['pad'][0]}, {o['pad'][1]},\n    {out_bands}, {out}, {x_zero}, {self._low(op)}, {int(depthwise)}}};"
+            f"{o['pad'][0]}, {o['pad'][1]},\n    {out_bands}, {out}, {len(offsets)}, {x_zero}, {self._low(op)}}};"
         )
-        self.wide = max(self.wide, frames * (sum(o["pad"]) + bands) * channels)
+        size = (sum(o["pad"]) + bands) * frames * channels
+        self.wide = max(self.wide, size + 3)  # up to three zeros of the weights lie beyond
         ring = "NULL, NULL"
         if past:
             number = list(self.memories).index(past)
@@ -308,6 +315,11 @@ class Program:
 def identifier(name: str) -> str:
     """Return a tensor's name as C takes it."""
     return name.replace(".", "_")
+
+
+def _filled(codes: Tensor, multiple: int) -> Tensor:
+    """Fill the last axis up with zeros to a multiple."""
+    return torch.nn.functional.pad(codes, (0, -codes.shape[-1] % multiple))
 
 
 def _words(values: Tensor) -> list[str]:

@@ -38,6 +38,7 @@ $calls
 void ${name}_init(${name}_state *state)
 {
     gtcrn_reset(state);
+    memset(state->wide, 0, sizeof state->wide);
     memset(state->at, 0, sizeof state->at);
 $first_states
 }
