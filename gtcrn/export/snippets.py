@@ -260,9 +260,9 @@ def step(x):
 """
 
 C_CODE = """
-#include "$function.h"  // compiled beside $function.c, and linked with the mathematical library
+#include "$function.h" /* compiled beside $function.c, linked with the mathematical library */
 
-static ${function}_state state;  // one for every stream
+static ${function}_state state; /* one for every stream */
 static float samples[$hop];
 
 void enhance(void)

@@ -4,7 +4,9 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import signal
+import subprocess
 import threading
 import time
 import zipfile
@@ -138,6 +140,30 @@ def test_integers(folder, monkeypatch, caplog, reads):
     exec(re.search(r"```python\n(.*?)```", words, re.DOTALL)[1], names)  # the card's program
     heard = np.concatenate([names["denoise"](hop) for hop in hops])
     np.testing.assert_allclose(Denoiser("micro_int8.tflite").process(hops.ravel()), heard, atol=0.02)
+
+
+@pytest.mark.slow
+def test_integers_in_c(folder, monkeypatch, caplog):
+    """The folder is proved and described, and its program is that of the card."""
+    if not shutil.which("cc"):
+        pytest.skip("cc is missing, which compiles C")
+    monkeypatch.chdir(folder)
+    keys = "ckpt=micro.ckpt format=c quantize=int8 calibration=heard audio=noise.wav output=in_c name=denoise"
+    with caplog.at_level("INFO"):
+        run(compose("task=export", "run_dir=run", *keys.split()))
+    assert sorted(os.listdir("in_c")) == ["denoise_int8_c", "denoise_int8_c.MODEL_CARD.md"]
+    assert sorted(os.listdir("in_c/denoise_int8_c")) == ["denoise_int8.c", "denoise_int8.h", "metadata.json"]
+    told = re.search(r"check +(mask codes of \d+ frames and the states after them equal the sim.*)", caplog.text)
+    words = Path("in_c/denoise_int8_c.MODEL_CARD.md").read_text()
+    assert told and told[1] in words and "The states" not in words
+    program = re.search(r"```c\n(.*?)```", words, re.DOTALL)[1]
+    command = ["cc", "-std=c99", "-Wall", "-Werror", "-fsyntax-only", "-I", "in_c/denoise_int8_c", "-x", "c", "-"]
+    done = subprocess.run(command, input=program, text=True, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    names = {"samples": np.zeros(320, np.float32)}
+    monkeypatch.chdir("in_c")
+    exec(re.search(r"```python\n(.*?)```", words, re.DOTALL)[1], names)
+    assert len(names["enhanced"]) == 320
 
 
 def stating(kind, integers):
@@ -299,6 +325,28 @@ def test_the_process_of_the_proof_ends_the_export(folder, tmp_path, monkeypatch,
             "calibration=heard: the ranges of quantize=",
         ),
         ("ckpt=dtln.ckpt format=litert quantize=int8 device_files=true", "device_files=true: is for GTCRN-Micro, form"),
+        ("ckpt=micro.ckpt format=c", "ckpt=micro.ckpt: format=c: is of integers alone; add quantize=int8"),
+        ("ckpt=micro.ckpt format=c quantize=mixed", "quantize=mixed: format=c has int8; mixed is for format=litert"),
+        (
+            "ckpt=micro.ckpt format=c quantize=int8 audio=noise.wav",
+            "quantize=int8 needs calibration=FOLDER, noisy reco",
+        ),
+        (
+            "ckpt=dtln.ckpt format=c quantize=int8 calibration=heard",
+            "DTLN has no form in integers, since its recurrent",
+        ),
+        (
+            "ckpt=ahead.ckpt format=c quantize=int8 calibration=heard",
+            "ckpt=ahead.ckpt: this model cannot stream: layer",
+        ),
+        (
+            "ckpt=micro.ckpt format=c quantize=int8 calibration=heard audio=noise.wav name=my-model",
+            "name=my-model: is no C identifier, with which the names of functions begin",
+        ),
+        (
+            "ckpt=micro.ckpt format=c quantize=int8 calibration=heard audio=noise.wav device_files=true",
+            "device_files=true: is for GTCRN-Micro, format=litert",
+        ),
         ("ckpt=micro.ckpt format=litert calibration=heard", "calibration=heard: is of integers; add quantize="),
         ("ckpt=micro.ckpt format=litert strict=true", "strict=True: is of integers; add quantize="),
         ("ckpt=micro.ckpt format=litert quantize=int8 audio=noise.wav calibration=nowhere", "nowhere: no such folder"),

@@ -130,10 +130,9 @@ static void dense(const layer *l, const int16_t *wide, int8_t *y)
                 sum2 = __smlad(second, two(x2), sum2), x2 += 2;
                 sum3 = __smlad(second, two(x3), sum3), x3 += 2;
             }
-            y[o] = rescaled(sum0, unit, rescalings + o, low, activation);
-            y[out + o] = rescaled(sum1, unit, rescalings + o, low, activation);
-            y[2 * out + o] = rescaled(sum2, unit, rescalings + o, low, activation);
-            y[3 * out + o] = rescaled(sum3, unit, rescalings + o, low, activation);
+            const int32_t sums[4] = {sum0, sum1, sum2, sum3};
+            for (int i = 0; i < 4; i++)
+                y[i * out + o] = rescaled(sums[i], unit, rescalings + o, low, activation);
         }
     }
 #endif
