@@ -1,7 +1,7 @@
 """Finished models as streams of numpy arrays, which applications import.
 
     denoiser.py       `Denoiser`, an ONNX or LiteRT file as a stream
-    ncnn.py, pt2.py, sherpa_onnx.py   files of other formats as streams
+    ncnn.py, pt2.py, sherpa_onnx.py, c_code.py   files of other formats as streams
     eager.py          an enhancer in PyTorch as a stream
     facts.py          what a file states of itself: its signal, states, weights, integers
     framing.py        parts that all of them share: a step of one hop, the STFT around it, a stream of blocks

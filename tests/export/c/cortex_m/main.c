@@ -1,4 +1,5 @@
-/* A C file of task=export on an emulated core. Compiled with NAME, which its functions begin with, and MODEL, its path.
+/* A C file of task=export on an emulated core. Compiled with NAME, which its functions begin with, MODEL, its path,
+ * and PS_OF_A_TICK, of the board's clock: with -icount shift=0 an instruction takes 1000.
  *
  * Reads codes.bin and samples.bin through semihosting: codes of the bands for its network, samples for all of it. Writes
  * masks.bin, memory.bin, oldest.bin, enhanced.bin (float) and enhanced_int16.bin, and a line of numbers in JSON:
@@ -11,7 +12,6 @@
 
 enum { OPEN = 1, CLOSE = 2, WRITE0 = 4, WRITE = 5, READ = 6, EXIT = 0x20 };
 enum { READING = 1, WRITING = 5 };
-enum { NS_OF_A_TICK = 40 }; /* of the boards' clock; with -icount shift=0 an instruction takes a ns */
 
 void ended(int status);
 int main(void);
@@ -83,7 +83,7 @@ static void begin(void)
 
 static uint32_t instructions(void)
 {
-    return (0xFFFFFF - systick[2]) * NS_OF_A_TICK;
+    return (uint32_t)((uint64_t)(0xFFFFFF - systick[2]) * PS_OF_A_TICK / 1000);
 }
 
 enum { PAINT = 0x5AFE57AC };
