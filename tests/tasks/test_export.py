@@ -166,6 +166,19 @@ def test_integers_in_c(folder, monkeypatch, caplog):
     assert len(names["enhanced"]) == 320
 
 
+def test_learnt_integers_in_c(folder, learnt, monkeypatch, caplog):
+    if not shutil.which("cc"):
+        pytest.skip("cc is missing, which compiles C")
+    monkeypatch.chdir(folder)
+    keys = f"ckpt={learnt} format=c quantize=int8 audio=noise.wav output=learnt_in_c name=learnt"
+    with caplog.at_level("INFO"):
+        run(compose("task=export", "run_dir=run", *keys.split()))
+    assert "the states after them equal the simulated ones to the bit" in caplog.text
+    monkeypatch.setenv("CC", "no-such-cc")
+    with pytest.raises(UserError, match="no-such-cc: no such C compiler, which format=c needs; install gcc or clang"):
+        run(compose("task=export", "run_dir=run", *keys.split()))
+
+
 def stating(kind, integers):
     return ModelFacts("", Signal(kind, 16000, 512, 256, 256), {}, "MIT", "", "", integers)
 

@@ -35,7 +35,11 @@ class Place(NamedTuple):
 
 
 class Call(NamedTuple):
-    """A call of a kernel. arguments: words of C, and tensors by their names, whose places are not known yet."""
+    """A call of a kernel.
+
+    arguments: words of C, and places as "offset:buffer", since where buffers begin is not known yet. reads: tensors.
+    writes: a buffer.
+    """
 
     comment: str
     kernel: str
@@ -152,7 +156,7 @@ class Program:
     def _described(self, name: str) -> str:
         channels, freqs = self.program.shapes[name]
         scale, zero = self.scale_zero(name)
-        return f"({freqs}, {channels}), scale {scale:.6g}, zero {zero}"
+        return f"{name} ({freqs}, {channels}), scale {scale:.6g}, zero {zero}"
 
     # operators, each of which makes constants and a call
 
@@ -162,7 +166,7 @@ class Program:
     def _call(self, op: Op, kernel: str, *arguments: str, reads: tuple[str, ...], stored: tuple | None = None) -> None:
         name, activation, place = stored or self._stored(op.output)
         follows = f", {activation.kind}" if activation else ", relu" if op.options.get("relu") else ""
-        comment = f"{name}: {op.kind}{follows} of {', '.join(reads)} -> {self._described(name)}"
+        comment = f"{op.output}: {op.kind}{follows} of {', '.join(reads)} -> {self._described(name)}"
         written = f"{place.offset}:{place.buffer}"
         self._calls.append(Call(comment, kernel, (*arguments, written), reads, place.buffer))
 

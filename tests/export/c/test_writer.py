@@ -172,7 +172,7 @@ def test_every_layer_is_found_by_its_name(small):
         if op.kind == "conv":
             assert f"convolve(&{op.output.replace('.', '_')}, " in network
             assert f"/* {op.output}: (" in text  # its shapes, beside its weights
-    commented = re.findall(r"/\* .* -> \(\d+, \d+\), scale \S+, zero -?\d+ \*/\n    \w+\(", network)
+    commented = re.findall(r"/\* .* -> \S+ \(\d+, \d+\), scale \S+, zero -?\d+ \*/\n    \w+\(", network)
     assert len(commented) == len(re.findall(r"^    (?:convolve|add|multiply|mean|interleave)\(", network, re.MULTILINE))
 
 
