@@ -144,7 +144,7 @@ class Export:
         return chosen.graph(optimized(self.enhancer, chosen.recurrence), self.kind)
 
     def _network(self, path: Path) -> tuple[ModelFacts, proof.Proof]:
-        """Compare every operator with the simulation, too, and state in the file how near they are."""
+        """Compare the file's integers with the simulation, too, and state in the file how near they are."""
         network, enhancer = self.integers, self.enhancer
         try:
             writer = load_network_writer(self.format)

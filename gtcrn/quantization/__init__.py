@@ -8,5 +8,5 @@
     checkpoint.py   checkpoints of quantization-aware training
 
 `gtcrn.export.writers.flatbuffer` writes them, `gtcrn.export.check` compares the file with the simulation, and
-`gtcrn.runtime.integer_step` runs it.
+`gtcrn.runtime.integer_step` runs it. `gtcrn.export.c` writes them as C, and compares that.
 """
