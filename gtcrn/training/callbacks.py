@@ -20,6 +20,7 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from gtcrn.data.audio import write
+from gtcrn.errors import UserError
 from gtcrn.metrics import WavePair, score_pairs
 from gtcrn.plots.figures import save, spectrogram_figure
 from gtcrn.plots.tables import HEADLINE, score_texts, summarise_by_snr
@@ -63,6 +64,11 @@ class ValidationScores(pl.Callback):
         self.files = files
         self.workers = workers
         self._pairs: list[WavePair] = []
+
+    def setup(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
+        """Raise UserError if a term of the loss has the name of a measure: both are logged as `val/<name>`."""
+        if taken := sorted(module.loss.terms.keys() & set(self.metrics)):
+            raise UserError(f"loss.terms.{taken[0]}: is the name of a measure of metrics.validation too; take another")
 
     def on_validation_batch_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Tensor, batch: dict, batch_index: int, *args

@@ -92,7 +92,7 @@ def test_schedules_are_those_that_results_were_found_with(command, overrides):
 WEIGHTS = {
     "fastenhancer": {"magnitude": 0.3, "complex": 0.1, "consistency": 0.15, "l1": 0.2},
     "hybrid": {"complex": 30, "magnitude": 70, "sisdr": 0.1},
-    "hybrid_perceptual": {"complex": 30, "magnitude": 70, "sisdr": 0.1, "pesq": 1, "stoi": 5},
+    "hybrid_perceptual": {"complex": 30, "magnitude": 70, "sisdr": 0.1, "pesq_loss": 1, "stoi_loss": 5},
     "mag": {"magnitude": 70},
     "multires_stft": {"stft": 1},
     "output_snr": {"output_snr": 1},

@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from pytorch_lightning.loggers.logger import DummyLogger
 from torch.utils.data import DataLoader
 
-from gtcrn.training.callbacks import MovingAverage, Pace, Progress, StepSeeds, ValidationClips
+from gtcrn.errors import UserError
+from gtcrn.training.callbacks import MovingAverage, Pace, Progress, StepSeeds, ValidationClips, ValidationScores
 
 
 class Clock:
@@ -238,3 +239,9 @@ def test_no_figure_of_a_clip_stays_in_memory(tmp_path):
         assert (tmp_path / "validation/epoch_000/a.png").is_file() and figures() == before
     finally:
         gc.enable()
+
+
+def test_no_term_of_a_loss_is_logged_where_a_measure_is():
+    module = SimpleNamespace(loss=SimpleNamespace(terms={"magnitude": None, "stoi": None}))
+    with pytest.raises(UserError, match="^loss.terms.stoi: is the name of a measure of metrics.validation too"):
+        ValidationScores(["pesq_wb", "stoi"], files=1).setup(None, module, "fit")
