@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import re
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from functools import cache, lru_cache
@@ -128,9 +127,7 @@ def _voice_encoder() -> Any:
 
 @lru_cache(maxsize=2)  # the clean speech of a pair is compared with the noisy and with the enhanced
 def _embedding(samples: bytes) -> np.ndarray:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a package that it needs still takes its version from pkg_resources
-        from resemblyzer.audio import audio_norm_target_dBFS, normalize_volume, trim_long_silences
+    from resemblyzer.audio import audio_norm_target_dBFS, normalize_volume, trim_long_silences
 
     wave = np.frombuffer(samples)
     if wave.any():  # silence has no level

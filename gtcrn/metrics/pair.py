@@ -90,7 +90,9 @@ def check_metrics(metrics: Sequence[str]) -> None:
             raise UserError(f"metric {name!r} is unknown; choose from {known}; one of your own needs imports=[MODULE]")
         for package in METRICS[name].packages:
             try:
-                importlib.import_module(package.lower().replace("-", "_"))
+                with warnings.catch_warnings():  # packages warn of parts of their own, which say nothing of a measure
+                    warnings.simplefilter("ignore")
+                    importlib.import_module(package.lower().replace("-", "_"))
             except (ImportError, OSError) as error:  # OSError: a library that it loads is missing
                 missing.setdefault(name, (package, " ".join(str(error).split())))
     if missing:
