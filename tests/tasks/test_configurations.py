@@ -64,6 +64,7 @@ SCHEDULES = {
     "experiment=ulunas_vctk_demand": (90, "Adam", 1e-3, (0.9, 0.999), 0, 25000, 1e-6),
     "experiment=light_v3_vctk_demand": (100, "AdamW", 1e-3, (0.9, 0.999), 0.01, 2500, 1e-5),
     "experiment=light_v3_real": (12000, "AdamW", 2e-3, (0.9, 0.999), 0.01, 200, 1e-5),
+    "experiment=micro_int8_real": (5000, "AdamW", 2e-3, (0.9, 0.999), 0.01, 200, 1e-5),
     "experiment=timbre_48k": (60, "AdamW", 1e-4, (0.8, 0.99), 0.01, 2500, 1e-6),
 }
 
