@@ -60,7 +60,7 @@ def run(cfg: DictConfig) -> None:
                 stop,
                 f"interrupted: {done} of {len(jobs)} files are enhanced and whole in {target}, the others not begun",
             ) from None
-    log.info("%d of %s enhanced into %s", done, counted(len(jobs), "file"), printable(target))
+    log.info("%d of %s enhanced into %s by ckpt=%s", done, counted(len(jobs), "file"), printable(target), cfg.ckpt)
     if failures:
         raise UserError(
             f"{counted(len(failures), 'file or folder', 'files or folders')} failed: " + "; ".join(failures)
