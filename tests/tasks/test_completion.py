@@ -26,7 +26,7 @@ def test_the_words_of_an_export():
         ("padding=re", ["padding=reflect"]),
         ("init_from=be", ["init_from=best.ckpt"]),
         ("task=enhance ckpt=o", ["ckpt=outputs/"]),
-        ("task=enhance ckpt=light", ["ckpt=light-v3-vctk"]),
+        ("task=enhance ckpt=light", ["ckpt=light-v3-real", "ckpt=light-v3-vctk"]),
         ("task=enhance ckpt=outputs/", ["ckpt=outputs/last.ckpt"]),
         ("data.root=o", ["data.root=outputs/"]),
         ("seed=", []),
