@@ -142,7 +142,8 @@ def test_progress_of_a_resumed_training(caplog, tmp_path):
         clock = Clock()
         trainer = pl.Trainer(
             accelerator="cpu", logger=False, enable_progress_bar=False, limit_val_batches=0, max_epochs=epochs,
-            enable_model_summary=False, callbacks=[Progress(every=100, clock=clock), *callbacks],
+            enable_model_summary=False, default_root_dir=tmp_path,
+            callbacks=[Progress(every=100, clock=clock), *callbacks],
         )  # fmt: skip
         trainer.fit(Module(clock), DataLoader(Items(clock, 19, 19), 1), weights_only=True, **options)
 
