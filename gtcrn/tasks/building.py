@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -23,8 +22,6 @@ from gtcrn.runtime.denoiser import SUFFIXES
 from gtcrn.tasks import mendable
 from gtcrn.tasks.checking import check_object
 from gtcrn.weights import resolve
-
-log = logging.getLogger(__name__)
 
 WITHOUT_ARCHITECTURE = {"padding", "dropout"}  # knobs of a model that do not change its network
 

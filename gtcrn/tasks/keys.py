@@ -72,7 +72,7 @@ class PathsKeys(Section):
     dns_speech: Any
     dns_noise: Any
     dns_rir: Any
-    real: Any
+    real_recordings: Any
 
 
 class MetricsKeys(Section):

@@ -92,4 +92,6 @@ def details(entry: Entry) -> list[str]:
             f"{METRICS[metric].label} {value:.{METRICS[metric].digits}f}" for metric, value in scores.items()
         )
         lines.append(f"measured   {values} on {TEST_SETS[name]}, padding={entry.padding}")
-    return [*lines, f"from       {entry.url or entry.file or 'GTCRN_WEIGHTS alone, since no address is known'}"]
+    if entry.packaged:
+        return [*lines, f"from       this package, see {entry.packaged.with_suffix('.md')}"]
+    return [*lines, f"from       {entry.url or 'GTCRN_WEIGHTS alone, since no address is known'}"]

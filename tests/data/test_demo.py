@@ -34,7 +34,7 @@ def table(corpus):
 
 
 def test_the_same_corpus_again(corpus, tmp_path):
-    """To one step of 16 bits, since espeak-ng rounds a sample otherwise once in many runs, even in a new process."""
+    """To one step of 16 bits in a sample of a thousand: one sample differed once in many runs, nobody knows why."""
     other = Demo(SIZES, 0, 16000, tmp_path)
     other.pairs("test")
     files = sorted(path.relative_to(corpus.folder) for path in corpus.folder.rglob("*.*"))
@@ -44,6 +44,7 @@ def test_the_same_corpus_again(corpus, tmp_path):
         if file.suffix == ".wav":
             made, again = (soundfile.read(path, dtype="int16")[0].astype(int) for path in (made, again))
             np.testing.assert_allclose(again, made, rtol=0, atol=1, err_msg=str(file))
+            assert np.mean(again != made) < 1e-3, file
         else:
             assert again.read_bytes() == made.read_bytes(), file
 

@@ -54,6 +54,16 @@ def test_a_name_stands_for_a_file_of_the_package(tmp_path, perform, packaged):
     assert Denoiser("ours").hop_length == 256
 
 
+def test_a_file_is_enhanced_where_no_weights_are_named(tmp_path, perform, caplog):
+    noise = np.random.default_rng(0).normal(0, 0.1, 16000)
+    soundfile.write(tmp_path / "in.wav", noise, 16000)
+    with caplog.at_level("INFO"):
+        perform("task=enhance", f"input={tmp_path}/in.wav", f"output={tmp_path}/out.wav")
+    enhanced, _ = soundfile.read(tmp_path / "out.wav")
+    assert np.std(enhanced[4000:]) < 0.3 * np.std(noise)
+    assert "by ckpt=light-v3-real" in caplog.text
+
+
 @pytest.mark.parametrize("task", ["enhance", "live", "export"])
 def test_none_is_never_a_name(tmp_path, perform, packaged, task):
     files = [] if task != "enhance" else [f"input={tmp_path}/in.wav", f"output={tmp_path}/out.wav"]

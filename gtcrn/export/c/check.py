@@ -15,7 +15,7 @@ from gtcrn.errors import UserError
 from gtcrn.quantization.network import Network
 from gtcrn.runtime.c_code import CFile
 
-ENOUGH = 0.5  # share of the frames that have to be equal
+ENOUGH = 0.75  # share of the frames that have to be equal: a tie is forgotten after about a second
 
 
 class Codes(NamedTuple):

@@ -43,7 +43,7 @@ class Call(NamedTuple):
 
     comment: str
     kernel: str
-    arguments: tuple[str, ...]
+    arguments: tuple[str | Place, ...]
     reads: tuple[str, ...]
     writes: str
 
@@ -163,12 +163,13 @@ class Program:
     def _nothing(self, op: Op) -> None:
         """Do nothing for an operator that is part of another call."""
 
-    def _call(self, op: Op, kernel: str, *arguments: str, reads: tuple[str, ...], stored: tuple | None = None) -> None:
+    def _call(
+        self, op: Op, kernel: str, *arguments: str | Place, reads: tuple[str, ...], stored: tuple | None = None
+    ) -> None:
         name, activation, place = stored or self._stored(op.output)
         follows = f", {activation.kind}" if activation else ", relu" if op.options.get("relu") else ""
         comment = f"{op.output}: {op.kind}{follows} of {', '.join(reads)} -> {self._described(name)}"
-        written = f"{place.offset}:{place.buffer}"
-        self._calls.append(Call(comment, kernel, (*arguments, written), reads, place.buffer))
+        self._calls.append(Call(comment, kernel, (*arguments, place), reads, place.buffer))
 
     def _conv(self, op: Op) -> None:
         o, network, name = op.options, self.network, identifier(op.output)
@@ -215,7 +216,7 @@ class Program:
         if past:
             number = list(self.memories).index(past)
             ring = f"state->memory + {self._begins()[number]}, state->at + {number}"
-        self._call(op, "convolve", f"&{name}", self._at(source), ring, "state->wide", reads=(source,), stored=stored)
+        self._call(op, "convolve", f"&{name}", self._place(source), ring, "state->wide", reads=(source,), stored=stored)
 
     def _add(self, op: Op) -> None:
         stored = self._stored(op.output)
@@ -225,7 +226,7 @@ class Program:
         offset = y_zero + 0.5 - sum(ratio * zero for ratio, zero in zip(ratios, zeros))
         self._pair(op, ratios, offset, zeros, stored)
         count = prod(self.program.shapes[op.output])
-        places = map(self._at, op.inputs)
+        places = map(self._place, op.inputs)
         self._call(op, "add", f"&{identifier(op.output)}", *places, str(count), reads=op.inputs, stored=stored)
 
     def _mul(self, op: Op) -> None:
@@ -234,7 +235,7 @@ class Program:
         y_scale, y_zero = self.scale_zero(op.output)
         self._pair(op, [x_scale * gate_scale / y_scale], y_zero + 0.5, (x_zero, gate_zero), stored)
         channels, freqs = self.program.shapes[op.output]
-        arguments = *map(self._at, op.inputs), str(freqs), str(channels)
+        arguments = *map(self._place, op.inputs), str(freqs), str(channels)
         self._call(op, "multiply", f"&{identifier(op.output)}", *arguments, reads=op.inputs, stored=stored)
 
     def _pair(self, op: Op, ratios: list[float], offset: float, zeros: tuple[int, int], stored: tuple) -> None:
@@ -258,7 +259,7 @@ class Program:
             f"static const mean_of {name} = {{{self._table(square)}, INT64_C({round(mantissa * 2**31)}), "
             f"{2 ** max(exponent, 0)}, {max(-exponent, 0)}, {freqs}, {channels}, {zero}, {out_zero}}};"
         )
-        self._call(op, "mean", f"&{name}", self._at(square.inputs[0]), reads=square.inputs)
+        self._call(op, "mean", f"&{name}", self._place(square.inputs[0]), reads=square.inputs)
 
     def _interleave(self, op: Op) -> None:
         x, passing = op.inputs
@@ -266,17 +267,13 @@ class Program:
         channels, freqs = self.program.shapes[op.output]
         arguments = str(self._place(passing).step), self._table(requantize), str(freqs), str(channels // 2)
         reads = x, requantize.inputs[0]
-        self._call(op, "interleave", *map(self._at, reads), *arguments, reads=reads)
+        self._call(op, "interleave", *map(self._place, reads), *arguments, reads=reads)
 
     # memory
 
     def _begins(self) -> list[int]:
         sizes = list(self.memories.values())
         return [sum(sizes[:number]) for number in range(len(sizes))]
-
-    def _at(self, name: str) -> str:
-        place = self._place(name)
-        return f"{place.offset}:{place.buffer}"
 
     def _buffers(self) -> tuple[dict[str, int], int]:
         """Return where each buffer begins, so that those that are needed at one time do not overlap, and their size."""
@@ -307,10 +304,9 @@ class Program:
     def _line(self, call: Call, offsets: dict[str, int]) -> str:
         words = []
         for word in call.arguments:
-            offset, is_place, buffer = word.partition(":")
-            if is_place:
-                where = f"state->{buffer}" if buffer in (INPUT, MASK) else "codes"
-                offset = int(offset) + offsets.get(buffer, 0)
+            if isinstance(word, Place):
+                where = f"state->{word.buffer}" if word.buffer in (INPUT, MASK) else "codes"
+                offset = word.offset + offsets.get(word.buffer, 0)
                 word = f"{where} + {offset}" if offset else where
             words.append(word)
         return f"    /* {call.comment} */\n    {call.kernel}({', '.join(words)});"
