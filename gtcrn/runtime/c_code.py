@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -50,19 +51,40 @@ class CDenoiser(Stream):
         super().__init__(*stream_arguments(CStep(code), code.signal))
 
 
+class Source(NamedTuple):
+    """A folder of task=export format=c, neither damaged nor changed. name: which its functions begin with."""
+
+    path: Path
+    name: str
+    signal: Signal
+
+    @property
+    def file(self) -> Path:
+        return self.path / f"{self.name}.c"
+
+    @property
+    def header(self) -> Path:
+        return self.path / f"{self.name}.h"
+
+
+def read_source(path: Path) -> Source:
+    """Read a folder of task=export format=c. Raises UserError if it is none, or is damaged."""
+    found = sorted(file.stem for file in path.glob("*.h"))
+    if len(found) != 1 or not all((path / name).is_file() for name in (f"{found[0]}.c", METADATA)):
+        raise UserError(f"{path}: a folder of task=export format=c is needed, with NAME.c, NAME.h and {METADATA}")
+    (name,) = found
+    metadata = read_folder(path, (f"{name}.h", f"{name}.c"))
+    try:
+        return Source(path, name, Signal.read(metadata))
+    except UserError as error:
+        raise UserError(f"{path / METADATA}: {error}") from error
+
+
 class CFile:
     """The file of a folder, compiled and loaded. signal: of its metadata."""
 
     def __init__(self, path: Path):
-        found = sorted(file.stem for file in path.glob("*.c"))
-        if len(found) != 1 or not all((path / name).is_file() for name in (f"{found[0]}.h", METADATA)):
-            raise UserError(f"{path}: a folder of task=export format=c is needed, with NAME.c, NAME.h and {METADATA}")
-        (self.name,) = found
-        metadata = read_folder(path, (f"{self.name}.h", f"{self.name}.c"))
-        try:
-            self.signal = Signal.read(metadata)
-        except UserError as error:
-            raise UserError(f"{path / METADATA}: {error}") from error
+        _, self.name, self.signal = read_source(path)
         with tempfile.TemporaryDirectory() as folder:
             source, library = Path(folder) / "access.c", Path(folder) / "access.so"
             source.write_text(_ACCESS.format(name=self.name))
