@@ -2,6 +2,7 @@
 
     denoiser.py       `Denoiser`, an ONNX or LiteRT file as a stream
     ncnn.py, pt2.py, sherpa_onnx.py, c_code.py   files of other formats as streams
+    bare_metal/       files of C on emulated microcontrollers
     eager.py          an enhancer in PyTorch as a stream
     facts.py          what a file states of itself: its signal, states, weights, integers
     framing.py        parts that all of them share: a step of one hop, the STFT around it, a stream of blocks

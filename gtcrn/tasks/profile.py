@@ -1,4 +1,4 @@
-"""task=profile: what a model costs, how fast it trains and its data comes, and how fast exported files are."""
+"""task=profile: what a model costs, how fast it trains and its data comes, and what exported files take."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ from gtcrn.profiling import (
     complexity,
     latency,
     latency_report,
+    mcu,
     quantization,
     quantization_report,
     training,
@@ -291,6 +292,34 @@ def _compared(
     scores = latency.quality(candidates, waves, cfg.metrics.workers)
     noisy = np.concatenate([noisy for noisy, _ in waves.values()])
     return latency.measure(latency.timed_calls(candidates, noisy), seconds), scores
+
+
+def profile_mcu(
+    cfg: DictConfig,
+    console: Console,
+    files: str | list[str] | None,
+    cores: list[Literal["m4f", "m7", "m33", "m55", "rv32imc"]],
+    clock_mhz: dict[str, Positive],
+    flags: list[str],
+) -> dict:
+    """Run C files on emulated cores; nothing is written before all are finished."""
+    if not _paths(files):
+        raise UserError(
+            "profile=mcu needs profile.files=…: those of task=export format=c, e.g. "
+            "profile.files=[denoise_int8_c/denoise_int8.c]"
+        )
+    if not cores:
+        raise UserError("profile.cores=[]: give at least one")
+    if missing := [core for core in cores if core not in clock_mhz]:
+        raise UserError(f"profile.clock_mhz.{missing[0]}: is missing, for the milliseconds")
+    try:
+        table = mcu.measure(mcu.find_sources(_paths(files)), list(dict.fromkeys(cores)), clock_mhz, flags)
+    except KeyboardInterrupt as stop:
+        raise Interrupted.by(stop, "interrupted: nothing is written") from None
+    console.print(*mcu.terminal(table), *mcu.NOTES, sep="\n", highlight=False)
+    for path in mcu.write(table, flags, Path(cfg.run_dir)):
+        log.info("written: %s", path)
+    return {"flags": list(flags), "rows": json.loads(table.to_json(orient="records"))}
 
 
 def profile_quantization(

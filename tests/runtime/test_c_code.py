@@ -52,7 +52,7 @@ def _without_header(path):
 
 
 def _with_two_files(path):
-    (path / "other.c").touch()
+    (path / "other.h").touch()
 
 
 def _changed(path):

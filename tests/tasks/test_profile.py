@@ -1,17 +1,27 @@
 """task=profile: the tables that it prints and the files that it writes."""
 
 import json
+import shutil
 from functools import partial
 from math import ceil
 
+import pandas as pd
 import pytest
 import soundfile
 import torch
 from fixtures.commands import CONF, compose
+from fixtures.integers import tiny
 
 from gtcrn.errors import Interrupted, UserError
+from gtcrn.export.c.writer import IntegerGraph
+from gtcrn.export.c.writer import write as write_c
+from gtcrn.export.metadata import Weights, describe
 from gtcrn.profiling import cost
+from gtcrn.profiling.latency import noise as latency_noise
 from gtcrn.profiling.throughput import LoaderThroughput, TableCost, Throughput
+from gtcrn.quantization.calibration import quantize_enhancer
+from gtcrn.runtime.bare_metal import emulation
+from gtcrn.runtime.bare_metal.emulation import require_tools
 from gtcrn.tasks import profile
 from gtcrn.tasks.building import build
 
@@ -396,3 +406,79 @@ def test_mistakes_about_speed_of_training_are_named(profiled, settings, override
         profiled("profile=training", model, override)
     assert message in str(error.value) and "\n" not in str(error.value)
     assert not settings
+
+
+@pytest.fixture(scope="module")
+def in_c(tmp_path_factory):
+    """Return the folder of a small network in C."""
+    enhancer = tiny()
+    graph = IntegerGraph(quantize_enhancer(enhancer, "int8", [latency_noise(16000)]), enhancer.core)
+    path = tmp_path_factory.mktemp("in_c") / "tiny_c"
+    write_c(graph, path, describe(graph, enhancer, Weights("a test", "MIT")).metadata())
+    return path
+
+
+def test_cores(profiled, in_c, tmp_path, capsys):
+    try:
+        require_tools("m4f")
+    except UserError as error:
+        pytest.skip(str(error))
+    files = f"profile.files=[{in_c},{in_c / 'tiny.c'}]"
+    profiled("profile=mcu", files, "profile.cores=[m4f,m7]", "profile.clock_mhz.m7=400", f"run_dir={tmp_path}")
+    first, second = json.loads((tmp_path / "profile.json").read_text())["rows"]
+    assert (first["core"], second["core"], first["name"]) == ("m4f", "m7", "tiny.c")
+    assert 10_000 < first["network_instructions"] < first["hop_instructions"] < 200_000
+    assert first["ms"] == pytest.approx(first["hop_instructions"] / 200e3)
+    assert second["ms"] == pytest.approx(second["hop_instructions"] / 400e3)
+    assert 100 < first["stack_bytes"] < first["stack_int16_bytes"] < 2000
+    assert first["ram_bytes"] == first["state_bytes"] + first["stack_int16_bytes"]
+    assert first["flash_bytes"] == first["code_bytes"] + first["constants_bytes"]
+    screen = capsys.readouterr().out
+    assert f"{first['hop_instructions'] / 1e6:#.3g}" in screen
+    assert f"{second['flash_bytes'] / 1024:.1f}" == lines_of(screen)["tiny.c"][-1]
+    table = pd.read_csv(tmp_path / "mcu.csv")
+    assert list(table["hop_instructions"]) == [row["hop_instructions"] for row in (first, second)]
+    assert "Compiled with -O2." in (tmp_path / "mcu.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ([], "profile=mcu needs profile.files=…: those of task=export format=c"),
+        (["profile.files=[nowhere]"], "nowhere: a folder of task=export format=c is needed, with NAME.c, NAME.h and"),
+        (["profile.files=[bare/x.c]"], "bare: a folder of task=export format=c is needed, with NAME.c, NAME.h and"),
+        (["profile.files=[tiny_c/other.c]"], "tiny_c/other.c: is not the file of task=export format=c, which is tiny_"),
+        (["profile.files=[spoilt_c]"], "spoilt_c: damaged, or changed since it was exported"),
+        (["profile.files=[tiny_c]", "profile.cores=[m0]"], 'profile.cores=["m0"]: must be a list of one of m4f, m7'),
+        (["profile.files=[tiny_c]", "profile.cores=[]"], "profile.cores=[]: give at least one"),
+        (["profile.files=[tiny_c]", "~profile.clock_mhz.m7"], "profile.clock_mhz.m7: is missing, for the milliseconds"),
+        (["profile.files=[tiny_c]", "profile.clock_mhz.m7=0"], "profile.clock_mhz.m7=0: must be a number above 0"),
+    ],
+)
+def test_mistakes_about_cores_are_named(profiled, in_c, tmp_path, monkeypatch, overrides, message):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(in_c, "tiny_c")
+    shutil.copytree(in_c, "spoilt_c")
+    (tmp_path / "spoilt_c" / "tiny.c").write_text("int x;\n")
+    (tmp_path / "bare").mkdir()
+    shutil.copy(in_c / "tiny.c", "bare/x.c")
+    with pytest.raises(UserError) as error:
+        profiled("profile=mcu", *overrides)
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_missing_tools_are_named_by_their_package(profiled, in_c, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(UserError, match="arm-none-eabi-gcc is missing, which m4f needs: install Debian's gcc-arm-none"):
+        profiled("profile=mcu", f"profile.files=[{in_c}]")
+
+
+def test_code_that_does_not_fit_the_board_is_told(profiled, in_c, monkeypatch):
+    try:
+        require_tools("m55")
+    except UserError as error:
+        pytest.skip(str(error))
+    monkeypatch.setitem(emulation.CORES, "m55", emulation.CORES["m55"]._replace(code_size="8K"))
+    with pytest.raises(UserError, match="tiny.c: does not compile for m55 with -O2: .* overflowed by") as error:
+        profiled("profile=mcu", f"profile.files=[{in_c}]", "profile.cores=[m55]")
+    assert "\n" not in str(error.value)

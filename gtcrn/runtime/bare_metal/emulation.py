@@ -80,6 +80,10 @@ class Counts(NamedTuple):
     stack: int
     stack_int16: int
 
+    @property
+    def ram(self) -> int:
+        return self.state + max(self.stack, self.stack_int16)
+
 
 class Footprint(NamedTuple):
     """The bytes of flash that a file takes without the C library. parts: of every table and function, by its name."""
@@ -87,6 +91,10 @@ class Footprint(NamedTuple):
     code: int
     constants: int
     parts: dict[str, int]
+
+    @property
+    def flash(self) -> int:
+        return self.code + self.constants
 
 
 def require_tools(core: str, emulator: bool = True) -> None:
@@ -131,8 +139,10 @@ def emulate(source: Source, core: str, folder: Path, flags: Sequence[str] = ("-O
     return Counts(**{"network": None} | json.loads(told.strip().splitlines()[-1]))
 
 
-def measured(source: Source, core: str, samples: np.ndarray, folder: Path, flags: Sequence[str]) -> tuple:
-    """Return the counts and the footprint of a file over samples (N,) on a core. folder: for what is compiled."""
+def measured(
+    source: Source, core: str, samples: np.ndarray, folder: Path, flags: Sequence[str] = ("-O2",)
+) -> tuple[Counts, Footprint]:
+    """Return the counts of a file over samples (N,) on a core, and its footprint. folder: for what is compiled."""
     hop = source.signal.hop_length
     samples[: len(samples) // hop * hop].astype(np.float32).tofile(folder / "samples.bin")
     return emulate(source, core, folder, flags), footprint(source, core, folder, flags)
