@@ -21,6 +21,7 @@ import torch
 
 from gtcrn.errors import UserError
 from gtcrn.export import card, proof
+from gtcrn.export.c.budget import Budget
 from gtcrn.export.formats import FORMATS, file_name, load_network_writer, load_quantizer, load_writer
 from gtcrn.export.metadata import Weights, describe
 from gtcrn.export.optimize import optimized
@@ -66,7 +67,7 @@ class Export:
 
     kind: of its graph, as `gtcrn.export.formats.choose_kind` gives it for the format and the integers. stem: the
     model's name, with which the file's begins. recording: of the proof. scores: for the card. integers: the model's
-    network in them, or how to get some; None for floats. strict: nothing may be left in float.
+    network in them, or how to get some; None for floats. strict: nothing may be left in float. budget: of a C file.
     """
 
     enhancer: Enhancer
@@ -78,6 +79,7 @@ class Export:
     scores: str = ""
     integers: Network | Calibrated | None = None
     strict: bool = False
+    budget: Budget | None = None
 
     def write(self, folder: Path, file: str | None = None) -> Exported:
         """Write the file, prove it, and put it into the folder beside its card, or write nothing.
@@ -95,6 +97,8 @@ class Export:
                 path = Path(partial) / file
                 write = {Network: self._network, Calibrated: self._calibrated}.get(type(self.integers), self._floats)
                 facts, proved = write(path)
+                if self.budget:
+                    log.info("    %s", self.budget.require(path, self.recording.wave))
                 log.info("3/3 describing it …")
                 size = _size(path)
                 runtime = f"{chosen.package} {version(chosen.package)}" if chosen.package else compiler_name()

@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 
 from gtcrn.errors import Interrupted, UserError
 from gtcrn.export import card, formats, proof
+from gtcrn.export.c.budget import Budget
 from gtcrn.export.c.writer import require_identifier
 from gtcrn.export.device.folder import write_device_files
 from gtcrn.export.exporting import Calibrated, Export, Exported, in_float
@@ -19,6 +20,7 @@ from gtcrn.quantization import calibration
 from gtcrn.quantization.checkpoint import holds_integers, trained_network
 from gtcrn.quantization.network import Network
 from gtcrn.reports.runs import choices_of
+from gtcrn.runtime.bare_metal.emulation import require_tools
 from gtcrn.runtime.c_code import compiler
 from gtcrn.runtime.facts import BANDS
 from gtcrn.tasks.building import configure_torch, load_checkpoint
@@ -53,10 +55,11 @@ def run(cfg: DictConfig) -> None:
     if cfg.format == "c":
         require_identifier(stem)
         compiler()  # which the proof needs
+    budget = budget_of(cfg)
     folder, file = destination(cfg)
     try:
         wanted = integers(cfg, checkpoint, enhancer, kind)
-        export = Export(enhancer, cfg.format, kind, stem, weights, recording, scores, wanted, cfg.strict)
+        export = Export(enhancer, cfg.format, kind, stem, weights, recording, scores, wanted, cfg.strict, budget)
         exported = export.write(folder, file)
     except KeyboardInterrupt as stop:
         raise Interrupted.by(stop, "interrupted; nothing was written") from None
@@ -64,6 +67,18 @@ def run(cfg: DictConfig) -> None:
     if cfg.device_files:
         written = write_device_files(exported.path, exported.path.with_name(f"{exported.path.stem}_device"))
         log.info("  %-18s %s", "for a device", written[0].parent)
+
+
+def budget_of(cfg: DictConfig) -> Budget | None:
+    """Return the limits of flash and RAM, None without any. Raises UserError if they can't be measured."""
+    limits = {key: cfg[key] for key in ("flash_kib", "ram_kib") if cfg[key] is not None}
+    if not limits:
+        return None
+    if cfg.format != "c":
+        key, value = next(iter(limits.items()))
+        raise UserError(f"{key}={value}: is of format=c; leave it out")
+    require_tools(cfg.core)
+    return Budget(cfg.core, cfg.flash_kib, cfg.ram_kib)
 
 
 def destination(cfg: DictConfig) -> tuple[Path, str | None]:

@@ -164,6 +164,9 @@ class ExportKeys(Keys):
     calibration: str | None
     device_files: bool
     strict: bool
+    flash_kib: Positive | None
+    ram_kib: Positive | None
+    core: Literal["m4f", "m7", "m33", "m55", "rv32imc"]
     output: str | None
     name: str | None
     audio: str | None
