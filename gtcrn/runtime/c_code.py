@@ -52,7 +52,7 @@ class CDenoiser(Stream):
 
 
 class Source(NamedTuple):
-    """A folder of task=export format=c, neither damaged nor changed. name: which its functions begin with."""
+    """A folder of task=export format=c, neither damaged nor changed. The names of its functions begin with `name`."""
 
     path: Path
     name: str
@@ -68,7 +68,7 @@ class Source(NamedTuple):
 
 
 def read_source(path: Path) -> Source:
-    """Read a folder of task=export format=c. Raises UserError if it is none, or is damaged."""
+    """Read a folder of task=export format=c. Raises UserError if it is no such folder, or is damaged."""
     found = sorted(file.stem for file in path.glob("*.h"))
     if len(found) != 1 or not all((path / name).is_file() for name in (f"{found[0]}.c", METADATA)):
         raise UserError(f"{path}: a folder of task=export format=c is needed, with NAME.c, NAME.h and {METADATA}")
@@ -81,7 +81,10 @@ def read_source(path: Path) -> Source:
 
 
 class CFile:
-    """The file of a folder, compiled and loaded. signal: of its metadata."""
+    """The file of a folder, compiled and loaded. signal: of its metadata.
+
+    Raises UserError as `read_source` does, without a C compiler, and if the file does not compile.
+    """
 
     def __init__(self, path: Path):
         _, self.name, self.signal = read_source(path)

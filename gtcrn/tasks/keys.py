@@ -33,6 +33,7 @@ Seed = Annotated[int, Bound(0, most=2**32 - 1)]  # as numpy takes it
 MANY = 1024  # processes or threads: more than a machine has, fewer than it stumbles over
 Positive = Annotated[float, Bound(0, included=False)]
 Limit = Annotated[float, Bound(0)] | None  # dB
+Core = Literal["m4f", "m7", "m33", "m55", "rv32imc"]  # of `gtcrn.runtime.bare_metal.emulation`
 Unused = Annotated[Any, "unused"]  # a group that this task leaves alone
 
 Model = Annotated[dict, Built("gtcrn.models.enhancer.Enhancer")]
@@ -166,7 +167,7 @@ class ExportKeys(Keys):
     strict: bool
     flash_kib: Positive | None
     ram_kib: Positive | None
-    core: Literal["m4f", "m7", "m33", "m55", "rv32imc"]
+    core: Core
     output: str | None
     name: str | None
     audio: str | None

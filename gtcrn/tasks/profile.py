@@ -48,7 +48,7 @@ from gtcrn.reports.runs import choices_of
 from gtcrn.runtime.facts import BANDS
 from gtcrn.runtime.runners import open_runner
 from gtcrn.tasks.building import build, build_enhancer, configure_torch, load_checkpoint, load_or_build, trusted
-from gtcrn.tasks.keys import Bound, Count, Positive
+from gtcrn.tasks.keys import Bound, Core, Count, Positive
 
 log = logging.getLogger(__name__)
 
@@ -298,7 +298,7 @@ def profile_mcu(
     cfg: DictConfig,
     console: Console,
     files: str | list[str] | None,
-    cores: list[Literal["m4f", "m7", "m33", "m55", "rv32imc"]],
+    cores: list[Core],
     clock_mhz: dict[str, Positive],
     flags: list[str],
 ) -> dict:

@@ -31,6 +31,7 @@ from gtcrn.export.writers import onnx
 from gtcrn.models import dtln, light_v3, micro
 from gtcrn.models.pretrained import load
 from gtcrn.quantization import checkpoint
+from gtcrn.runtime.bare_metal.emulation import require_tools
 from gtcrn.runtime.denoiser import Denoiser
 from gtcrn.runtime.facts import Integers, ModelFacts, Signal
 from gtcrn.tasks import enhance, evaluate
@@ -177,6 +178,20 @@ def test_learnt_integers_in_c(folder, learnt, monkeypatch, caplog):
     monkeypatch.setenv("CC", "no-such-cc")
     with pytest.raises(UserError, match="no-such-cc: no such C compiler, which format=c needs; install gcc or clang"):
         run(compose("task=export", "run_dir=run", *keys.split()))
+
+
+def test_a_file_over_its_budget_is_not_written(folder, learnt, monkeypatch):
+    if not shutil.which("cc"):
+        pytest.skip("cc is missing, which compiles C")
+    try:
+        require_tools("m7")
+    except UserError as error:
+        pytest.skip(str(error))
+    monkeypatch.chdir(folder)
+    keys = f"ckpt={learnt} format=c quantize=int8 audio=noise.wav output=over_budget flash_kib=1 core=m7"
+    with pytest.raises(UserError, match="nothing was written: flash_kib=1: it takes .* on m7"):
+        run(compose("task=export", "run_dir=run", *keys.split()))
+    assert not os.path.exists("over_budget") or not os.listdir("over_budget")
 
 
 def stating(kind, integers):

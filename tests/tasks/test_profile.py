@@ -4,6 +4,7 @@ import json
 import shutil
 from functools import partial
 from math import ceil
+from typing import get_args
 
 import pandas as pd
 import pytest
@@ -24,6 +25,7 @@ from gtcrn.runtime.bare_metal import emulation
 from gtcrn.runtime.bare_metal.emulation import require_tools
 from gtcrn.tasks import profile
 from gtcrn.tasks.building import build
+from gtcrn.tasks.keys import Core
 
 # trainable and all parameters, exact and thop MMACs/s
 COSTS = {
@@ -465,6 +467,10 @@ def test_mistakes_about_cores_are_named(profiled, in_c, tmp_path, monkeypatch, o
     with pytest.raises(UserError) as error:
         profiled("profile=mcu", *overrides)
     assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_every_core_can_be_named():
+    assert set(get_args(Core)) == set(emulation.CORES)
 
 
 def test_missing_tools_are_named_by_their_package(profiled, in_c, monkeypatch):

@@ -1,4 +1,4 @@
-"""What a C file may take on a device, flash and RAM, and which parts of one that takes more are the largest."""
+"""A C file is held to limits of flash and RAM, and one that takes more is refused with its largest parts."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ _LARGEST = 4  # parts that are named
 
 
 class Budget(NamedTuple):
-    """What a file may take on a core, in KiB, None: no limit. flash: without the C library. ram: state and stack."""
+    """The KiB that a file may take on a core, None for any. flash: without the C library. ram: state and stack."""
 
     core: str
     flash: float | None
     ram: float | None
 
     def require(self, path: Path, wave: np.ndarray) -> str:
-        """Return in words what the file of a folder takes. wave: (N,), of which the first hops are run.
+        """Return in words what the file of a folder takes. wave: (N,) samples, of which the first hops are run.
 
-        Raises UserError if it takes more.
+        Raises UserError if it takes more than the limits, or can't be compiled or run for the core.
         """
         source = read_source(path)
         with tempfile.TemporaryDirectory() as folder:
             counts, size = measured(source, self.core, wave[: _HOPS * source.signal.hop_length], Path(folder))
-        stack = max(counts.stack, counts.stack_int16)
+        parts = {**state_parts(source), "stack": counts.ram - counts.state}
         over = _over("flash_kib", self.flash, size.flash, size.parts)
-        over += _over("ram_kib", self.ram, counts.ram, {**state_parts(source), "stack": stack})
+        over += _over("ram_kib", self.ram, counts.ram, parts)
         if over:
             raise UserError(f"nothing was written: {'; '.join(over)}; on {self.core}, with -O2")
         return f"{size.flash / 1024:.1f} KiB of flash, {counts.ram / 1024:.1f} KiB of RAM on {self.core}, with -O2"

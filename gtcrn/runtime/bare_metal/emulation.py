@@ -21,22 +21,28 @@ from gtcrn.errors import UserError
 from gtcrn.runtime.c_code import Source
 
 HERE = Path(__file__).parent
-NETWORK = "static void network("  # how a file begins the function that is its network alone
 _TIMEOUT = 300  # s of a run, for a machine that is busy
 
 
 class Machine(NamedTuple):
-    """A kind of cores. prefix: of the compiler's tools. packages: Debian's, with the compiler and the emulator."""
+    """A kind of cores, and the tools that compile for it and emulate it.
+
+    prefix: of the compiler's tools. packages: Debian's, with the compiler and with the emulator. startup: the file of
+    this folder with what runs before main. options: of the compiler.
+    """
 
     prefix: str
     emulator: str
     packages: tuple[str, str]
-    begin: str
+    startup: str
     options: tuple[str, ...]
 
 
 class Core(NamedTuple):
-    """A core, and the board of it that is emulated: its clock in MHz, and where it has its memory."""
+    """A core, and the board with it that is emulated.
+
+    options: of the compiler. board: of the emulator. clock: MHz. code, ram: where the board has memory for them.
+    """
 
     machine: Machine
     options: tuple[str, ...]
@@ -71,10 +77,13 @@ CORES = {
 
 
 class Counts(NamedTuple):
-    """What a core counted. network, hop: instructions of the network, None if it is no function, and of a whole hop.
-    state, stack, stack_int16: bytes of the state, and of the stack of process() and of process_int16()."""
+    """The instructions that a core counted, and the memory that it used.
 
-    network: int | None
+    network, hop: instructions of the network alone and of a whole hop. state: bytes. stack, stack_int16: bytes of stack
+    of process() and of process_int16().
+    """
+
+    network: int
     hop: int
     state: int
     stack: int
@@ -82,11 +91,12 @@ class Counts(NamedTuple):
 
     @property
     def ram(self) -> int:
+        """Return the bytes of the state and of the larger stack."""
         return self.state + max(self.stack, self.stack_int16)
 
 
 class Footprint(NamedTuple):
-    """The bytes of flash that a file takes without the C library. parts: of every table and function, by its name."""
+    """The bytes of flash that a file takes without the C library, and those of every table and function by its name."""
 
     code: int
     constants: int
@@ -94,14 +104,14 @@ class Footprint(NamedTuple):
 
     @property
     def flash(self) -> int:
+        """Return the bytes of code and constants."""
         return self.code + self.constants
 
 
-def require_tools(core: str, emulator: bool = True) -> None:
-    """Raise UserError if a core's compiler is missing, or its emulator if that is needed."""
+def require_tools(core: str) -> None:
+    """Raise UserError if the compiler or the emulator of a core is missing."""
     machine = CORES[core].machine
-    tools = [f"{machine.prefix}gcc", machine.emulator] if emulator else [f"{machine.prefix}gcc"]
-    for tool, package in zip(tools, machine.packages):
+    for tool, package in zip((f"{machine.prefix}gcc", machine.emulator), machine.packages):
         if not shutil.which(tool):
             raise UserError(f"{tool} is missing, which {core} needs: install Debian's {package}")
 
@@ -126,23 +136,25 @@ def emulate(source: Source, core: str, folder: Path, flags: Sequence[str] = ("-O
     the emulated board, or fails on it.
     """
     machine, options, board, clock, code, code_size, ram = CORES[core]
-    program, text = folder / "program.elf", source.file.read_text(encoding="utf-8")
+    program = folder / "program.elf"
     symbols = {"CODE": code, "CODE_SIZE": code_size, "RAM": ram}
     linked = ["-nostartfiles", "-T", HERE / "memory.ld", *(f"-Wl,--defsym={name}={at}" for name, at in symbols.items())]
-    names = [f'-DMODEL="{source.file.absolute()}"', f"-DNAME={source.name}", f"-DHOP={source.signal.hop_length}"]
-    names += [f"-DPS_OF_A_TICK={1_000_000 // clock}", *(["-DNETWORK"] if NETWORK in text else [])]
-    files = HERE / machine.begin, HERE / "main.c"
+    names = f'-DMODEL="{source.file.absolute()}"', f"-DNAME={source.name}", f"-DPS_OF_A_TICK={1_000_000 // clock}"
+    files = HERE / machine.startup, HERE / "main.c"
     _compile(source, core, [*names, *linked, *files, "-lm", "-o", program], flags)
     semihosting = "-semihosting-config", "enable=on,target=native", "-icount", "shift=0"
     quiet = "-nographic", "-monitor", "none", "-serial", "none"
     told = _run(machine.emulator, "-M", *board, "-kernel", program.absolute(), *semihosting, *quiet, cwd=folder)
-    return Counts(**{"network": None} | json.loads(told.strip().splitlines()[-1]))
+    return Counts(**json.loads(told.strip().splitlines()[-1]))
 
 
 def measured(
     source: Source, core: str, samples: np.ndarray, folder: Path, flags: Sequence[str] = ("-O2",)
 ) -> tuple[Counts, Footprint]:
-    """Return the counts of a file over samples (N,) on a core, and its footprint. folder: for what is compiled."""
+    """Return the counts of a file over the whole hops of samples (N,) on a core, and its footprint.
+
+    folder: for what is compiled. flags: of the compiler. Raises UserError as `emulate` does.
+    """
     hop = source.signal.hop_length
     samples[: len(samples) // hop * hop].astype(np.float32).tofile(folder / "samples.bin")
     return emulate(source, core, folder, flags), footprint(source, core, folder, flags)

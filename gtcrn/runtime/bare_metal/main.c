@@ -1,5 +1,5 @@
-/* A C file of task=export on an emulated core. Compiled with MODEL, its path, NAME, which its functions begin with, HOP,
- * NETWORK if it has a function network(), and CODES to run that over codes first.
+/* A C file of task=export on an emulated core. Compiled with MODEL, its path, NAME, which its functions begin with, and
+ * CODES to run its network alone over codes first.
  *
  * Reads samples.bin, hops of float samples, through semihosting, and writes enhanced.bin (float) and enhanced_int16.bin,
  * and a line of numbers in JSON: instructions of a hop, bytes of state and stack. The first hop is not counted. With
@@ -13,6 +13,7 @@
 
 #define JOINED(a, b) a##b
 #define OF(a, b) JOINED(a, b)
+#define HOP GTCRN_HOP
 
 enum { OPEN = 1, CLOSE = 2, WRITE0 = 4, WRITE = 5, READ = 6, EXIT = 0x20 };
 enum { READING = 1, WRITING = 5 };
@@ -145,11 +146,9 @@ int main(void)
 
     char line[256], *end = line;
     *end++ = '{';
-#ifdef NETWORK
     begin_count();
     network(&state); /* once more, with what the last hop left */
     end = number(end, "network", counted());
-#endif
     input = opened("samples.bin", READING), output = opened("enhanced_int16.bin", WRITING);
     OF(NAME, _init)(&state);
     while (take(input, samples, sizeof samples)) {
